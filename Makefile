@@ -1,0 +1,151 @@
+# make deps demo     all the set-up there is, then the main job on real input
+# make deps check    the same, then the tests
+#
+# all        sniproxy and sniproxy-hostname
+# static     sniproxy-static, one file that needs nothing else
+# check      the tests
+# lint       the formatter and the linters, and both compilers with -Werror
+# demo       three real TLS servers behind sniproxy, until Ctrl-C
+# install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
+# deps       installs the Debian packages in packages.txt
+#
+# HASHED=1          directories are named by the XXH128 of the name
+# SANITIZE=address,undefined or thread    builds apart from the plain build
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC ?= cc
+CFLAGS ?= -O2 -g
+MUSL_CC ?= $(shell command -v musl-gcc)
+HASHED ?=
+SANITIZE ?=
+
+comma := ,
+BUILD := build/$(if $(HASHED),hashed,plain)$(if $(STATIC),-static)$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
+
+our_cppflags = -D_GNU_SOURCE $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
+sanitizer = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
+our_cflags = -std=gnu11 -pthread -fPIE -fstack-protector-strong \
+	-Wall -Wextra -Wpedantic -Wconversion -Wshadow $(WERROR) \
+	$(or $(sanitizer),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+our_ldflags = -pthread $(or $(STATIC),-pie) -Wl,-z,relro,-z,now $(sanitizer)
+compile = $(CC) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
+link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
+
+# sniproxy without its main, which is what unit tests link.
+modules := worker.o proxy.o backend.o relay.o tls.o hostname.o address.o log.o thread.o
+# Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
+unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+program_tests := $(patsubst tests/%.c,%,$(wildcard tests/program_*.c))
+
+all: sniproxy sniproxy-hostname
+
+# The programs of the variant that was built last stand at the top.
+sniproxy sniproxy-hostname: %: $(BUILD)/% build/variant
+	cp -f $< $@
+
+build/variant: FORCE
+	@mkdir -p build
+	@echo '$(BUILD)' | cmp -s - $@ || echo '$(BUILD)' > $@
+
+$(BUILD)/sniproxy: $(addprefix $(BUILD)/,sniproxy.o $(modules))
+	$(link) -o $@ $^
+
+$(BUILD)/sniproxy-hostname: $(addprefix $(BUILD)/,sniproxy-hostname.o hostname.o)
+	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc)
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(compile) -MMD -MP -c -o $@ $<
+
+# Changes when a build variable does, so that everything is built anew.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(compile) : $(link)' | cmp -s - $@ || echo '$(compile) : $(link)' > $@
+
+# One file for a chroot: with musl where it is there, else with the usual C library.
+static: sniproxy-static
+
+# musl-gcc has no -static-pie, so its parts are named.
+musl_static_pie = -static -nostartfiles -Wl,-pie,--no-dynamic-linker,-z,text \
+	$(firstword $(wildcard /usr/lib/*-linux-musl/rcrt1.o))
+
+sniproxy-static: FORCE
+	$(MAKE) --no-print-directory SANITIZE= $(if $(MUSL_CC),CC='$(MUSL_CC)' \
+	    CPPFLAGS='$(CPPFLAGS) -idirafter /usr/include' STATIC='$(musl_static_pie)', \
+	    STATIC=-static-pie) static-copy
+
+static-copy: $(BUILD)/sniproxy
+	cmp -s $< sniproxy-static || cp -f $< sniproxy-static
+
+# Unit tests are linked with the modules. Program tests only run the programs, so they need no
+# sanitizer.
+$(BUILD)/tests/program_% $(BUILD)/tests/harness.o $(BUILD)/tests/listen: sanitizer =
+$(addprefix $(BUILD)/tests/,$(unit_tests)): %: %.o $(BUILD)/tests/hellos.o \
+    $(addprefix $(BUILD)/,$(modules))
+	$(link) -o $@ $^ -lcriterion
+
+$(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
+	$(link) -o $@ $^ -lcriterion
+
+$(BUILD)/tests/listen: $(BUILD)/tests/listen.o
+	$(link) -o $@ $^
+
+programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname tests/listen)
+tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests))
+
+check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
+	$(if $(HASHED),,$(MAKE) --no-print-directory HASHED=1 build-check)
+	tests/run.sh $(BUILD) $(if $(HASHED),,$(subst plain,hashed,$(BUILD)))
+
+build-check: $(programs) $(tests)
+
+lint:
+	clang-format --dry-run -Werror *.[ch] tests/*.[ch]
+	$(MAKE) --no-print-directory CC=gcc BUILD=build/lint-gcc WERROR=-Werror build-check
+	$(MAKE) --no-print-directory CC=clang BUILD=build/lint-clang WERROR=-Werror build-check
+	clang-tidy --quiet *.c -- $(our_cppflags) -std=gnu11
+	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability \
+	    --inline-suppr --std=c11 $(our_cppflags) *.c
+
+demo: $(programs)
+	SNIPROXY=$(BUILD)/sniproxy SNIPROXY_HOSTNAME=$(BUILD)/sniproxy-hostname \
+	    LISTEN=$(BUILD)/tests/listen ./demo.sh
+
+# The installed program is the static one: sniproxy.service runs it in a root of its own.
+sbindir := $(DESTDIR)$(PREFIX)/sbin
+bindir := $(DESTDIR)$(PREFIX)/bin
+unitdir := $(DESTDIR)$(PREFIX)/lib/systemd/system
+sysusersdir := $(DESTDIR)$(PREFIX)/lib/sysusers.d
+tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+
+install: static sniproxy-hostname
+	install -D -m 755 sniproxy-static $(sbindir)/sniproxy
+	install -D -m 755 sniproxy-hostname $(bindir)/sniproxy-hostname
+	install -D -m 644 systemd/sniproxy.socket $(unitdir)/sniproxy.socket
+	sed 's|@PROGRAM@|$(PREFIX)/sbin/sniproxy|g' systemd/sniproxy.service | \
+	    install -D -m 644 /dev/stdin $(unitdir)/sniproxy.service
+	install -D -m 644 systemd/sniproxy.sysusers.conf $(sysusersdir)/sniproxy.conf
+	install -D -m 644 systemd/sniproxy.tmpfiles.conf $(tmpfilesdir)/sniproxy.conf
+
+uninstall:
+	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(unitdir)/sniproxy.socket \
+	    $(unitdir)/sniproxy.service $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf
+
+packages = $(shell sed 's/#.*//' packages.txt)
+missing = $(strip $(foreach package,$(packages),$(if $(filter \
+	install,$(shell dpkg-query -W -f '$${db:Status-Want} ' $(package) 2>/dev/null)),,$(package))))
+as_root = $(if $(filter-out 0,$(shell id -u)),sudo)
+
+deps:
+	$(if $(missing),$(as_root) apt-get update)
+	$(if $(missing),DEBIAN_FRONTEND=noninteractive $(as_root) apt-get install -y \
+	    --no-install-recommends $(missing),@echo 'all packages are installed')
+
+clean:
+	rm -rf build sniproxy sniproxy-hostname sniproxy-static
+
+.PHONY: all static static-copy check build-check lint demo install uninstall \
+	deps clean FORCE
+.DELETE_ON_ERROR:
+-include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d)

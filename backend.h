@@ -1,0 +1,49 @@
+/* The hosts directory: finds the host directory of a name, and connects to the backend in
+ * it. */
+#ifndef BACKEND_H
+#define BACKEND_H
+
+#include "address.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The hosts directory as one thread sees it. */
+struct backend_hosts {
+	int directory;              /* the hosts directory, an O_PATH descriptor */
+	bool own_working_directory; /* the thread may change it without the others
+				       noticing */
+};
+
+/* Gives the calling thread a working directory of its own, where the system allows it
+ * (some containers' seccomp profiles do not). DIRECTORY is the hosts directory, which is
+ * also the working directory; it stays the caller's. To be called once in each thread. */
+struct backend_hosts backend_hosts(int directory);
+
+/* A backend, or why there is none. */
+struct backend {
+	int socket;         /* connected and non-blocking; or -1 */
+	bool send_proxy_v1; /* each connection is to start with a PROXY protocol header */
+	const char *failed; /* if socket is -1: what failed, for people; lives for ever */
+	int error;          /* if socket is -1: how it failed, an errno */
+};
+
+/* Connects to tls-socket in the directory NAME of HOSTS. All that belongs to the host is
+ * looked up in one directory, even while another is put in its place. A backend that has
+ * no room for one more connection is waited for until DEADLINE_MS (of clock_ms()), as are
+ * descriptors and memory where they are short; then the error is EAGAIN, or theirs. The
+ * socket becomes the caller's. Blocks; shares nothing. */
+struct backend
+backend_connect(const struct backend_hosts *hosts, const char *name, int64_t deadline_ms);
+
+/* The longest PROXY protocol header, version 1, in bytes, with the NUL that ends it. */
+enum { BACKEND_PROXY_HEADER_SIZE = 108 };
+
+/* Writes the PROXY protocol header, version 1 (haproxy's proxy-protocol.txt, 2.1), of a
+ * connection from CLIENT to SERVER, both of one family. Returns its length, without the
+ * NUL. */
+size_t backend_proxy_header(char header[BACKEND_PROXY_HEADER_SIZE],
+    const union address *client, const union address *server);
+
+#endif

@@ -1,0 +1,32 @@
+/* The one place that writes log lines. Any thread may call it; none waits for whoever
+ * reads the log, since a thread of the log's own does the writing. What a stranger can
+ * make it write is bounded: LOG_BURST lines at once, LOG_LINES_A_SECOND for as long as it
+ * goes on. What is left out is counted, and the count is logged. */
+#ifndef LOG_H
+#define LOG_H
+
+enum {
+	LOG_BURST = 50,
+	LOG_LINES_A_SECOND = 5,
+
+	/* A line's longest length in bytes; more is cut off. Two addresses and a name
+	 * fit. */
+	LOG_LINE_MAX = 512,
+};
+
+/* Makes lines go to syslog(3) instead of descriptor 2. To be called before log_open(). */
+void log_to_syslog(void);
+
+/* Starts the thread that writes. Until then, each line is written by whoever logs it. To
+ * be called once. Returns 0, or an errno. */
+int log_open(void);
+
+/* Logs one line, formatted as by printf(3), without a newline. Bytes from a client go in
+ * only after they were validated. errno is left as it was. */
+void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Logs the count of lines left out, if any were, and waits until all is written, for a
+ * second at most. */
+void log_flush(void);
+
+#endif

@@ -1,0 +1,70 @@
+#!/bin/sh
+# Runs all tests against the programs in BUILD, and those that directory names matter to against
+# the programs in HASHED_BUILD too, several at a time. Ends with the counts.
+#
+# usage: tests/run.sh BUILD [HASHED_BUILD]
+set -u
+cd "$(dirname "$0")/.." || exit 1
+build=$1
+hashed_build=${2:-}
+
+# Runs one test program; its TAP lines are counted below.
+if [ "$build" = --one ]; then
+	build=$PWD/$2
+	test=$3
+	name=$(basename "$test")
+	result=$build/results/$name
+	case $build in */hashed*) HASHED=1 name="$name (HASHED)" ;; *) HASHED='' ;; esac
+	export HASHED SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
+	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
+	export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp
+	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+	case $test in
+	*.bats) set -- timeout 300 bats --tap "$test" ;;
+	*) set -- timeout 300 "$test" --jobs=8 --tap="$result.tap" ;;
+	esac
+	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
+	case $build in *thread*) set -- setarch -R "$@" ;; esac
+	began=$(date +%s)
+	"$@" > "$result.log" 2>&1 < /dev/null
+	status=$?
+	case $test in *.bats) cp "$result.log" "$result.tap" ;; esac
+	if [ $status -ne 0 ]; then
+		cat "$result.log"
+		grep -q '^not ok' "$result.tap" || echo "not ok - exit status $status" >> "$result.tap"
+	fi
+	echo "$name: $(grep -c '^ok' "$result.tap") passed, $(grep -c '^not ok' "$result.tap") failed," \
+	    "$(($(date +%s) - began)) s"
+	exit 0
+fi
+
+rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
+{
+	# The longest first.
+	for test in tests/program_*.c tests/test_*.c; do
+		test=$build/${test%.c}
+		[ ! -e "$test" ] || echo "$build $test"
+	done
+	for test in tests/*.bats; do
+		echo "$build $test"
+	done
+	if [ -n "$hashed_build" ]; then
+		rm -rf "$hashed_build/results" && mkdir -p "$hashed_build/results" || exit 1
+		for test in program_name program_backend test_hostname; do
+			test=$hashed_build/tests/$test
+			[ ! -e "$test" ] || echo "$hashed_build $test"
+		done
+		for test in hostname tls; do
+			echo "$hashed_build tests/$test.bats"
+		done
+	fi
+} | xargs -P 4 -L 1 tests/run.sh --one
+
+count() {
+	cat "$build/results/"*.tap ${hashed_build:+"$hashed_build/results/"*.tap} | grep -c -i "$@"
+}
+skipped=$(count '^ok.*# skip')
+passed=$(($(count '^ok') - skipped))
+failed=$(count '^not ok')
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

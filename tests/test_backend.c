@@ -1,0 +1,599 @@
+/* Tests of backend.c: the lookup in a hosts directory, and the PROXY protocol header.
+ * Each test is a process of its own, so it may have the hosts directory as its working
+ * directory, limits of its own, and a user of its own. */
+#include <arpa/inet.h>
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "../backend.h"
+#include "../clock.h"
+#include "check.h"
+
+#define NAME_10 "0123456789"
+#define NAME_50 NAME_10 NAME_10 NAME_10 NAME_10 NAME_10
+#define NAME_254 NAME_50 NAME_50 NAME_50 NAME_50 NAME_50 "abcd"
+
+enum { NOBODY = 65534 };
+
+static char root[] = "/tmp/sniproxy-backend-XXXXXX";
+
+/* The hosts directory, for a thread that may change its working directory. */
+static struct backend_hosts hosts;
+
+static void
+make_hosts(void)
+{
+	cr_assert(mkdtemp(root) != NULL);
+	cr_assert(chmod(root, 0755) == 0);
+	cr_assert(chdir(root) == 0);
+	hosts.directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	hosts.own_working_directory = true;
+	cr_assert(hosts.directory != -1);
+}
+
+static int
+remove_entry(const char *path, const struct stat *status, int type, struct FTW *walk)
+{
+	(void)status, (void)type, (void)walk;
+	return remove(path);
+}
+
+static void
+remove_hosts(void)
+{
+	struct rlimit limit;
+	cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+	limit.rlim_cur = limit.rlim_max;
+	cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+	if (geteuid() != getuid())
+		cr_assert(seteuid(getuid()) == 0);
+	cr_assert(nftw(root, remove_entry, 10, FTW_DEPTH | FTW_PHYS) == 0, "%s", root);
+}
+
+TestSuite(backend, .init = make_hosts, .fini = remove_hosts, .timeout = 60);
+
+static void
+make_directory(const char *name)
+{
+	cr_assert(mkdir(name, 0755) == 0, "%s: %s", name, strerror(errno));
+}
+
+static void
+make_file(const char *path)
+{
+	int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	cr_assert(file != -1, "%s: %s", path, strerror(errno));
+	close(file);
+}
+
+/* Binds a socket of TYPE that is not listening yet and puts it at PATH, which may be
+ * longer than an address holds. */
+static int
+bind_at(const char *path, int type)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "bound"};
+	int s = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	cr_assert(s != -1);
+	cr_assert(bind(s, (struct sockaddr *)&address, sizeof address) == 0, "%s",
+	    strerror(errno));
+	cr_assert(chmod("bound", 0666) == 0);
+	cr_assert(rename("bound", path) == 0, "%s: %s", path, strerror(errno));
+	return s;
+}
+
+static int
+listen_at(const char *path, int backlog)
+{
+	int s = bind_at(path, SOCK_STREAM);
+	cr_assert(listen(s, backlog) == 0);
+	return s;
+}
+
+/* Makes the host NAME, with a backend that listens. */
+static int
+make_host(const char *name)
+{
+	char path[PATH_MAX];
+	make_directory(name);
+	snprintf(path, sizeof path, "%s/tls-socket", name);
+	return listen_at(path, 16);
+}
+
+static int64_t
+in_ms(int64_t ms)
+{
+	return clock_ms() + ms;
+}
+
+static int
+count_descriptors(void)
+{
+	int count = 0;
+	for (int descriptor = 0; descriptor < 1024; descriptor++)
+		count += fcntl(descriptor, F_GETFD) != -1;
+	return count;
+}
+
+/* Fails unless the working directory is the hosts directory. */
+static void
+expect_to_be_back(void)
+{
+	struct stat here, there;
+	cr_assert(stat(".", &here) == 0 && fstat(hosts.directory, &there) == 0);
+	cr_expect(here.st_dev == there.st_dev && here.st_ino == there.st_ino,
+	    "the working directory is another one");
+}
+
+/* Connects to NAME and sees that the connection is the one LISTENER accepts. Returns
+ * whether the backend wants a PROXY header. */
+static bool
+expect_connected(const struct backend_hosts *from, const char *name, int listener)
+{
+	struct backend backend = backend_connect(from, name, in_ms(5000));
+	cr_assert(backend.socket != -1, "%s: %s: %s", name, backend.failed,
+	    strerror(backend.error));
+	cr_expect((fcntl(backend.socket, F_GETFL) & O_NONBLOCK) != 0, "blocking");
+	cr_expect((fcntl(backend.socket, F_GETFD) & FD_CLOEXEC) != 0, "inherited");
+
+	char bytes[4] = "";
+	int accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	cr_assert(accepted != -1, "%s: nobody came", name);
+	cr_assert(send(backend.socket, "abc", 3, MSG_NOSIGNAL) == 3);
+	cr_expect(recv(accepted, bytes, sizeof bytes, 0) == 3);
+	cr_expect(strcmp(bytes, "abc") == 0, "%s: %s", name, bytes);
+	close(accepted);
+	close(backend.socket);
+	expect_to_be_back();
+	return backend.send_proxy_v1;
+}
+
+/* Fails unless connecting to NAME does so with ERROR, at WHAT, and leaves nothing open.
+ */
+static void
+expect_failure(
+    const struct backend_hosts *from, const char *name, const char *what, int error)
+{
+	int descriptors = count_descriptors();
+	struct backend backend = backend_connect(from, name, in_ms(5000));
+	cr_assert(backend.socket == -1, "%s: connected", name);
+	cr_assert(backend.failed != NULL);
+	cr_expect(strcmp(backend.failed, what) == 0, "%s: %s", name, backend.failed);
+	cr_expect(backend.error == error, "%s: %s", name, strerror(backend.error));
+	cr_expect(count_descriptors() == descriptors, "%s: descriptors leak", name);
+	expect_to_be_back();
+}
+
+Test(backend, connects_to_the_socket_in_the_directory)
+{
+	int first = make_host("first.example");
+	int second = make_host("second.example");
+	cr_expect(!expect_connected(&hosts, "first.example", first));
+	cr_expect(!expect_connected(&hosts, "second.example", second));
+	cr_expect(!expect_connected(&hosts, "first.example", first));
+}
+
+Test(backend, connects_to_names_of_every_length)
+{
+	for (size_t length = 1; length <= 254; length++) {
+		char name[255] = "";
+		memset(name, 'a', length);
+		int listener = make_host(name);
+		expect_connected(&hosts, name, listener);
+		close(listener);
+	}
+}
+
+Test(backend, follows_symbolic_links)
+{
+	int listener = make_host("real.example");
+	char target[PATH_MAX];
+	cr_assert(symlink("real.example", "link.example") == 0);
+	snprintf(target, sizeof target, "%s/real.example", root);
+	cr_assert(symlink(target, "absolute.example") == 0);
+	make_directory("socket-link.example");
+	cr_assert(
+	    symlink("../real.example/tls-socket", "socket-link.example/tls-socket") == 0);
+
+	expect_connected(&hosts, "link.example", listener);
+	expect_connected(&hosts, "absolute.example", listener);
+	expect_connected(&hosts, "socket-link.example", listener);
+	expect_failure(&hosts, "other.example", "host directory", ENOENT);
+}
+
+Test(backend, sees_a_new_socket_at_once)
+{
+	make_directory("a.example");
+	expect_failure(&hosts, "a.example", "tls-socket", ENOENT);
+	int first = listen_at("a.example/tls-socket", 16);
+	expect_connected(&hosts, "a.example", first);
+	int second = listen_at("a.example/tls-socket", 16);
+	expect_connected(&hosts, "a.example", second);
+	cr_expect(accept(first, NULL, NULL) == -1);
+	cr_assert(unlink("a.example/tls-socket") == 0);
+	expect_failure(&hosts, "a.example", "tls-socket", ENOENT);
+}
+
+Test(backend, sends_a_proxy_header_where_the_file_is_present)
+{
+	int listener = make_host("a.example");
+	cr_expect(!expect_connected(&hosts, "a.example", listener));
+	make_file("a.example/send-proxy-v1");
+	cr_expect(expect_connected(&hosts, "a.example", listener));
+	cr_assert(chmod("a.example/send-proxy-v1", 0) == 0);
+	cr_expect(expect_connected(&hosts, "a.example", listener));
+	cr_assert(unlink("a.example/send-proxy-v1") == 0);
+	cr_expect(!expect_connected(&hosts, "a.example", listener));
+	cr_assert(symlink("nothing", "a.example/send-proxy-v1") == 0);
+	cr_expect(expect_connected(&hosts, "a.example", listener));
+}
+
+Test(backend, says_what_is_missing)
+{
+	make_file("file.example");
+	make_directory("empty.example");
+	cr_assert(symlink("nothing", "dangling.example") == 0);
+	cr_assert(symlink("loop.example", "loop.example") == 0);
+	make_directory("dangling-socket.example");
+	cr_assert(symlink("nothing", "dangling-socket.example/tls-socket") == 0);
+	make_directory("file-socket.example");
+	make_file("file-socket.example/tls-socket");
+	make_directory("silent.example");
+	bind_at("silent.example/tls-socket", SOCK_STREAM);
+	make_directory("left.example");
+	close(listen_at("left.example/tls-socket", 16));
+	make_directory("datagram.example");
+	bind_at("datagram.example/tls-socket", SOCK_DGRAM);
+
+	expect_failure(&hosts, "no.example", "host directory", ENOENT);
+	expect_failure(&hosts, NAME_254, "host directory", ENOENT);
+	expect_failure(&hosts, "file.example", "host directory", ENOTDIR);
+	expect_failure(&hosts, "dangling.example", "host directory", ENOENT);
+	expect_failure(&hosts, "loop.example", "host directory", ELOOP);
+	expect_failure(&hosts, "empty.example", "tls-socket", ENOENT);
+	expect_failure(&hosts, "dangling-socket.example", "tls-socket", ENOENT);
+	expect_failure(&hosts, "file-socket.example", "tls-socket", ECONNREFUSED);
+	expect_failure(&hosts, "silent.example", "tls-socket", ECONNREFUSED);
+	expect_failure(&hosts, "left.example", "tls-socket", ECONNREFUSED);
+	expect_failure(&hosts, "datagram.example", "tls-socket", EPROTOTYPE);
+}
+
+/* Root may do everything, so somebody else tries. */
+Test(backend, says_what_is_forbidden)
+{
+	int open_to_all = make_host("a.example");
+	make_host("directory.example");
+	cr_assert(chmod("directory.example", 0) == 0);
+	make_host("socket.example");
+	cr_assert(chmod("socket.example/tls-socket", 0) == 0);
+	make_directory("behind.example");
+	cr_assert(
+	    symlink("../directory.example/tls-socket", "behind.example/tls-socket") == 0);
+
+	if (geteuid() == 0)
+		cr_assert(seteuid(NOBODY) == 0);
+	expect_connected(&hosts, "a.example", open_to_all);
+	expect_failure(&hosts, "directory.example", "host directory", EACCES);
+	expect_failure(&hosts, "socket.example", "tls-socket", EACCES);
+	expect_failure(&hosts, "behind.example", "tls-socket", EACCES);
+	if (geteuid() != getuid())
+		cr_assert(seteuid(getuid()) == 0);
+	cr_assert(chmod("directory.example", 0755) == 0);
+}
+
+/* Without a working directory of its own a thread has to say NAME/tls-socket in the 108
+ * bytes of an address, so a name has 97. */
+Test(backend, connects_by_path_as_far_as_that_goes)
+{
+	struct backend_hosts by_path = {hosts.directory, false};
+	char name[99] = "", path[PATH_MAX];
+	memset(name, 'a', 97);
+	int listener = make_host(name);
+	cr_expect(!expect_connected(&by_path, name, listener));
+	snprintf(path, sizeof path, "%s/send-proxy-v1", name);
+	make_file(path);
+	cr_expect(expect_connected(&by_path, name, listener));
+
+	name[97] = 'a';
+	make_host(name);
+	struct backend backend = backend_connect(&by_path, name, in_ms(5000));
+	cr_expect(backend.socket == -1 && backend.error == ENAMETOOLONG);
+	cr_assert(backend.failed != NULL);
+	cr_expect(strstr(backend.failed, "unshare") != NULL, "%s", backend.failed);
+
+	make_directory("empty.example");
+	expect_failure(&by_path, "empty.example", "tls-socket", ENOENT);
+}
+
+static atomic_bool stop_swapping;
+
+/* Puts one directory in the place of the other, over and over. */
+static void *
+swap_hosts(void *unused)
+{
+	int result = 0;
+	(void)unused;
+	while (result == 0 && !atomic_load(&stop_swapping))
+		result = renameat2(hosts.directory, "a.example", hosts.directory,
+		    "b.example", RENAME_EXCHANGE);
+	return NULL;
+}
+
+/* The address that a socket's peer was bound to tells which of the two it is. */
+static bool
+is_with_header(int s)
+{
+	struct sockaddr_un address = {0};
+	socklen_t length = sizeof address;
+	CHECK(getpeername(s, (struct sockaddr *)&address, &length) == 0, "no peer");
+	return strcmp(address.sun_path, "with") == 0;
+}
+
+static void
+make_swapped_host(const char *directory, const char *bound)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	char path[PATH_MAX];
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", bound);
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert(s != -1 && bind(s, (struct sockaddr *)&address, sizeof address) == 0);
+	cr_assert(listen(s, 4096) == 0);
+	make_directory(directory);
+	snprintf(path, sizeof path, "%s/tls-socket", directory);
+	cr_assert(rename(bound, path) == 0);
+}
+
+Test(backend, never_mixes_two_directories_that_are_swapped)
+{
+	make_swapped_host("a.example", "with");
+	make_file("a.example/send-proxy-v1");
+	make_swapped_host("b.example", "without");
+
+	pthread_t swapper;
+	unsigned with = 0, without = 0;
+	cr_assert(pthread_create(&swapper, NULL, swap_hosts, NULL) == 0);
+	int64_t deadline_ms = in_ms(20000);
+	while ((with < 300 || without < 300) && with + without < 4000) {
+		CHECK(clock_left_ms(deadline_ms) > 0, "%u, %u", with, without);
+		struct backend backend =
+		    backend_connect(&hosts, "a.example", in_ms(5000));
+		CHECK(backend.socket != -1, "%s", strerror(backend.error));
+		bool wanted = is_with_header(backend.socket);
+		CHECK(backend.send_proxy_v1 == wanted, "one's socket, the other's file");
+		with += wanted;
+		without += !wanted;
+		close(backend.socket);
+	}
+	atomic_store(&stop_swapping, true);
+	pthread_join(swapper, NULL);
+	cr_expect(with > 0 && without > 0, "%u, %u: nothing was swapped", with, without);
+}
+
+/* Connects to PATH until there is no room for more. */
+static void
+fill_backlog(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+	int result;
+	do {
+		int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		cr_assert(s != -1);
+		result = connect(s, (struct sockaddr *)&address, sizeof address);
+	} while (result == 0);
+	cr_assert(errno == EAGAIN, "%s", strerror(errno));
+}
+
+Test(backend, waits_for_room_in_the_backlog_until_the_deadline)
+{
+	make_directory("a.example");
+	listen_at("a.example/tls-socket", 1);
+	fill_backlog("a.example/tls-socket");
+	int descriptors = count_descriptors();
+
+	int64_t begin_ms = clock_ms();
+	struct backend backend = backend_connect(&hosts, "a.example", begin_ms + 300);
+	int64_t took_ms = clock_ms() - begin_ms;
+	cr_expect(backend.socket == -1 && backend.error == EAGAIN);
+	cr_expect(strcmp(backend.failed, "tls-socket") == 0);
+	cr_expect(took_ms >= 290, "%lld ms", (long long)took_ms);
+	cr_expect(took_ms < 5000, "%lld ms", (long long)took_ms);
+
+	backend = backend_connect(&hosts, "a.example", begin_ms);
+	cr_expect(backend.socket == -1 && backend.error == EAGAIN);
+	cr_expect(count_descriptors() == descriptors);
+}
+
+static int held;
+
+/* Ends a shortage, when the timer of end_shortly() rings. */
+static void
+end_shortage(int signal)
+{
+	(void)signal;
+	int error = errno;
+	close(held);
+	errno = error;
+}
+
+enum { SHORTAGE_MS = 150 };
+
+/* Closes HELD, or accepts from it, after SHORTAGE_MS; the signal interrupts whatever
+ * waits. */
+static void
+end_shortly(void (*end)(int signal))
+{
+	struct sigaction action = {.sa_handler = end};
+	struct itimerval timer = {.it_value.tv_usec = SHORTAGE_MS * 1000};
+	cr_assert(sigaction(SIGALRM, &action, NULL) == 0);
+	cr_assert(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+}
+
+static void
+accept_all(int signal)
+{
+	(void)signal;
+	int error = errno;
+	while (accept(held, NULL, NULL) != -1)
+		continue;
+	errno = error;
+}
+
+Test(backend, connects_once_there_is_room_in_the_backlog)
+{
+	make_directory("a.example");
+	held = listen_at("a.example/tls-socket", 1);
+	fill_backlog("a.example/tls-socket");
+
+	int64_t begin_ms = clock_ms();
+	end_shortly(accept_all);
+	struct backend backend = backend_connect(&hosts, "a.example", begin_ms + 10000);
+	int64_t took_ms = clock_ms() - begin_ms;
+	cr_assert(backend.socket != -1, "%s", strerror(backend.error));
+	cr_expect(
+	    took_ms >= SHORTAGE_MS - 10 && took_ms < 5000, "%lld ms", (long long)took_ms);
+	cr_expect((fcntl(backend.socket, F_GETFL) & O_NONBLOCK) != 0, "blocking");
+	close(backend.socket);
+}
+
+/* Opens all the descriptors that there may be; returns one of them. */
+static int
+take_all_descriptors(void)
+{
+	struct rlimit limit;
+	cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+	limit.rlim_cur = 64;
+	cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+	int last = -1;
+	for (int s = dup(hosts.directory); s != -1; s = dup(hosts.directory))
+		last = s;
+	cr_assert(errno == EMFILE && last != -1);
+	return last;
+}
+
+Test(backend, waits_for_a_descriptor_until_the_deadline)
+{
+	make_host("a.example");
+	int one = take_all_descriptors();
+	int64_t begin_ms = clock_ms();
+	struct backend backend = backend_connect(&hosts, "a.example", begin_ms + 200);
+	int64_t took_ms = clock_ms() - begin_ms;
+	close(one);
+	cr_expect(backend.socket == -1 && backend.error == EMFILE);
+	cr_expect(took_ms >= 200 && took_ms < 5000, "%lld ms", (long long)took_ms);
+	expect_to_be_back();
+}
+
+Test(backend, connects_once_there_is_a_descriptor)
+{
+	make_host("a.example");
+	held = take_all_descriptors();
+	int64_t begin_ms = clock_ms();
+	end_shortly(end_shortage);
+	struct backend backend = backend_connect(&hosts, "a.example", begin_ms + 10000);
+	int64_t took_ms = clock_ms() - begin_ms;
+	cr_assert(backend.socket != -1, "%s", strerror(backend.error));
+	cr_expect(
+	    took_ms >= SHORTAGE_MS - 10 && took_ms < 5000, "%lld ms", (long long)took_ms);
+	close(backend.socket);
+}
+
+/* Goes somewhere else, if it has a working directory of its own. Returns RESULT if it
+ * has. */
+static void *
+leave_for_another_directory(void *result)
+{
+	struct backend_hosts *own = result;
+	*own = backend_hosts(hosts.directory);
+	return own->own_working_directory && chdir("/") == 0 ? result : NULL;
+}
+
+Test(backend, gives_a_thread_a_working_directory_of_its_own)
+{
+	pthread_t thread;
+	struct backend_hosts own;
+	void *left;
+	cr_assert(pthread_create(&thread, NULL, leave_for_another_directory, &own) == 0);
+	pthread_join(thread, &left);
+	cr_expect(own.directory == hosts.directory);
+	expect_to_be_back();
+	if (!own.own_working_directory)
+		cr_skip_test("unshare(2) is refused here");
+	cr_expect(left != NULL);
+}
+
+static union address
+address_of(int family, const char *host, uint16_t port)
+{
+	union address address = {0};
+	if (family == AF_INET) {
+		address.v4.sin_family = AF_INET;
+		address.v4.sin_port = htons(port);
+		cr_assert(
+		    inet_pton(AF_INET, host, &address.v4.sin_addr) == 1, "%s", host);
+	} else {
+		address.v6.sin6_family = AF_INET6;
+		address.v6.sin6_port = htons(port);
+		cr_assert(
+		    inet_pton(AF_INET6, host, &address.v6.sin6_addr) == 1, "%s", host);
+	}
+	return address;
+}
+
+static const struct {
+	int family;
+	const char *client;
+	uint16_t client_port;
+	const char *server;
+	uint16_t server_port;
+	const char *header;
+} headers[] = {
+    {AF_INET, "192.0.2.7", 51234, "198.51.100.1", 443,
+	"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"},
+    {AF_INET, "255.255.255.255", 65535, "255.255.255.255", 65535,
+	"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"},
+    {AF_INET6, "2001:db8::7", 51234, "2001:db8::1", 443,
+	"PROXY TCP6 2001:db8::7 2001:db8::1 51234 443\r\n"},
+    {AF_INET6, "::1", 1, "::1", 2, "PROXY TCP6 ::1 ::1 1 2\r\n"},
+    {AF_INET6, "1111:2222:3333:4444:5555:6666:7777:8888", 65535,
+	"9999:aaaa:bbbb:cccc:dddd:eeee:ffff:1234", 65534,
+	"PROXY TCP6 1111:2222:3333:4444:5555:6666:7777:8888 "
+	"9999:aaaa:bbbb:cccc:dddd:eeee:ffff:1234 65535 65534\r\n"},
+
+    /* IPv4 in IPv6, as a dual-stack socket has it */
+    {AF_INET6, "::ffff:192.0.2.7", 51234, "::ffff:198.51.100.1", 443,
+	"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"},
+};
+
+Test(proxy_header, tells_the_addresses)
+{
+	for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
+		union address client = address_of(
+		    headers[i].family, headers[i].client, headers[i].client_port);
+		union address server = address_of(
+		    headers[i].family, headers[i].server, headers[i].server_port);
+		address_unmap(&client);
+		address_unmap(&server);
+
+		char header[BACKEND_PROXY_HEADER_SIZE];
+		memset(header, 'X', sizeof header);
+		size_t length = backend_proxy_header(header, &client, &server);
+		cr_expect(strcmp(header, headers[i].header) == 0, "%s", header);
+		cr_expect(length == strlen(headers[i].header), "%zu", length);
+	}
+}
