@@ -1,0 +1,279 @@
+/* Too few descriptors or threads: connections wait for one another, and nothing spins. */
+#include "harness.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { CLIENTS = 64 };
+
+static struct proxy *proxy;
+static int backend;
+static struct bytes request;
+static int clients[CLIENTS];
+
+static void
+start(void (*prepare)(void))
+{
+	server_listen("127.0.0.1");
+	backend = backend_listen(HOST);
+	proxy = proxy_start(prepare);
+	request = hello_for(HOST);
+}
+
+/* Whether no client has heard anything yet: neither an alert nor the end. */
+static bool
+all_silent(void)
+{
+	struct pollfd entries[CLIENTS];
+	for (int i = 0; i < CLIENTS; i++)
+		entries[i] = (struct pollfd){clients[i], POLLIN, 0};
+	return poll(entries, CLIENTS, 0) == 0;
+}
+
+/* Accepts what comes to the backend until nothing does for a while; returns how many. */
+static int
+accept_all(int *accepted, int ms)
+{
+	int count = 0;
+	while (count < CLIENTS && readable_within(backend, ms))
+		accepted[count++] = backend_accept(backend);
+	return count;
+}
+
+static void
+answer(int *accepted, int count)
+{
+	for (int i = 0; i < count; i++) {
+		expect_bytes(accepted[i], request);
+		send_all(accepted[i], text("served"));
+		close(accepted[i]);
+	}
+}
+
+/* Takes the answers that have come to clients, and closes those. */
+static int
+take_answers(void)
+{
+	int taken = 0;
+	for (int i = 0; i < CLIENTS; i++) {
+		if (clients[i] < 0 || silent_for(clients[i], 0))
+			continue;
+		testing("client %d", i);
+		expect_bytes(clients[i], text("served"));
+		expect_end(clients[i]);
+		close(clients[i]);
+		clients[i] = -1;
+		taken++;
+	}
+	return taken;
+}
+
+/* Answers and ends what has reached the backend, again and again, until all were served.
+ */
+static void
+serve_all(void)
+{
+	int left = CLIENTS;
+	int64_t end_ms = now_ms() + margin_ms(8000);
+	while ((left -= take_answers()) > 0) {
+		check(now_ms() < end_ms, "%d of %d clients are still waiting", left,
+		    CLIENTS);
+		int accepted[CLIENTS];
+		int count = accept_all(accepted, 10);
+		answer(accepted, count);
+	}
+}
+
+/* --- Descriptors --- */
+
+static void
+few_descriptors(void)
+{
+	struct rlimit files = {.rlim_cur = 32, .rlim_max = 32};
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* As many clients as there are descriptors for are served, the others wait. */
+PROGRAM_TEST(limits, out_of_descriptors)
+{
+	start(few_descriptors);
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(request);
+	int accepted[CLIENTS];
+	int count = accept_all(accepted, 500);
+	cr_assert_geq(count, 4, "only %d were served at once", count);
+	cr_assert_lt(count, CLIENTS, "there was no shortage");
+	cr_assert(all_silent(), "a client was refused");
+	expect_idle(proxy);
+	expect_idle(proxy);
+	cr_assert(all_silent(), "a client was refused");
+
+	/* The connections that wait do not keep those that are open from working. */
+	send_all(accepted[0], text("s"));
+	wait_until(!all_silent(), 1000);
+	close(accepted[0]);
+	testing("the one that was answered first");
+	for (int i = 0; i < CLIENTS; i++) {
+		if (silent_for(clients[i], 0))
+			continue;
+		expect_bytes(clients[i], text("s"));
+		close(clients[i]);
+		clients[i] = client_send(request);
+		break;
+	}
+	answer(accepted + 1, count - 1);
+	serve_all();
+}
+
+/* All descriptors go to clients that have not said whom they want to talk to. When they
+ * do, there must be one left for the backend of each in turn. */
+PROGRAM_TEST(limits, out_of_descriptors_before_the_hello)
+{
+	start(few_descriptors);
+	size_t half = request.length / 2;
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(slice(request, 0, half));
+	expect_idle(proxy);
+	for (int i = 0; i < CLIENTS; i++)
+		send_all(clients[i], slice(request, half, request.length - half));
+	serve_all();
+}
+
+/* Bulk may want more descriptors than there are; then it must do without. */
+PROGRAM_TEST(limits, bulk_while_out_of_descriptors)
+{
+	start(few_descriptors);
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(request);
+	int accepted[CLIENTS];
+	int count = accept_all(accepted, 500);
+	for (int i = 0; i < count; i++)
+		expect_bytes(accepted[i], request);
+	/* Which client has which connection is told by the first byte. */
+	for (int i = 0; i < count; i++) {
+		char byte = (char)i;
+		send_all(accepted[i], ((struct bytes){(uint8_t *)&byte, 1, 1}));
+	}
+	const int enough = 4;
+	int done = 0;
+	for (int i = 0; i < CLIENTS && done < enough; i++) {
+		uint8_t number;
+		if (!readable_within(clients[i], 100))
+			continue;
+		cr_assert_eq(read_up_to(clients[i], &number, 1), 1);
+		size_t sent = send_until_stalled(accepted[number]);
+		expect_pattern(clients[i], sent);
+		sent = send_until_stalled(clients[i]);
+		expect_pattern(accepted[number], sent);
+		done++;
+	}
+	cr_assert_eq(done, enough);
+}
+
+/* --- Threads --- */
+
+enum { THREADS_MAX = 8 };
+
+static uid_t own_user;
+
+static void
+few_threads(void)
+{
+	/* The sanitizers have threads of their own, and a search for leaks cannot start
+	 * its. */
+	rlim_t most = THREADS_MAX + (sanitized() ? 2 : 0);
+	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+	struct rlimit processes = {.rlim_cur = most, .rlim_max = most};
+	setrlimit(RLIMIT_NPROC, &processes);
+	become(own_user);
+}
+
+/* The limit counts a user's threads, so the proxy runs as a user that nobody else is. */
+static void
+start_with_few_threads(void)
+{
+	if (geteuid() != 0)
+		skip("another user can only be become by root");
+	own_user = 100000 + (uid_t)getpid() % 1000000;
+	start(few_threads);
+}
+
+PROGRAM_TEST(limits, out_of_threads)
+{
+	start_with_few_threads();
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(request);
+	int accepted[CLIENTS];
+	int count = accept_all(accepted, 500);
+	cr_assert_geq(count, 2, "only %d were served at once", count);
+	cr_assert(all_silent(), "a client was refused");
+	expect_idle(proxy);
+	cr_assert(all_silent(), "a client was refused");
+	answer(accepted, count);
+	serve_all();
+}
+
+PROGRAM_TEST(limits, out_of_threads_before_the_hello)
+{
+	start_with_few_threads();
+	size_t half = request.length / 2;
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(slice(request, 0, half));
+	expect_idle(proxy);
+	cr_assert(all_silent(), "a client was refused");
+	for (int i = 0; i < CLIENTS; i++)
+		send_all(clients[i], slice(request, half, request.length - half));
+	serve_all();
+}
+
+/* Open, silent connections may hold no thread, or then only so many; the others are
+ * served when those have ended. Stopping works meanwhile. */
+PROGRAM_TEST(limits, stops_while_out_of_threads)
+{
+	start_with_few_threads();
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(slice(request, 0, 10));
+	expect_idle(proxy);
+	for (int i = 0; i < CLIENTS; i++)
+		close(clients[i]);
+	for (int i = 0; i < 10; i++)
+		expect_served(backend, request);
+}
+
+PROGRAM_TEST(limits, stops_while_out_of_descriptors)
+{
+	start(few_descriptors);
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(slice(request, 0, 10));
+	expect_idle(proxy);
+	for (int i = 0; i < CLIENTS; i++)
+		close(clients[i]);
+	for (int i = 0; i < 10; i++)
+		expect_served(backend, request);
+}
+
+/* --- Many --- */
+
+/* A thousand connections at once, each talked to in turn. */
+PROGRAM_TEST(limits, a_thousand_connections)
+{
+	enum { MANY = 1000 };
+	start(NULL);
+	struct rlimit files;
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &files), 0);
+	if (files.rlim_cur < 3 * MANY)
+		skip("too few descriptors");
+	struct pair *pairs = calloc(MANY, sizeof *pairs);
+	for (int i = 0; i < MANY; i++)
+		pairs[i] = pair_open(backend);
+	for (int i = 0; i < MANY; i++)
+		pair_talk(pairs[i]);
+	expect_idle(proxy);
+	for (int i = MANY - 1; i >= 0; i--)
+		pair_talk(pairs[i]);
+	free(pairs);
+}

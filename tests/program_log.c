@@ -1,0 +1,258 @@
+/* The log: one line for a connection that failed, bounded in rate, and no byte in it that
+ * was not checked before. */
+#include "harness.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct proxy *proxy;
+
+/* The line in the log that begins with START, without its end; null if there is none. */
+static char *
+find_line(const char *start)
+{
+	char *log = proxy_log(proxy);
+	for (char *line = log; line[0] != '\0';) {
+		char *end = strchr(line, '\n');
+		if (end == NULL)
+			break; /* It is still being written. */
+		*end = '\0';
+		if (strncmp(line, start, strlen(start)) == 0)
+			return line;
+		line = end + 1;
+	}
+	return NULL;
+}
+
+static int
+count_lines(const char *start)
+{
+	char *log = proxy_log(proxy);
+	int count = 0;
+	for (const char *line = log; line[0] != '\0';) {
+		count += strncmp(line, start, strlen(start)) == 0;
+		const char *end = strchr(line, '\n');
+		line = end != NULL ? end + 1 : "";
+	}
+	free(log);
+	return count;
+}
+
+/* A client is refused. Its line must be there, the only one; returned is what follows the
+ * client's address. */
+static char *
+line_of_refusal(struct bytes bytes, enum alert alert)
+{
+	int client = client_send(bytes);
+	char start[128];
+	bool ipv6 = strchr(server.address, ':') != NULL;
+	snprintf(start, sizeof start, ipv6 ? "[%s]:%u " : "%s:%u ", server.address,
+	    local_port(client));
+	expect_alert(client, alert);
+	close(client);
+	wait_until(find_line(start) != NULL, 3000);
+	cr_assert_eq(count_lines(start), 1, "more than one line");
+	return find_line(start) + strlen(start);
+}
+
+PROGRAM_TEST(log, permission_denied)
+{
+	server_listen("127.0.0.1");
+	proxy = proxy_start(become_nobody);
+	backend_listen("blog.example");
+	cr_assert_eq(chmod(host_path("blog.example", "tls-socket"), 0), 0);
+	cr_assert_str_eq(line_of_refusal(hello_for("Blog.Example"), UNRECOGNIZED_NAME),
+	    "blog.example: tls-socket: Permission denied");
+}
+
+PROGRAM_TEST(log, ipv6_address_in_brackets)
+{
+	server_listen("::1");
+	proxy = proxy_start(become_nobody);
+	backend_listen("blog.example");
+	cr_assert_eq(chmod(host_path("blog.example", "tls-socket"), 0), 0);
+	cr_assert_str_eq(line_of_refusal(hello_for("blog.example"), UNRECOGNIZED_NAME),
+	    "blog.example: tls-socket: Permission denied");
+}
+
+PROGRAM_TEST(log, what_failed_is_told_apart)
+{
+	proxy = proxy_start_default();
+	host_make("empty.example");
+	close(backend_listen("stopped.example"));
+	cr_assert_str_eq(line_of_refusal(hello_for("empty.example"), UNRECOGNIZED_NAME),
+	    "empty.example: tls-socket: No such file or directory");
+	cr_assert_str_eq(line_of_refusal(hello_for("stopped.example"), UNRECOGNIZED_NAME),
+	    "stopped.example: tls-socket: Connection refused");
+	const char *unknown =
+	    line_of_refusal(hello_for("unknown.example"), UNRECOGNIZED_NAME);
+	cr_assert_eq(strncmp(unknown, "unknown.example: ", 17), 0, "%s", unknown);
+	cr_assert_not_null(strstr(unknown, "No such file or directory"), "%s", unknown);
+}
+
+/* One line for each way to fail before there is a name. */
+PROGRAM_TEST(log, each_failure_has_a_line)
+{
+	proxy = proxy_start_default();
+	line_of_refusal(text("GET / HTTP/1.1\r\n\r\n"), UNEXPECTED_MESSAGE);
+	line_of_refusal(text("\x16\x03\x01\xff\xff"), RECORD_OVERFLOW);
+	line_of_refusal(hello_for("in valid"), UNRECOGNIZED_NAME);
+	struct shape twice = {.two_server_names = true};
+	line_of_refusal(hello(twice), ILLEGAL_PARAMETER);
+	line_of_refusal(hello((struct shape){.trailing = 1}), DECODE_ERROR);
+}
+
+/* A connection that succeeds has not failed. */
+PROGRAM_TEST(log, success_is_no_failure)
+{
+	proxy = proxy_start_default();
+	int backend = backend_listen(HOST);
+	for (int i = 0; i < 10; i++)
+		expect_served(backend, hello_for(HOST));
+	line_of_refusal(hello_for("unknown.example"), UNRECOGNIZED_NAME);
+	cr_assert_eq(count_lines("127.0.0.1:"), 1);
+}
+
+/* --- Bytes from clients --- */
+
+static void
+expect_clean_log(void)
+{
+	char *log = proxy_log(proxy);
+	check(strstr(log, "MARK") == NULL, "unchecked bytes in the log: %s", log);
+	for (const char *c = log; *c != '\0'; c++)
+		check(*c == '\n' || (*c >= ' ' && *c <= '~'), "byte %#x in the log",
+		    (unsigned)(unsigned char)*c);
+	free(log);
+}
+
+PROGRAM_TEST(log, invalid_names_are_not_printed)
+{
+	static const char *const names[] = {
+	    "MARK.example\n127.0.0.1:1 forged.example: a line",
+	    "MARK\r.example",
+	    "\x1b[31mMARK",
+	    "MARK\x07\x08\x7f",
+	    "MARK\xff\xfe\x80",
+	    "MARK%s%n%s",
+	    "MARK..example",
+	    "MARK.example.",
+	    "-MARK",
+	    "MARK/../MARK",
+	    "mark_MARK",
+	};
+	proxy = proxy_start_default();
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		testing("name %zu", i);
+		line_of_refusal(hello_for(names[i]), UNRECOGNIZED_NAME);
+		expect_clean_log();
+	}
+	cr_assert_eq(count_lines("127.0.0.1:"), (int)(sizeof names / sizeof *names));
+	char *log = proxy_log(proxy);
+	cr_assert_null(strstr(log, "forged"));
+	cr_assert_null(strcasestr(log, "mark"), "an invalid name is in the log");
+}
+
+PROGRAM_TEST(log, garbage_is_not_printed)
+{
+	proxy = proxy_start_default();
+	line_of_refusal(
+	    text("GET /MARK HTTP/1.1\r\nMARK: MARK\r\n\r\n"), UNEXPECTED_MESSAGE);
+	line_of_refusal(text("\x1b[31mMARK\n"), UNEXPECTED_MESSAGE);
+	struct shape marked = {.extensions = text("MARKMARK")};
+	line_of_refusal(hello(marked), DECODE_ERROR);
+	expect_clean_log();
+}
+
+/* A valid name is printed in lower case, as its directory is called. */
+PROGRAM_TEST(log, valid_names_are_printed)
+{
+	proxy = proxy_start_default();
+	const char *line =
+	    line_of_refusal(hello_for("No.Such-Host.EXAMPLE"), UNRECOGNIZED_NAME);
+	cr_assert_eq(strncmp(line, "no.such-host.example: ", 22), 0, "%s", line);
+}
+
+PROGRAM_TEST(log, longest_name_is_printed_whole)
+{
+	char name[255] = {0};
+	memset(name, 'n', 254);
+	proxy = proxy_start_default();
+	const char *line = line_of_refusal(hello_for(name), UNRECOGNIZED_NAME);
+	cr_assert_eq(strncmp(line, name, 254), 0, "%s", line);
+	cr_assert_eq(strncmp(line + 254, ": ", 2), 0, "%s", line);
+}
+
+/* --- Rate --- */
+
+/* The sum of the first numbers in the lines that are no connection's: what was left out.
+ */
+static int
+count_left_out(void)
+{
+	char *log = proxy_log(proxy);
+	int sum = 0;
+	char *rest = log, *line;
+	while ((line = strsep(&rest, "\n")) != NULL) {
+		const char *digits = line + strcspn(line, "0123456789");
+		if (strncmp(line, "127.0.0.1:", 10) != 0 && digits[0] != '\0')
+			sum += (int)strtol(digits, NULL, 10);
+	}
+	free(log);
+	return sum;
+}
+
+static void
+refuse_one(void)
+{
+	int client = client_send(text("GET / HTTP/1.1\r\n\r\n"));
+	expect_alert(client, UNEXPECTED_MESSAGE);
+	close(client);
+}
+
+/* Thousands of refusals: few lines, and what was left out is counted. The count may come
+ * with a later line, so refusals go on, slowly, until it has. */
+PROGRAM_TEST(log, rate_is_bounded_and_the_rest_counted)
+{
+	enum { REFUSALS = 4000 };
+	proxy = proxy_start_default();
+	int64_t start_ms = now_ms();
+	for (int i = 0; i < REFUSALS; i++)
+		refuse_one();
+	int took_ms = (int)(now_ms() - start_ms);
+	int lines = count_lines("");
+	cr_assert_geq(lines, 1);
+	cr_assert_lt(
+	    lines, REFUSALS / 4 + took_ms / 5, "%d lines in %d ms", lines, took_ms);
+
+	int refusals = REFUSALS;
+	int64_t end_ms = now_ms() + margin_ms(10000);
+	while (count_lines("127.0.0.1:") + count_left_out() != refusals) {
+		cr_assert_lt(now_ms(), end_ms, "%d refusals, %d lines, %d left out",
+		    refusals, count_lines("127.0.0.1:"), count_left_out());
+		poll(NULL, 0, 250);
+		refuse_one();
+		refusals++;
+		poll(NULL, 0, 50);
+	}
+	cr_assert_gt(count_left_out(), 0);
+}
+
+/* Noise must not silence what comes after it. */
+PROGRAM_TEST(log, lines_come_again_after_a_flood)
+{
+	proxy = proxy_start_default();
+	for (int i = 0; i < 2000; i++)
+		refuse_one();
+	int64_t end_ms = now_ms() + margin_ms(10000);
+	while (find_line("127.0.0.1:") == NULL ||
+	    strstr(proxy_log(proxy), "after-the-flood.example: ") == NULL) {
+		cr_assert_lt(now_ms(), end_ms);
+		poll(NULL, 0, 250);
+		expect_refused(hello_for("after-the-flood.example"), UNRECOGNIZED_NAME);
+	}
+}

@@ -1,0 +1,596 @@
+/* The relay: both directions at once, ends and resets, and what a waiting connection
+ * costs. */
+#include "harness.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { MIB = 1 << 20 };
+
+static struct proxy *proxy;
+static int backend;
+
+static struct pair
+start(void)
+{
+	proxy = proxy_start_default();
+	backend = backend_listen(HOST);
+	return pair_open(backend);
+}
+
+/* For tests of a connection that has been silent for a while, which the proxy may keep in
+ * another way than a busy one. Nothing tells from outside, so this waits for time. */
+static void
+fall_silent(int ms)
+{
+	testing("after %d ms of silence", ms);
+	poll(NULL, 0, ms);
+}
+
+static const int silences_ms[] = {0, 100, 1500};
+enum { SILENCES = sizeof silences_ms / sizeof *silences_ms };
+
+/* --- Bytes --- */
+
+/* One direction of a transfer. What is sent is the pattern from START on. */
+struct flow {
+	int from;
+	int to;
+	size_t start;
+	size_t length;
+	size_t chunk; /* what is sent at once */
+	size_t sent;
+	size_t received;
+};
+
+/* Sends what is taken now. Returns false if the stream is broken. */
+static bool
+flow_send(struct flow *flow)
+{
+	size_t left = flow->length - flow->sent;
+	struct bytes next =
+	    pattern(flow->start + flow->sent, left < flow->chunk ? left : flow->chunk);
+	ssize_t now =
+	    send(flow->from, next.data, next.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (now < 0)
+		return errno == EAGAIN;
+	flow->sent += (size_t)now;
+	return true;
+}
+
+/* Receives what is there; false if it is wrong. */
+static bool
+flow_receive(struct flow *flow)
+{
+	static uint8_t buffer[MIB / 4];
+	ssize_t now = recv(flow->to, buffer, sizeof buffer, MSG_DONTWAIT);
+	if (now <= 0)
+		return now < 0 && errno == EAGAIN;
+	for (size_t done = 0; done < (size_t)now;) {
+		struct bytes next =
+		    pattern(flow->start + flow->received, (size_t)now - done);
+		if (memcmp(buffer + done, next.data, next.length) != 0)
+			return false;
+		done += next.length;
+		flow->received += next.length;
+	}
+	return flow->received <= flow->length;
+}
+
+/* Runs both flows to their ends, side by side. */
+#define exchange(flows, count) exchange_at(HERE, flows, count)
+
+static void
+exchange_at(const char *where, struct flow *flows, size_t count)
+{
+	for (;;) {
+		struct pollfd entries[4] = {0};
+		size_t open = 0;
+		for (size_t i = 0; i < count; i++) {
+			struct flow *flow = &flows[i];
+			bool more = flow->sent < flow->length;
+			open += flow->received < flow->length;
+			entries[2 * i] =
+			    (struct pollfd){more ? flow->from : -1, POLLOUT, 0};
+			entries[2 * i + 1] = (struct pollfd){flow->to, POLLIN, 0};
+		}
+		if (open == 0)
+			return;
+		if (poll(entries, (nfds_t)(2 * count), margin_ms(5000)) <= 0)
+			fail_at(where, "stalled at %zu and %zu of %zu bytes",
+			    flows[0].sent, flows[0].received, flows[0].length);
+		for (size_t i = 0; i < count; i++)
+			if ((entries[2 * i].revents != 0 && !flow_send(&flows[i])) ||
+			    (entries[2 * i + 1].revents != 0 && !flow_receive(&flows[i])))
+				fail_at(where,
+				    "flow %zu broke at %zu and %zu of %zu bytes: %s", i,
+				    flows[i].sent, flows[i].received, flows[i].length,
+				    strerror(errno));
+	}
+}
+
+static size_t
+bulk(void)
+{
+	return (size_t)(sanitized() ? 16 : 96) * MIB;
+}
+
+PROGRAM_TEST(relay, bulk_upload)
+{
+	struct pair pair = start();
+	struct flow flow = {pair.client, pair.backend, 0, bulk(), MIB, 0, 0};
+	exchange(&flow, 1);
+	pair_talk(pair);
+}
+
+PROGRAM_TEST(relay, bulk_download)
+{
+	struct pair pair = start();
+	struct flow flow = {pair.backend, pair.client, 0, bulk(), MIB, 0, 0};
+	exchange(&flow, 1);
+	pair_talk(pair);
+}
+
+PROGRAM_TEST(relay, bulk_both_ways)
+{
+	struct pair pair = start();
+	struct flow flows[] = {
+	    {pair.client, pair.backend, 0, bulk(), MIB, 0, 0},
+	    {pair.backend, pair.client, 77777, bulk(), MIB, 0, 0},
+	};
+	exchange(flows, 2);
+	pair_talk(pair);
+}
+
+/* Small messages between large ones: a direction may change how it is carried, never its
+ * bytes. */
+PROGRAM_TEST(relay, bulk_and_small_messages_in_turn)
+{
+	static const size_t chunks[] = {
+	    1, 17, 1000, 4096, 16384, 16385, 65536, 300000, MIB};
+	struct pair pair = start();
+	for (int round = 0; round < 6; round++) {
+		for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+			testing("round %d, %zu bytes at once", round, chunks[i]);
+			size_t length =
+			    chunks[i] < 100 ? 200 * chunks[i] : 4 * chunks[i] + 3;
+			struct flow up = {
+			    pair.client, pair.backend, i, length, chunks[i], 0, 0};
+			struct flow down = {
+			    pair.backend, pair.client, i, length, chunks[i], 0, 0};
+			exchange(&up, 1);
+			exchange(&down, 1);
+			pair_talk(pair);
+		}
+	}
+}
+
+PROGRAM_TEST(relay, end_right_behind_bulk)
+{
+	struct pair pair = start();
+	struct flow up = {pair.client, pair.backend, 0, 8 * MIB, MIB, 0, 0};
+	while (up.sent < up.length) {
+		if (readable_within(pair.backend, 0))
+			cr_assert(flow_receive(&up));
+		cr_assert(flow_send(&up));
+	}
+	close(pair.client);
+	while (up.received < up.length) {
+		cr_assert(readable_within(pair.backend, 5000));
+		cr_assert(flow_receive(&up), "at %zu bytes", up.received);
+	}
+	expect_end(pair.backend);
+}
+
+/* --- Neither direction can block the other --- */
+
+PROGRAM_TEST(relay, download_while_the_upload_is_stalled)
+{
+	struct pair pair = start();
+	size_t stalled = send_until_stalled(pair.client);
+	struct flow down = {pair.backend, pair.client, 0, 8 * MIB, MIB, 0, 0};
+	exchange(&down, 1);
+	expect_pattern(pair.backend, stalled);
+	pair_talk(pair);
+}
+
+PROGRAM_TEST(relay, upload_while_the_download_is_stalled)
+{
+	struct pair pair = start();
+	size_t stalled = send_until_stalled(pair.backend);
+	struct flow up = {pair.client, pair.backend, 0, 8 * MIB, MIB, 0, 0};
+	exchange(&up, 1);
+	expect_pattern(pair.client, stalled);
+	pair_talk(pair);
+}
+
+/* Both sides write until nothing more is taken before either reads a byte. */
+PROGRAM_TEST(relay, both_sides_write_before_they_read)
+{
+	struct pair pair = start();
+	size_t up = send_until_stalled(pair.client);
+	size_t down = send_until_stalled(pair.backend);
+	struct flow flows[] = {
+	    {pair.client, pair.backend, 0, up + 8 * MIB, MIB, up, 0},
+	    {pair.backend, pair.client, 0, down + 8 * MIB, MIB, down, 0},
+	};
+	exchange(flows, 2);
+	pair_talk(pair);
+}
+
+PROGRAM_TEST(relay, stalled_readers_do_not_slow_others)
+{
+	enum { STALLED = 8 };
+	struct pair pair = start();
+	struct pair stalled[STALLED];
+	for (int i = 0; i < STALLED; i++) {
+		stalled[i] = pair_open(backend);
+		send_until_stalled(i % 2 == 0 ? stalled[i].backend : stalled[i].client);
+	}
+	int64_t start_ms = now_ms();
+	for (int i = 0; i < 200; i++)
+		pair_talk(pair);
+	for (int i = 0; i < 20; i++)
+		expect_served(backend, hello_for(HOST));
+	int64_t took_ms = now_ms() - start_ms;
+	cr_assert_lt(took_ms, margin_ms(3000), "%d ms", (int)took_ms);
+}
+
+/* --- Ends --- */
+
+PROGRAM_TEST(relay, answer_after_the_client_has_ended)
+{
+	for (int i = 0; i < SILENCES; i++) {
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		fall_silent(silences_ms[i]);
+		send_all(pair.client, text("request"));
+		shutdown(pair.client, SHUT_WR);
+		expect_bytes(pair.backend, text("request"));
+		expect_end(pair.backend);
+		poll(NULL, 0, silences_ms[i]);
+		struct flow down = {pair.backend, pair.client, 0, 3 * MIB, MIB, 0, 0};
+		exchange(&down, 1);
+		close(pair.backend);
+		expect_end(pair.client);
+		close(pair.client);
+	}
+}
+
+PROGRAM_TEST(relay, request_after_the_backend_has_ended)
+{
+	for (int i = 0; i < SILENCES; i++) {
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		fall_silent(silences_ms[i]);
+		send_all(pair.backend, text("greeting"));
+		shutdown(pair.backend, SHUT_WR);
+		expect_bytes(pair.client, text("greeting"));
+		expect_end(pair.client);
+		poll(NULL, 0, silences_ms[i]);
+		struct flow up = {pair.client, pair.backend, 0, 3 * MIB, MIB, 0, 0};
+		exchange(&up, 1);
+		close(pair.client);
+		expect_end(pair.backend);
+		close(pair.backend);
+	}
+}
+
+PROGRAM_TEST(relay, both_end)
+{
+	for (int i = 0; i < SILENCES; i++) {
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		fall_silent(silences_ms[i]);
+		shutdown(pair.client, SHUT_WR);
+		shutdown(pair.backend, SHUT_WR);
+		expect_end(pair.client);
+		expect_end(pair.backend);
+	}
+}
+
+/* The connection ends when both directions have, and not before: the proxy then lets go
+ * of its descriptors although neither side has closed its own. */
+PROGRAM_TEST(relay, connection_ends_with_both_directions)
+{
+	struct pair pair = start();
+	proxy_wait_ready();
+	int more = proxy_descriptors(proxy);
+	shutdown(pair.client, SHUT_WR);
+	expect_end(pair.backend);
+	cr_assert_geq(proxy_descriptors(proxy), more - 2);
+	send_all(pair.backend, text("still here"));
+	expect_bytes(pair.client, text("still here"));
+	shutdown(pair.backend, SHUT_WR);
+	expect_end(pair.client);
+	wait_until(proxy_descriptors(proxy) <= more - 2, 3000);
+}
+
+/* What was sent before the end arrives, however late it is read. */
+PROGRAM_TEST(relay, end_behind_a_stalled_direction)
+{
+	struct pair down = start();
+	struct pair up = pair_open(backend);
+	size_t sent_down = send_until_stalled(down.backend);
+	size_t sent_up = send_until_stalled(up.client);
+	close(down.backend);
+	close(up.client);
+	expect_idle(proxy);
+	expect_pattern(down.client, sent_down);
+	expect_end(down.client);
+	expect_pattern(up.backend, sent_up);
+	expect_end(up.backend);
+}
+
+/* --- Resets --- */
+
+PROGRAM_TEST(relay, client_reset_closes_the_backend)
+{
+	for (int i = 0; i < SILENCES; i++) {
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		fall_silent(silences_ms[i]);
+		reset_connection(pair.client);
+		expect_gone(pair.backend, 1000);
+	}
+}
+
+/* The backend does not read, or writes what the client never read. */
+PROGRAM_TEST(relay, client_reset_closes_a_stalled_backend)
+{
+	struct pair down = start();
+	send_until_stalled(down.backend);
+	reset_connection(down.client);
+	expect_gone(down.backend, 1000);
+	struct pollfd entry = {.fd = down.backend, .events = POLLOUT};
+	cr_assert(poll(&entry, 1, margin_ms(1000)) == 1 &&
+	    (entry.revents & (POLLERR | POLLHUP)));
+
+	struct pair up = pair_open(backend);
+	send_until_stalled(up.client);
+	reset_connection(up.client);
+	entry.fd = up.backend;
+	wait_until(poll(&entry, 1, 0) == 1 && (entry.revents & POLLHUP), 1000);
+}
+
+PROGRAM_TEST(relay, client_reset_after_its_end_closes_the_backend)
+{
+	for (int i = 0; i < SILENCES; i++) {
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		shutdown(pair.client, SHUT_WR);
+		expect_end(pair.backend);
+		fall_silent(silences_ms[i]);
+		reset_connection(pair.client);
+		struct pollfd entry = {.fd = pair.backend, .events = POLLOUT};
+		wait_until(poll(&entry, 1, 0) == 1 && (entry.revents & POLLHUP), 1000);
+	}
+}
+
+/* A Unix socket is reset where one side closes and has not read all. */
+PROGRAM_TEST(relay, backend_reset_closes_the_client)
+{
+	for (int i = 0; i < SILENCES; i++) {
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		fall_silent(silences_ms[i]);
+		send_all(pair.client, text("not read"));
+		cr_assert(readable_within(pair.backend, 3000));
+		close(pair.backend);
+		expect_gone(pair.client, 1000);
+		close(pair.client);
+	}
+}
+
+PROGRAM_TEST(relay, backend_reset_closes_a_client_that_does_not_read)
+{
+	struct pair pair = start();
+	send_until_stalled(pair.client);
+	close(pair.backend);
+	expect_gone(pair.client, 1000);
+}
+
+/* A server that refuses an upload answers and closes without having read it all. */
+PROGRAM_TEST(relay, answer_before_a_backend_reset_arrives)
+{
+	struct pair pair = start();
+	for (int i = 0; i < 20; i++) {
+		testing("round %d", i);
+		send_all(pair.client, text("not read"));
+		cr_assert(readable_within(pair.backend, 3000));
+		send_all(pair.backend, pattern(0, 100000));
+		close(pair.backend);
+		expect_bytes(pair.client, pattern(0, 100000));
+		expect_gone(pair.client, 1000);
+		close(pair.client);
+		pair = pair_open(backend);
+	}
+}
+
+PROGRAM_TEST(relay, backend_that_closes_at_once)
+{
+	struct pair pair = start();
+	pair_close(pair);
+	struct bytes hello = hello_for(HOST);
+	for (int i = 0; i < 50; i++) {
+		int client = client_send(hello);
+		close(backend_accept(backend));
+		expect_gone(client, 2000);
+		close(client);
+	}
+}
+
+/* --- What waiting costs: no CPU time, whatever it waits for --- */
+
+PROGRAM_TEST(relay, idle_costs_no_cpu)
+{
+	start();
+	for (int i = 0; i < 20; i++)
+		pair_open(backend);
+	expect_idle(proxy);
+	expect_idle(proxy);
+}
+
+PROGRAM_TEST(relay, stalled_client_costs_no_cpu)
+{
+	struct pair pair = start();
+	send_until_stalled(pair.backend);
+	expect_idle(proxy);
+}
+
+PROGRAM_TEST(relay, stalled_backend_costs_no_cpu)
+{
+	struct pair pair = start();
+	send_until_stalled(pair.client);
+	expect_idle(proxy);
+}
+
+PROGRAM_TEST(relay, both_stalled_cost_no_cpu)
+{
+	struct pair pair = start();
+	send_until_stalled(pair.client);
+	send_until_stalled(pair.backend);
+	expect_idle(proxy);
+}
+
+/* Each of these waits with an event that stays: the end of a stream, a hang-up. */
+PROGRAM_TEST(relay, client_ended_costs_no_cpu)
+{
+	struct pair pair = start();
+	shutdown(pair.client, SHUT_WR);
+	expect_end(pair.backend);
+	expect_idle(proxy);
+	expect_idle(proxy);
+}
+
+PROGRAM_TEST(relay, backend_ended_costs_no_cpu)
+{
+	struct pair pair = start();
+	shutdown(pair.backend, SHUT_WR);
+	expect_end(pair.client);
+	expect_idle(proxy);
+	expect_idle(proxy);
+}
+
+PROGRAM_TEST(relay, client_closed_behind_a_stalled_backend_costs_no_cpu)
+{
+	struct pair pair = start();
+	send_until_stalled(pair.client);
+	close(pair.client);
+	expect_idle(proxy);
+}
+
+PROGRAM_TEST(relay, backend_closed_behind_a_stalled_client_costs_no_cpu)
+{
+	struct pair pair = start();
+	send_until_stalled(pair.backend);
+	close(pair.backend);
+	expect_idle(proxy);
+}
+
+/* Little enough that the proxy has it all and sees the client's end. */
+PROGRAM_TEST(relay, client_gone_before_a_stalled_backend_costs_no_cpu)
+{
+	struct pair pair = start();
+	send_until_stalled(pair.client);
+	uint8_t some[100000];
+	cr_assert_eq(read_up_to(pair.backend, some, sizeof some), sizeof some);
+	shutdown(pair.client, SHUT_WR);
+	shutdown(pair.backend, SHUT_WR);
+	expect_end(pair.client);
+	close(pair.client);
+	expect_idle(proxy);
+}
+
+PROGRAM_TEST(relay, part_of_a_hello_costs_no_cpu)
+{
+	start();
+	client_send(slice(hello_for(HOST), 0, 30));
+	client_connect();
+	expect_idle(proxy);
+}
+
+PROGRAM_TEST(relay, refused_client_that_stays_costs_no_cpu)
+{
+	start();
+	int stays = client_send(text("GET / HTTP/1.1\r\n\r\n"));
+	expect_alert(stays, UNEXPECTED_MESSAGE);
+	int ended = client_send(text("GET / HTTP/1.1\r\n\r\n"));
+	shutdown(ended, SHUT_WR);
+	expect_idle(proxy);
+}
+
+/* --- The client's socket --- */
+
+/* A duplicate of the proxy's end of the connection; -1 if it is not to be had. */
+static int
+socket_of_the_proxy(int client)
+{
+	struct sockaddr_in ours, theirs;
+	socklen_t length = sizeof ours;
+	cr_assert_eq(getsockname(client, (struct sockaddr *)&ours, &length), 0);
+	int process = (int)syscall(SYS_pidfd_open, proxy->pid, 0);
+	for (int i = 0; process >= 0 && i < 64; i++) {
+		int fd = (int)syscall(SYS_pidfd_getfd, process, i, 0);
+		if (fd < 0 && (errno == EPERM || errno == ENOSYS))
+			break;
+		length = sizeof theirs;
+		if (fd >= 0 &&
+		    getpeername(fd, (struct sockaddr *)&theirs, &length) == 0 &&
+		    length == sizeof theirs && theirs.sin_port == ours.sin_port)
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	return -1;
+}
+
+static int
+option(int fd, int level, int name)
+{
+	int value = 0;
+	socklen_t length = sizeof value;
+	cr_assert_eq(getsockopt(fd, level, name, &value, &length), 0);
+	return value;
+}
+
+static void
+expect_options(int client)
+{
+	int fd = socket_of_the_proxy(client);
+	if (fd < 0)
+		skip("no right to look into the proxy's descriptors");
+	cr_assert_neq(option(fd, SOL_SOCKET, SO_KEEPALIVE), 0, "no keepalive");
+	cr_assert_neq(option(fd, IPPROTO_TCP, TCP_NODELAY), 0, "no TCP_NODELAY");
+	close(fd);
+}
+
+PROGRAM_TEST(relay, client_has_keepalive_and_nodelay)
+{
+	pair_close(start());
+	expect_options(pair_open(backend).client);
+}
+
+/* The kernel has taken the connection before the proxy ran, as with a socket unit. */
+PROGRAM_TEST(relay, client_from_before_the_start_has_keepalive_and_nodelay)
+{
+	server_listen("127.0.0.1");
+	int client = client_send(hello_for(HOST));
+	backend = backend_listen(HOST);
+	proxy = proxy_start(NULL);
+	backend_accept(backend);
+	expect_options(client);
+}
+
+/* Seen from outside: the timer of the connection is that of keepalive, 02. */
+PROGRAM_TEST(relay, keepalive_timer_runs)
+{
+	pair_close(start());
+	struct pair pair = pair_open(backend);
+	char ends[64];
+	snprintf(ends, sizeof ends,
+	    ":%04X 0100007F:%04X 01 00000000:00000000 02:", server.port,
+	    local_port(pair.client));
+	wait_until(strstr(read_file("/proc/net/tcp"), ends) != NULL, 3000);
+}
