@@ -1,0 +1,182 @@
+#!/usr/bin/env bats
+# The systemd units, as far as can be said without systemd running: that it takes them,
+# that they agree with each other, and that nothing which protects has been lost.
+#
+# SNIPROXY names a program; the units are tried as if it had been installed.
+# shellcheck disable=SC2154 # status and output are set by run
+
+setup() {
+	units=$BATS_TEST_DIRNAME/../systemd
+	service=$BATS_TEST_TMPDIR/sniproxy.service
+	socket=$BATS_TEST_TMPDIR/sniproxy.socket
+	sed "s|@PROGRAM@|$SNIPROXY|g" "$units/sniproxy.service" >"$service"
+	sed "s|@PROGRAM@|$SNIPROXY|g" "$units/sniproxy.socket" >"$socket"
+}
+
+# setting FILE NAME: the values of a setting.
+setting() {
+	sed -n "s/^$2=//p" "$1"
+}
+
+# has FILE: the file has each of the lines that are read.
+has() {
+	local line missing=
+	while read -r line; do
+		[ -z "$line" ] || grep -qxF -e "$line" "$1" || missing+="$line"$'\n'
+	done
+	[ -z "$missing" ] || {
+		printf 'missing in %s:\n%s' "${1##*/}" "$missing"
+		return 1
+	}
+}
+
+exposure() {
+	systemd-analyze security --offline=true --no-pager --threshold="$1" "$service"
+}
+
+@test "systemd-analyze verify has nothing to say" {
+	run systemd-analyze verify --man=no "$service" "$socket"
+	echo "$output"
+	[ "$status" = 0 ] && [ -z "$output" ]
+}
+
+@test "systemd-analyze verify would say it" {
+	echo NoSuchSetting=yes >>"$service"
+	run systemd-analyze verify --man=no "$service" "$socket"
+	[[ $output == *NoSuchSetting* ]]
+}
+
+@test "systemd-analyze security finds an exposure of 0.6 at most" {
+	run exposure 6
+	echo "$output"
+	[ "$status" = 0 ]
+	run exposure 1
+	[ "$status" != 0 ]
+}
+
+@test "nothing is left to be filled in" {
+	run grep -nE '@[A-Z_]+@' "$service" "$socket" "$units"/*.conf
+	echo "$output"
+	[ "$status" = 1 ]
+	[ "$(setting "$service" ExecStart)" = "$SNIPROXY" ]
+}
+
+@test "the socket is for IPv6 and IPv4 and is not accepted on by systemd" {
+	has "$socket" <<-END
+		ListenStream=443
+		BindIPv6Only=both
+		FreeBind=yes
+		WantedBy=sockets.target
+	END
+	[ "$(setting "$socket" Backlog)" -ge 4096 ]
+	[ -z "$(setting "$socket" Accept)" ]
+}
+
+@test "the program gets the socket, and the journal its output" {
+	has "$service" <<-END
+		Requires=sniproxy.socket
+		After=sniproxy.socket
+		Sockets=sniproxy.socket
+		StandardInput=socket
+		StandardOutput=journal
+		StandardError=journal
+		Also=sniproxy.socket
+	END
+}
+
+@test "the program is stopped as it asks to be" {
+	has "$service" <<-END
+		KillSignal=SIGHUP
+		KillMode=mixed
+		SuccessExitStatus=1
+	END
+	local timeout
+	timeout=$(setting "$service" TimeoutStopSec)
+	[ "${timeout%s}" -gt 10 ]
+	[ "${timeout%s}" -le 15 ]
+	# A second signal would cut off the connections that the first one lets go on.
+	[ -z "$(setting "$service" SendSIGHUP)" ]
+}
+
+@test "the program is started again, however often and however it ended" {
+	has "$service" <<-END
+		StartLimitIntervalSec=0
+		Type=exec
+		Restart=always
+	END
+	local delay
+	delay=$(setting "$service" RestartSec)
+	[ "${delay%s}" -ge 1 ]
+}
+
+@test "there is room for thousands of connections" {
+	[ "$(setting "$service" LimitNOFILE)" -ge 65536 ]
+	[ "$(setting "$service" TasksMax)" -ge 8192 ]
+	has "$service" <<<CPUSchedulingPolicy=batch
+}
+
+@test "the program sees itself and the hosts directory only" {
+	has "$service" <<-END
+		BindReadOnlyPaths=$SNIPROXY /srv/sniproxy
+		MemoryDenyWriteExecute=yes
+		PrivateDevices=yes
+		PrivateMounts=yes
+		ProcSubset=pid
+		ProtectControlGroups=yes
+		ProtectHome=yes
+		ProtectKernelTunables=yes
+		ProtectProc=invisible
+		ProtectSystem=strict
+		RootDirectory=/run/sniproxy
+		TemporaryFileSystem=/run:ro /dev/shm:ro
+		WorkingDirectory=/srv/sniproxy
+	END
+}
+
+@test "the program has no network and no privilege" {
+	has "$service" <<-END
+		CapabilityBoundingSet=
+		LockPersonality=yes
+		NoNewPrivileges=yes
+		PrivateIPC=yes
+		PrivateNetwork=yes
+		PrivateUsers=yes
+		ProtectClock=yes
+		ProtectHostname=yes
+		ProtectKernelLogs=yes
+		ProtectKernelModules=yes
+		RestrictAddressFamilies=AF_UNIX
+		RestrictNamespaces=yes
+		RestrictRealtime=yes
+		RestrictSUIDSGID=yes
+		SystemCallArchitectures=native
+		SystemCallErrorNumber=EPERM
+		SystemCallFilter=@system-service
+		SystemCallFilter=~@aio @chown @ipc @keyring @memlock @privileged @resources @setuid
+		User=sniproxy
+	END
+}
+
+@test "its user is made, and can not log in" {
+	local root=$BATS_TEST_TMPDIR/root
+	mkdir -p "$root/etc"
+	systemd-sysusers --root="$root" "$units/sniproxy.sysusers.conf"
+	run cat "$root/etc/passwd"
+	echo "$output"
+	[[ $output == "$(setting "$service" User)":x:*:/usr/sbin/nologin ]]
+}
+
+@test "its directories are made, and the hosts directory stays as it was changed" {
+	local root=$BATS_TEST_TMPDIR/root
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	mkdir "$root"
+	systemd-tmpfiles --create --root="$root" "$units/sniproxy.tmpfiles.conf"
+	for directory in RootDirectory WorkingDirectory; do
+		run stat -c '%a %U' "$root$(setting "$service" $directory)"
+		[ "$output" = "755 root" ]
+	done
+	chmod 711 "$root/srv/sniproxy"
+	chown nobody "$root/srv/sniproxy"
+	systemd-tmpfiles --create --root="$root" "$units/sniproxy.tmpfiles.conf"
+	[ "$(stat -c '%a %U' "$root/srv/sniproxy")" = "711 nobody" ]
+}
