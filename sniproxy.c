@@ -55,6 +55,8 @@ enum { SIGNALS, NEWS, LISTENER, DESCRIPTORS };
 struct server {
 	int hosts; /* the hosts directory, O_PATH */
 	struct pollfd wait[DESCRIPTORS];
+	bool is_listener
+	    [INHERITED_MAX]; /* which of the inherited descriptors are stdin's */
 	unsigned connections_max;
 	bool older_ones_wait; /* connections that were made before the options were set */
 	int64_t retry_at_ms;  /* when to accept again after a shortage */
@@ -159,6 +161,8 @@ prepare_listener(struct server *server)
 		fail("stdin", strerror(errno));
 	server->wait[LISTENER].fd = STDIN_FILENO;
 	server->older_ones_wait = true;
+	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
+		server->is_listener[descriptor] = is_listener(descriptor);
 }
 
 /* SIGHUP and SIGTERM are read from a descriptor; SIGPIPE tells nothing that errno does
@@ -301,14 +305,14 @@ serve(struct server *server)
 	}
 }
 
-/* Gives up the listening socket, which others may go on using. What takes its place on
- * the descriptors keeps connections off them, as in open_hosts(). */
+/* Gives up the listening socket, which others may go on using. What takes its place on the
+ * descriptors keeps connections off them, as in open_hosts(). */
 static void
 stop_listening(struct server *server)
 {
 	server->wait[LISTENER].fd = -1;
-	for (int descriptor = INHERITED_MAX - 1; descriptor >= STDIN_FILENO; descriptor--)
-		if (is_listener(descriptor))
+	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
+		if (server->is_listener[descriptor])
 			dup2(server->hosts, descriptor);
 }
 

@@ -340,6 +340,9 @@ local_port(int fd)
 void
 server_listen(const char *address)
 {
+	/* "::" can be bound without IPv6, but "::1" cannot: this skips the test. */
+	if (strcmp(address, "::") == 0)
+		close(bound_socket("::1", SOCK_STREAM));
 	server.listener = bound_socket(address, SOCK_STREAM);
 	must(listen(server.listener, SOMAXCONN) == 0, "listen");
 	server.port = local_port(server.listener);
@@ -894,8 +897,9 @@ expect_alert_at(const char *where, int fd, enum alert alert)
 	expect_end_at(where, fd);
 }
 
-/* Asks the kernel for the server's sockets, as ss(8) does: /proc/net/tcp would list all that have
- * ended of late too, and those are many. Returns the netlink socket that the answer comes to. */
+/* Asks the kernel for the server's sockets, as ss(8) does: /proc/net/tcp would list all
+ * that have ended of late too, and those are many. Returns the netlink socket that the
+ * answer comes to. */
 static int
 ask_for_sockets(void)
 {
@@ -917,8 +921,8 @@ ask_for_sockets(void)
 	return fd;
 }
 
-/* The bytes that lie in the queues of the server's sockets, and the connections that wait to be
- * accepted. */
+/* The bytes that lie in the queues of the server's sockets, and the connections that wait
+ * to be accepted. */
 static unsigned long
 undrained(void)
 {

@@ -197,7 +197,7 @@ static void
 start_with_few_threads(void)
 {
 	if (geteuid() != 0)
-		skip("another user can only be become by root");
+		skip("only root can become another user");
 	own_user = 100000 + (uid_t)getpid() % 1000000;
 	start(few_threads);
 }

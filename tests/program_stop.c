@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -102,6 +103,27 @@ PROGRAM_TEST(stop, sighup_lets_connections_end)
 PROGRAM_TEST(stop, sigterm_lets_connections_end)
 {
 	expect_finishes_connections(SIGTERM);
+}
+
+static void
+socket_once_more(void)
+{
+	fcntl(0, F_DUPFD, 3);
+}
+
+/* As systemd passes it, beside stdin: a copy that were kept would go on listening. */
+PROGRAM_TEST(stop, socket_on_another_descriptor_too)
+{
+	server_listen("127.0.0.1");
+	proxy = proxy_start(socket_once_more);
+	backend = backend_listen(HOST);
+	struct pair pair = pair_open(backend);
+	close(server.listener);
+	kill(proxy->pid, SIGHUP);
+	wait_until(is_refused(), 1000);
+	pair_talk(pair);
+	pair_close(pair);
+	expect_exit(proxy, 0, 1000);
 }
 
 /* A client whose hello is on its way has an open connection too. */
