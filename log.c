@@ -33,7 +33,8 @@ static struct {
 	unsigned lines_allowed; /* how many lines may be queued now */
 	int64_t allowed_at_ms;  /* when lines_allowed last grew */
 	unsigned long left_out;
-} logger = {.mutex = PTHREAD_MUTEX_INITIALIZER, .lines_allowed = LOG_BURST};
+} logger = {
+    .mutex = PTHREAD_MUTEX_INITIALIZER}; /* all zero, so not in the program's file */
 
 static void
 write_line(const char *line, size_t length)
@@ -146,6 +147,7 @@ log_open(void)
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&logger.changed, &attributes);
 	pthread_condattr_destroy(&attributes);
+	logger.lines_allowed = LOG_BURST;
 	logger.allowed_at_ms = clock_ms();
 	int error = thread_start(write_log, NULL);
 	logger.open = error == 0;

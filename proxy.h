@@ -1,19 +1,78 @@
-/* One connection's life: reads the hello, finds the backend, relays, closes. */
+/* One connection's life: reads the hello, finds the backend, relays, closes.
+ *
+ * It waits for nobody, except for the backend. Whoever owns the connection lets it do
+ * what can be done, and comes back when one of its sockets is ready for more, or its
+ * deadline has come. */
 #ifndef PROXY_H
 #define PROXY_H
 
 #include "address.h"
 #include "backend.h"
+#include "hostname.h"
+#include "relay.h"
+#include "tls.h"
+
+#include <stdbool.h>
+#include <stdint.h>
 
 enum {
 	/* From accept to the end of the hello and a connected backend. */
 	PROXY_HELLO_MS = 10 * 1000,
 };
 
-/* Serves the client on the non-blocking socket CLIENT, just accepted from PEER, until the
- * connection is over; closes it, and logs how it failed if it did. Blocks; shares nothing
- * but the log. */
-void
-proxy_serve(int client, const union address *peer, const struct backend_hosts *hosts);
+enum proxy_phase { PROXY_HELLO, PROXY_BACKEND, PROXY_RELAY, PROXY_LINGER };
+
+/* A connection. Its memory and the socket of the client are the caller's until
+ * proxy_begin(), and again after proxy_end(). Others may read client, backend and
+ * deadline_ms. */
+struct connection {
+	int client;
+	int backend; /* -1 where there is none */
+	int64_t
+	    deadline_ms; /* when it is to be served again at the latest; 0 where it need not */
+
+	enum proxy_phase phase;
+	union address peer;
+	char name[HOSTNAME_SIZE]; /* empty until the hello was read */
+
+	bool client_hung_up; /* it has sent its end of stream, or worse */
+	struct tls_hello hello;
+	struct relay_buffer
+	    received; /* all that the client has sent so far, for the backend */
+
+	struct relay relay;
+
+	bool patient; /* see linger() */
+	int unsent; /* bytes that the client had not received when that was last looked at */
+	int64_t dropped;
+};
+
+/* What a thread needs to serve connections. */
+struct proxy_thread {
+	struct backend_hosts hosts;
+	struct relay_room room;
+};
+
+enum proxy_status {
+	PROXY_WAITS,   /* for a socket to be ready, or for the deadline */
+	PROXY_BLOCKS,  /* serve it again at once; that may take long */
+	PROXY_GOES_ON, /* there is more to do, but it is somebody else's turn */
+	PROXY_OVER,    /* proxy_end() it */
+};
+
+/* Makes C the connection of the non-blocking socket CLIENT, just accepted from PEER. */
+void proxy_begin(struct connection *c, int client, const union address *peer);
+
+/* Does what can be done for C. CLIENT_EVENTS and BACKEND_EVENTS are the events of
+ * epoll(7), edge-triggered, on its sockets since the last time. Logs how the connection
+ * failed if it did. Blocks only after PROXY_BLOCKS; shares nothing but the log. */
+enum proxy_status proxy_serve(struct connection *c, struct proxy_thread *thread,
+    uint32_t client_events, uint32_t backend_events);
+
+/* The events that C waits for on the socket of SIDE. */
+uint32_t proxy_wants(const struct connection *c, enum relay_side side);
+
+/* Ends C, closes its sockets, and frees what it holds. */
+void proxy_end(struct connection *c);
 
 #endif

@@ -1,47 +1,37 @@
 #include "relay.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
-#include <stdbool.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
-/* A TLS record of full size nearly fits (RFC 8446, 5.2). Two of these are most of what a
- * connection costs. */
-enum { BUFFER_SIZE = 16 * 1024 };
+enum {
+	/* How long a client may leave bytes untaken once the backend is gone, and nobody
+	 * else would give up on it. */
+	LAST_BYTES_MS = 30 * 1000,
 
-/* How long a client may leave bytes untaken once the backend is gone, and nobody else
- * would give up on it. */
-enum { LAST_BYTES_MS = 30 * 1000 };
+	/* How many bytes a connection may move before it is another's turn. */
+	TURN_BYTES = 256 * 1024,
 
-/* One of the two sockets. */
-struct side {
-	int socket;
-	short ready;  /* what poll(2) last said of it */
-	bool hung_up; /* poll(2) says so, and will not stop saying so */
+	/* The size of a pipe, and the smallest that is worth it. */
+	PIPE_SIZE = 1024 * 1024,
+	PIPE_SIZE_MIN = 64 * 1024,
+
+	/* A direction that brings less than this at once is not bulky any more. */
+	BULK_MIN = 16 * 1024,
 };
 
-/* One of the two directions. It reads only when all that it has read is written. */
-struct direction {
-	struct side *from;
-	struct side *to;
-	struct relay_buffer buffer;
-	bool ended; /* nothing more is to be read or written */
-};
-
-struct relay {
-	struct side client;
-	struct side backend;
-	struct direction upload;   /* from the client to the backend */
-	struct direction download; /* from the backend to the client */
-	bool discards; /* the backend takes nothing more, the client still sends */
-	struct relay_result result;
-};
+/* The pipes that may still be made, by any thread. */
+static atomic_int pipes_left;
 
 /* What became of an attempt to move bytes. */
-enum outcome { MOVED, READ_FAILED, WRITE_FAILED };
+enum outcome { MOVED, BLOCKED, READ_FAILED, WRITE_FAILED, NO_MEMORY };
 
 void
 relay_buffer_release(struct relay_buffer *buffer)
@@ -50,216 +40,337 @@ relay_buffer_release(struct relay_buffer *buffer)
 	*buffer = (struct relay_buffer){0};
 }
 
-/* Gives BUFFER, which is empty, the usual size. Where memory is short it stays as it
- * is. */
+void
+relay_allow_pipes(unsigned max)
+{
+	atomic_store(&pipes_left, (int)max);
+}
+
+/* Makes a pipe. Where there is none to be had, or only a small one because the user has
+ * many (pipe(7), pipe-user-pages-soft), bytes are copied as before. */
+static bool
+open_pipe(struct relay_pipe *pipe)
+{
+	if (atomic_fetch_sub(&pipes_left, 1) > 0 &&
+	    pipe2(pipe->ends, O_CLOEXEC | O_NONBLOCK) == 0) {
+		fcntl(pipe->ends[1], F_SETPIPE_SZ, PIPE_SIZE);
+		int size = fcntl(pipe->ends[1], F_GETPIPE_SZ);
+		if (size >= PIPE_SIZE_MIN) {
+			pipe->size = (size_t)size;
+			pipe->held = 0;
+			return true;
+		}
+		close(pipe->ends[0]);
+		close(pipe->ends[1]);
+	}
+	atomic_fetch_add(&pipes_left, 1);
+	return false;
+}
+
 static void
-resize(struct relay_buffer *buffer)
+close_pipe(struct relay_pipe *pipe)
 {
-	uint8_t *bytes = malloc(BUFFER_SIZE);
-	if (bytes == NULL)
+	if (pipe->size == 0)
 		return;
-	relay_buffer_release(buffer);
-	*buffer = (struct relay_buffer){.bytes = bytes, .capacity = BUFFER_SIZE};
+	close(pipe->ends[0]);
+	close(pipe->ends[1]);
+	pipe->size = pipe->held = 0;
+	atomic_fetch_add(&pipes_left, 1);
+}
+
+static void
+drop_left(struct relay_direction *direction)
+{
+	relay_buffer_release(&direction->left);
+	close_pipe(&direction->pipe);
+}
+
+void
+relay_release(struct relay *relay)
+{
+	drop_left(&relay->upload);
+	drop_left(&relay->download);
 }
 
 static bool
-wants_to_read(const struct direction *direction)
+has_left(const struct relay_direction *direction)
 {
-	return !direction->ended && direction->buffer.start == direction->buffer.end;
+	return direction->left.start != direction->left.end;
 }
 
+/* Keeps what of LENGTH bytes at BYTES could not be written. */
 static bool
-wants_to_write(const struct direction *direction)
+keep(struct relay_direction *direction, const uint8_t *bytes, size_t length)
 {
-	return !direction->ended && direction->buffer.start != direction->buffer.end;
+	struct relay_buffer left = {
+	    .bytes = malloc(length), .capacity = length, .end = length};
+	if (left.bytes == NULL)
+		return false;
+	memcpy(left.bytes, bytes, length);
+	direction->left = left;
+	return true;
+}
+
+static ssize_t
+write_some(struct relay_direction *direction, const uint8_t *bytes, size_t length)
+{
+	ssize_t written = send(direction->to, bytes, length, MSG_NOSIGNAL);
+	if (written == -1 && errno == EAGAIN)
+		written = 0;
+	if (written != (ssize_t)length)
+		direction->writable = false;
+	return written;
 }
 
 static enum outcome
-read_some(struct direction *direction)
+write_left(struct relay_direction *direction)
 {
-	struct relay_buffer *buffer = &direction->buffer;
-	if (buffer->capacity != BUFFER_SIZE)
-		resize(buffer);
-	ssize_t length =
-	    recv(direction->from->socket, buffer->bytes, buffer->capacity, 0);
-	buffer->start = 0;
-	buffer->end = length > 0 ? (size_t)length : 0;
+	struct relay_buffer *left = &direction->left;
+	ssize_t written =
+	    write_some(direction, left->bytes + left->start, left->end - left->start);
+	if (written == -1)
+		return WRITE_FAILED;
+	left->start += (size_t)written;
+	if (!has_left(direction))
+		relay_buffer_release(left);
+	return written > 0 ? MOVED : BLOCKED;
+}
+
+static void
+end(struct relay_direction *direction)
+{
+	direction->ended = true;
+	drop_left(direction);
+	shutdown(direction->to, SHUT_WR);
+}
+
+static enum outcome
+read_and_write(struct relay_direction *direction, struct relay_room *room, size_t *moved)
+{
+	ssize_t length = recv(direction->from, room->bytes, sizeof room->bytes, 0);
+	if (length == -1 && errno == EAGAIN) {
+		direction->readable = false;
+		return BLOCKED;
+	}
+	if (length == -1)
+		return READ_FAILED;
 	if (length == 0) {
-		direction->ended = true;
-		shutdown(direction->to->socket, SHUT_WR);
+		end(direction);
+		return MOVED;
 	}
-	return length >= 0 || errno == EAGAIN ? MOVED : READ_FAILED;
-}
+	/* A short read says that there is no more, unless the end is near (epoll(7)). */
+	if ((size_t)length < sizeof room->bytes && !direction->drained_at_end)
+		direction->readable = false;
+	direction->bulky = (size_t)length == sizeof room->bytes;
+	*moved += (size_t)length;
 
-static enum outcome
-write_some(struct direction *direction)
-{
-	struct relay_buffer *buffer = &direction->buffer;
-	ssize_t length = send(direction->to->socket, buffer->bytes + buffer->start,
-	    buffer->end - buffer->start, MSG_NOSIGNAL);
-	if (length > 0)
-		buffer->start += (size_t)length;
-	return length >= 0 || errno == EAGAIN ? MOVED : WRITE_FAILED;
-}
-
-/* Moves bytes in one direction, once, so that neither direction keeps the other
- * waiting. */
-static enum outcome
-move(struct direction *direction)
-{
-	const short readable = POLLIN | POLLHUP | POLLERR;
-	const short writable = POLLOUT | POLLHUP | POLLERR;
-	if (wants_to_read(direction) && (direction->from->ready & readable) != 0) {
-		enum outcome outcome = read_some(direction);
-		/* What was just read can most likely be written. */
-		if (outcome != MOVED || !wants_to_write(direction))
-			return outcome;
-		return write_some(direction);
-	}
-	if (wants_to_write(direction) && (direction->to->ready & writable) != 0)
-		return write_some(direction);
+	ssize_t written = write_some(direction, room->bytes, (size_t)length);
+	if (written == -1)
+		return WRITE_FAILED;
+	if (written < length &&
+	    !keep(direction, room->bytes + written, (size_t)(length - written)))
+		return NO_MEMORY;
 	return MOVED;
 }
 
+static enum outcome
+drain_pipe(struct relay_direction *direction)
+{
+	struct relay_pipe *pipe = &direction->pipe;
+	ssize_t length = splice(pipe->ends[0], NULL, direction->to, NULL, pipe->held,
+	    SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (length == -1 && errno != EAGAIN)
+		return WRITE_FAILED;
+	if (length > 0)
+		pipe->held -= (size_t)length;
+	direction->writable = pipe->held == 0;
+	if (pipe->held == 0 && !direction->bulky)
+		close_pipe(pipe);
+	return length > 0 ? MOVED : BLOCKED;
+}
+
+static enum outcome
+fill_and_drain_pipe(struct relay_direction *direction, size_t *moved)
+{
+	struct relay_pipe *pipe = &direction->pipe;
+	ssize_t length = splice(direction->from, NULL, pipe->ends[1], NULL, pipe->size,
+	    SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (length == 0) {
+		end(direction);
+		return MOVED;
+	}
+	direction->bulky = length >= BULK_MIN;
+	if (length == -1) {
+		int error = errno;
+		close_pipe(pipe);
+		direction->readable = error != EAGAIN;
+		errno = error;
+		/* EINVAL says that it cannot be spliced. */
+		return error == EAGAIN || error == EINVAL ? MOVED : READ_FAILED;
+	}
+	pipe->held = (size_t)length;
+	*moved += (size_t)length;
+	return drain_pipe(direction) == WRITE_FAILED ? WRITE_FAILED : MOVED;
+}
+
+/* Moves bytes in one direction, once. It reads only where what it has read before is
+ * written. */
+static enum outcome
+move(struct relay_direction *direction, struct relay_room *room, size_t *moved)
+{
+	if (direction->ended || !direction->writable)
+		return BLOCKED;
+	if (has_left(direction))
+		return write_left(direction);
+	if (direction->pipe.held > 0)
+		return drain_pipe(direction);
+	if (!direction->readable)
+		return BLOCKED;
+	if (direction->bulky && (direction->pipe.size > 0 || open_pipe(&direction->pipe)))
+		return fill_and_drain_pipe(direction, moved);
+	return read_and_write(direction, room, moved);
+}
+
 static int
-socket_error(const struct side *side)
+socket_error(int socket)
 {
 	int error = 0;
 	socklen_t size = sizeof error;
-	getsockopt(side->socket, SOL_SOCKET, SO_ERROR, &error, &size);
+	getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
 	return error;
 }
 
 /* Notes that the backend takes nothing more. It may still have sent something. */
 static void
-end_upload(struct relay *r, int error)
+end_upload(struct relay *relay, int error)
 {
-	if (r->upload.ended)
+	if (relay->upload.ended)
 		return;
-	r->upload.ended = true;
-	r->discards = true;
-	r->result.end = RELAY_BACKEND_CLOSED;
-	r->result.error = error == EPIPE ? 0 : error;
+	relay->upload.ended = true;
+	drop_left(&relay->upload);
+	relay->discards = true;
+	relay->end = RELAY_BACKEND_CLOSED;
+	relay->error = error == EPIPE ? 0 : error;
 }
 
 /* Reads and drops what the client sends: it may be one that reads only when it has
  * written. */
 static enum outcome
-discard(struct relay *r)
+discard(struct relay *relay, struct relay_room *room, size_t *moved)
 {
-	struct relay_buffer *buffer = &r->upload.buffer;
-	ssize_t length = recv(r->client.socket, buffer->bytes, buffer->capacity, 0);
-	r->discards = length != 0;
-	return length >= 0 || errno == EAGAIN ? MOVED : READ_FAILED;
+	struct relay_direction *upload = &relay->upload;
+	if (!upload->readable)
+		return BLOCKED;
+	ssize_t length = recv(upload->from, room->bytes, sizeof room->bytes, 0);
+	relay->discards = length != 0;
+	if (length > 0)
+		*moved += (size_t)length;
+	if (length == -1 && errno == EAGAIN) {
+		upload->readable = false;
+		return BLOCKED;
+	}
+	return length == -1 ? READ_FAILED : MOVED;
 }
 
 /* The backend is gone, and with it the one that would have given up on a client that
  * takes nothing. The kernel does instead (RFC 5482). */
 static void
-note_backend_gone(struct relay *r)
+note_backend_gone(struct relay *relay)
 {
-	end_upload(r, socket_error(&r->backend));
+	relay->backend_gone = true;
+	end_upload(relay, socket_error(relay->upload.to));
 	int timeout_ms = LAST_BYTES_MS;
-	setsockopt(r->client.socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
+	setsockopt(relay->upload.from, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
 	    sizeof timeout_ms);
 }
 
-static bool
-fail(struct relay *r, enum relay_end end, int error)
+static enum relay_status
+over(struct relay *relay, enum relay_end how, int error)
 {
-	r->result = (struct relay_result){end, error};
-	return false;
+	relay->end = how;
+	relay->error = error;
+	return RELAY_OVER;
 }
 
-/* Moves what the last poll(2) said can be moved. Returns false where there is no going
- * on. */
-static bool
-move_both(struct relay *r)
+void
+relay_ready(struct relay *relay, enum relay_side side, uint32_t events)
 {
-	if ((r->client.ready & POLLERR) != 0)
-		return fail(r, RELAY_CLIENT_FAILED, socket_error(&r->client));
-	if ((r->backend.ready & (POLLHUP | POLLERR)) != 0 && !r->backend.hung_up)
-		note_backend_gone(r);
-	r->backend.hung_up |= (r->backend.ready & POLLHUP) != 0;
-	r->client.hung_up |= (r->client.ready & POLLHUP) != 0;
-
-	enum outcome outcome = MOVED;
-	if (!r->upload.ended)
-		outcome = move(&r->upload);
-	else if (r->discards && r->client.ready != 0)
-		outcome = discard(r);
-	if (outcome == READ_FAILED)
-		return fail(r, RELAY_CLIENT_FAILED, errno);
-	if (outcome == WRITE_FAILED && errno != EPIPE && errno != ECONNRESET)
-		return fail(r, RELAY_FAILED, errno);
-	if (outcome == WRITE_FAILED)
-		end_upload(r, errno);
-
-	outcome = move(&r->download);
-	if (outcome == WRITE_FAILED)
-		return fail(r, RELAY_CLIENT_FAILED, errno);
-	if (outcome == READ_FAILED) {
-		end_upload(r, errno);
-		r->download.ended = true;
-	}
-	return true;
+	bool is_client = side == RELAY_CLIENT;
+	struct relay_direction *reader = is_client ? &relay->upload : &relay->download;
+	struct relay_direction *writer = is_client ? &relay->download : &relay->upload;
+	const uint32_t hangup = EPOLLHUP | EPOLLERR;
+	if ((events & (EPOLLIN | EPOLLRDHUP | hangup)) != 0)
+		reader->readable = true;
+	if ((events & (EPOLLRDHUP | hangup)) != 0)
+		reader->drained_at_end = true;
+	if ((events & (EPOLLOUT | hangup)) != 0)
+		writer->writable = true;
+	if (is_client && (events & EPOLLERR) != 0)
+		relay->client_failed = true;
+	if (!is_client && (events & hangup) != 0 && !relay->backend_gone)
+		note_backend_gone(relay);
 }
 
-/* What poll(2) is to look for on SIDE, which READER reads from and WRITER writes to. A
- * side that has hung up is left out where nothing is wanted of it, since poll(2) would
- * return at once. */
-static struct pollfd
-wanted(const struct side *side, const struct direction *reader, bool discards,
-    const struct direction *writer)
+void
+relay_begin(struct relay *relay, int client, int backend, struct relay_buffer *first,
+    uint32_t events)
 {
-	short events = 0;
-	if (wants_to_read(reader) || discards)
-		events |= POLLIN;
-	if (wants_to_write(writer))
-		events |= POLLOUT;
-	return (struct pollfd){
-	    .fd = events == 0 && side->hung_up ? -1 : side->socket, .events = events};
-}
-
-static void
-wait_for_events(struct relay *r)
-{
-	struct pollfd found[] = {
-	    wanted(&r->client, &r->upload, r->discards, &r->download),
-	    wanted(&r->backend, &r->download, false, &r->upload),
+	*relay = (struct relay){
+	    .upload = {.from = client, .to = backend, .writable = true, .left = *first},
+	    .download = {.from = backend, .to = client, .writable = true},
 	};
-	int count;
-	do {
-		count = poll(found, 2, -1);
-	} while (count == -1); /* a signal, or a shortage that passes */
-	r->client.ready = found[0].revents;
-	r->backend.ready = found[1].revents;
-}
-
-struct relay_result
-relay(int client, int backend, struct relay_buffer *first)
-{
-	struct relay c = {
-	    .client.socket = client,
-	    .backend.socket = backend,
-	    .backend.ready = POLLOUT,
-	    .upload.buffer = *first,
-	    .result.end = RELAY_ENDED,
-	};
-	c.upload.from = c.download.to = &c.client;
-	c.upload.to = c.download.from = &c.backend;
 	*first = (struct relay_buffer){0};
+	relay_ready(relay, RELAY_CLIENT, events);
+}
 
-	resize(&c.download.buffer);
-	if (c.upload.buffer.bytes == NULL)
-		resize(&c.upload.buffer);
-	if (c.download.buffer.bytes == NULL || c.upload.buffer.bytes == NULL)
-		fail(&c, RELAY_NOT_BEGUN, ENOMEM);
-	else
-		while (move_both(&c) && !(c.upload.ended && c.download.ended))
-			wait_for_events(&c);
+/* Moves bytes in both directions, once, and adds to MOVED how many were read. Returns
+ * RELAY_WAITS where there is nothing to move. */
+static enum relay_status
+move_both(struct relay *relay, struct relay_room *room, size_t *moved)
+{
+	if (relay->client_failed)
+		return over(relay, RELAY_CLIENT_FAILED, socket_error(relay->upload.from));
 
-	relay_buffer_release(&c.upload.buffer);
-	relay_buffer_release(&c.download.buffer);
-	return c.result;
+	enum outcome up = relay->discards ? discard(relay, room, moved)
+					  : move(&relay->upload, room, moved);
+	if (up == READ_FAILED)
+		return over(relay, RELAY_CLIENT_FAILED, errno);
+	if (up == NO_MEMORY ||
+	    (up == WRITE_FAILED && errno != EPIPE && errno != ECONNRESET))
+		return over(relay, RELAY_FAILED, errno);
+	if (up == WRITE_FAILED)
+		end_upload(relay, errno);
+
+	enum outcome down = move(&relay->download, room, moved);
+	if (down == WRITE_FAILED)
+		return over(relay, RELAY_CLIENT_FAILED, errno);
+	if (down == NO_MEMORY)
+		return over(relay, RELAY_FAILED, errno);
+	if (down == READ_FAILED) {
+		end_upload(relay, errno);
+		end(&relay->download);
+	}
+	if (relay->upload.ended && relay->download.ended)
+		return RELAY_OVER;
+	return up == BLOCKED && down == BLOCKED ? RELAY_WAITS : RELAY_GOES_ON;
+}
+
+enum relay_status
+relay_move(struct relay *relay, struct relay_room *room)
+{
+	enum relay_status status = RELAY_GOES_ON;
+	for (size_t moved = 0; moved < TURN_BYTES && status == RELAY_GOES_ON;)
+		status = move_both(relay, room, &moved);
+	return status;
+}
+
+uint32_t
+relay_wants(const struct relay *relay, enum relay_side side)
+{
+	const struct relay_direction *writer =
+	    side == RELAY_CLIENT ? &relay->download : &relay->upload;
+	uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET;
+	if (!writer->ended && !writer->writable)
+		events |= EPOLLOUT;
+	return events;
 }

@@ -4,14 +4,15 @@
 #include "address.h"
 #include "clock.h"
 #include "log.h"
+#include "relay.h"
 #include "worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,6 +39,16 @@ enum {
 	/* A connection's descriptors: the client's and the backend's. */
 	DESCRIPTORS_A_CONNECTION = 2,
 
+	/* Of so many descriptors, two may be a pipe's; and not more pipes than these. */
+	DESCRIPTORS_A_PIPE = 64,
+	PIPES_MAX = 256,
+
+	/* Where no limit on open files says otherwise. */
+	CONNECTIONS_MAX = 1 << 20,
+
+	/* What the log and the workers open. */
+	OWN_DESCRIPTORS = 4,
+
 	/* Whoever started the program may have left it descriptors below this, besides 0
 	 * to 2. */
 	INHERITED_MAX = 1024,
@@ -55,8 +66,7 @@ enum { SIGNALS, NEWS, LISTENER, DESCRIPTORS };
 struct server {
 	int hosts; /* the hosts directory, O_PATH */
 	struct pollfd wait[DESCRIPTORS];
-	bool is_listener
-	    [INHERITED_MAX]; /* which of the inherited descriptors are stdin's */
+	bool is_listener[INHERITED_MAX]; /* which inherited descriptors are stdin's */
 	unsigned connections_max;
 	bool older_ones_wait; /* connections that were made before the options were set */
 	int64_t retry_at_ms;  /* when to accept again after a shortage */
@@ -188,7 +198,7 @@ prepare_log_and_workers(struct server *server)
 	int error = log_open();
 	if (error != 0)
 		fail("thread", strerror(error));
-	server->wait[NEWS].fd = worker_init(server->hosts);
+	server->wait[NEWS].fd = worker_init(server->hosts, server->connections_max);
 	if (server->wait[NEWS].fd == -1)
 		fail("eventfd", strerror(errno));
 }
@@ -204,14 +214,17 @@ raise_open_files(struct server *server)
 	setrlimit(RLIMIT_NOFILE, &files);
 	getrlimit(RLIMIT_NOFILE, &files);
 
-	rlim_t used = 0;
+	rlim_t used = OWN_DESCRIPTORS;
 	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
 		used += fcntl(descriptor, F_GETFD) != -1;
+	rlim_t pipes = files.rlim_cur / DESCRIPTORS_A_PIPE;
+	relay_allow_pipes(pipes < PIPES_MAX ? (unsigned)pipes : PIPES_MAX);
+	used += 2 * (pipes < PIPES_MAX ? pipes : PIPES_MAX);
 	rlim_t connections = (files.rlim_cur - used) / DESCRIPTORS_A_CONNECTION;
 	if (files.rlim_cur < used + DESCRIPTORS_A_CONNECTION)
 		fail("limit on open files", "too low for even one connection");
 	server->connections_max =
-	    connections < UINT_MAX ? (unsigned)connections : UINT_MAX;
+	    connections < CONNECTIONS_MAX ? (unsigned)connections : CONNECTIONS_MAX;
 }
 
 static bool
@@ -305,8 +318,8 @@ serve(struct server *server)
 	}
 }
 
-/* Gives up the listening socket, which others may go on using. What takes its place on the
- * descriptors keeps connections off them, as in open_hosts(). */
+/* Gives up the listening socket, which others may go on using. What takes its place on
+ * the descriptors keeps connections off them, as in open_hosts(). */
 static void
 stop_listening(struct server *server)
 {
@@ -344,10 +357,12 @@ main(int argc, char *argv[])
 		fail(argv[1], "no argument is taken, see sniproxy(8)");
 	check_stdin();
 	open_hosts(&server);
+	/* A woken thread need not preempt the one that woke it. */
+	sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
 	take_signals(&server);
 	prepare_listener(&server);
-	prepare_log_and_workers(&server);
 	raise_open_files(&server);
+	prepare_log_and_workers(&server);
 
 	serve(&server);
 

@@ -1,5 +1,6 @@
-/* The threads that serve connections: one for each connection. A thread whose connection
- * is over waits for another for a while, since that is cheaper than a new thread.
+/* The threads that serve connections. A connection waits without a thread until it has
+ * something to do; then a thread takes it, does what can be done, and leaves it again. A
+ * connection is served by one thread at a time.
  *
  * All of it is called by the main thread. */
 #ifndef WORKER_H
@@ -10,21 +11,24 @@
 #include <stdbool.h>
 
 enum {
-	/* Threads that wait for a connection, at most, and for how long. */
-	WORKER_IDLE_MAX = 64,
+	/* A thread that has had nothing to do for so long ends, if there are others. */
 	WORKER_IDLE_MS = 10 * 1000,
+
+	/* How exactly the deadlines of connections are kept. */
+	WORKER_TICK_MS = 250,
 };
 
-/* Prepares for threads that serve the hosts directory HOSTS, an O_PATH descriptor, which
- * must stay open. Returns an eventfd(2) that becomes readable as worker_connections()
- * says, or -1 with errno set; the caller reads it. */
-int worker_init(int hosts);
+/* Prepares for CONNECTIONS_MAX connections to hosts in the directory HOSTS, an O_PATH
+ * descriptor, which must stay open. Returns an eventfd(2) that becomes readable as
+ * worker_connections() says, or -1 with errno set; the caller reads it. */
+int worker_init(int hosts, unsigned connections_max);
 
-/* Makes sure that there is a thread for one more connection. Returns 0, or an errno. */
+/* Makes sure that there are threads, and memory for one more connection. Returns 0, or an
+ * errno. */
 int worker_reserve(void);
 
-/* Gives the socket CLIENT, just accepted from PEER, to the thread that worker_reserve()
- * found. The socket becomes the thread's. */
+/* Begins to serve the socket CLIENT, just accepted from PEER, after a worker_reserve()
+ * that returned 0. The socket is the workers' now. */
 void worker_serve(int client, const union address *peer);
 
 /* Returns how many connections are being served. If TELL, the next one to end makes the

@@ -1,6 +1,7 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -153,11 +154,13 @@ print_file(const char *path)
 static void
 print_logs(void)
 {
+	char path[128];
 	for (int i = 0; i < PROXIES_MAX; i++) {
-		char path[128];
 		snprintf(path, sizeof path, "%s/log.%d", harness.base, i);
 		print_file(path);
 	}
+	snprintf(path, sizeof path, "%s/strace", harness.base);
+	print_file(path);
 }
 
 /* The janitor is a process that outlives the test, however that ends: by a failed
@@ -469,7 +472,7 @@ proxy_log(const struct proxy *proxy)
 char *
 proxy_proc(const struct proxy *proxy, const char *file)
 {
-	char path[64];
+	char path[384];
 	snprintf(path, sizeof path, "/proc/%d/%s", (int)proxy->pid, file);
 	return read_file(path);
 }
@@ -498,23 +501,44 @@ expect_idle_at(const char *where, const struct proxy *proxy)
 		    (int)used_us, watched_ms);
 }
 
+/* Opens a directory under /proc/PID/ of the proxy. */
+static DIR *
+open_proc(const struct proxy *proxy, const char *name)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/%s", (int)proxy->pid, name);
+	DIR *directory = opendir(path);
+	must(directory != NULL, path);
+	return directory;
+}
+
+static int
+count_entries(const struct proxy *proxy, const char *name)
+{
+	int count = 0;
+	DIR *directory = open_proc(proxy, name);
+	const struct dirent *entry;
+	while ((entry = readdir(directory)) != NULL)
+		count += entry->d_name[0] != '.';
+	closedir(directory);
+	return count;
+}
+
 int
 proxy_descriptors(const struct proxy *proxy)
 {
-	char path[64];
-	snprintf(path, sizeof path, "/proc/%d/fd", (int)proxy->pid);
-	struct stat status;
-	int fd = open(path, O_PATH | O_CLOEXEC);
-	must(fd >= 0, path);
-	int count = 0;
-	for (int i = 0; i < 4096; i++) {
-		char number[16];
-		snprintf(number, sizeof number, "%d", i);
-		if (fstatat(fd, number, &status, AT_SYMLINK_NOFOLLOW) == 0)
-			count++;
-	}
-	close(fd);
-	return count;
+	return count_entries(proxy, "fd");
+}
+
+int
+proxy_threads(const struct proxy *proxy)
+{
+	char *status = proxy_proc(proxy, "status");
+	const char *line = strstr(status, "\nThreads:");
+	must(line != NULL, "no number of threads in /proc/PID/status");
+	int threads = (int)strtol(line + strlen("\nThreads:"), NULL, 10);
+	free(status);
+	return threads;
 }
 
 void
@@ -531,6 +555,81 @@ void
 become_nobody(void)
 {
 	become(NOBODY);
+}
+
+/* --- Faults --- */
+
+/* In the child: becomes strace(1), which says on NEWS that it has attached. */
+_Noreturn static void
+execute_strace(const struct proxy *proxy, const char *calls, const char *fault, int news)
+{
+	char output[96], pid[16], trace[128], inject[256];
+	snprintf(output, sizeof output, "%s/strace", harness.base);
+	snprintf(pid, sizeof pid, "%d", (int)proxy->pid);
+	snprintf(trace, sizeof trace, "trace=%s", calls);
+	snprintf(inject, sizeof inject, "inject=%s:%s", calls, fault);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	dup2(news, 2);
+	execlp("strace", "strace", "-f", "-o", output, "-e", trace, "-e", inject, "-p",
+	    pid, (char *)NULL);
+	_exit(127);
+}
+
+/* Its first line is "strace: Process 123 attached", or why it cannot. */
+static bool
+has_attached(int news)
+{
+	char line[256] = "";
+	size_t length = 0;
+	while (length < sizeof line - 1 && strchr(line, '\n') == NULL) {
+		if (!readable_within(news, 5000) || read(news, line + length, 1) != 1)
+			break;
+		length++;
+	}
+	return strstr(line, " attached") != NULL;
+}
+
+pid_t
+fault_begin(const struct proxy *proxy, const char *calls, const char *fault)
+{
+	int news[2];
+	must(pipe2(news, O_CLOEXEC) == 0, "pipe2");
+	pid_t tracer = fork();
+	must(tracer >= 0, "fork");
+	if (tracer == 0)
+		execute_strace(proxy, calls, fault, news[1]);
+	close(news[1]);
+	/* It may write there for as long as it runs. */
+	keep(news[0]);
+	if (!has_attached(news[0])) {
+		fault_end(tracer);
+		skip("strace cannot trace the proxy");
+	}
+	return tracer;
+}
+
+void
+fault_end(pid_t tracer)
+{
+	kill(tracer, SIGTERM); /* It lets go of what it traces, and goes. */
+	must(waitpid(tracer, NULL, 0) == tracer, "waitpid");
+}
+
+bool
+proxy_is_in(const struct proxy *proxy, long number)
+{
+	bool found = false;
+	DIR *threads = open_proc(proxy, "task");
+	const struct dirent *entry;
+	while (!found && (entry = readdir(threads)) != NULL) {
+		char file[300];
+		snprintf(file, sizeof file, "task/%s/syscall", entry->d_name);
+		char *call = proxy_proc(proxy, file), *end;
+		found = strtol(call, &end, 10) == number && end != call;
+		free(call);
+	}
+	closedir(threads);
+	return found;
 }
 
 /* --- Bytes --- */
@@ -848,10 +947,11 @@ expect_bytes_at(const char *where, int fd, struct bytes bytes)
 }
 
 void
-expect_pattern_at(const char *where, int fd, size_t length)
+expect_pattern_at(const char *where, int fd, size_t offset, size_t length)
 {
-	for (size_t offset = 0; offset < length;) {
-		struct bytes next = pattern(offset, length - offset);
+	const size_t end = offset + length;
+	while (offset < end) {
+		struct bytes next = pattern(offset, end - offset);
 		expect_bytes_at(where, fd, next);
 		offset += next.length;
 	}
@@ -879,6 +979,25 @@ expect_gone_at(const char *where, int fd, int ms)
 	uint8_t byte;
 	if (recv(fd, &byte, 1, MSG_DONTWAIT) > 0)
 		fail_at(where, "not the end of the connection but more bytes");
+}
+
+size_t
+read_to_the_end_at(const char *where, int fd, int ms)
+{
+	static uint8_t unwanted[65536];
+	size_t total = 0;
+	ssize_t got;
+	int64_t end_ms = now_ms() + margin_ms(ms);
+	do {
+		int64_t left_ms = end_ms - now_ms();
+		struct pollfd entry = {.fd = fd, .events = POLLIN};
+		if (left_ms <= 0 || poll(&entry, 1, (int)left_ms) != 1)
+			fail_at(where, "the connection is still open after %d ms",
+			    margin_ms(ms));
+		got = recv(fd, unwanted, sizeof unwanted, MSG_DONTWAIT);
+		total += got > 0 ? (size_t)got : 0;
+	} while (got > 0);
+	return total;
 }
 
 void

@@ -149,8 +149,9 @@ int64_t proxy_cpu_us(const struct proxy *proxy);
 #define expect_idle(proxy) expect_idle_at(HERE, proxy)
 void expect_idle_at(const char *where, const struct proxy *proxy);
 
-/* How many descriptors the proxy has open. */
+/* How many descriptors the proxy has open, and how many threads it has. */
 int proxy_descriptors(const struct proxy *proxy);
+int proxy_threads(const struct proxy *proxy);
 
 /* For prepare functions: becomes the user UID without any right, if it is root. */
 void become(uid_t uid);
@@ -158,6 +159,18 @@ void become_nobody(void);
 
 /* Reads a whole file under /proc/PID/ of the proxy. */
 char *proxy_proc(const struct proxy *proxy, const char *file);
+
+/* --- Faults, which strace(1) injects --- */
+
+/* Makes the system calls CALLS ("accept,accept4") of all threads of the proxy fail from
+ * now on, or whatever else FAULT says, in the words of strace(1) ("error=EPERM"; a "when="
+ * counts for each thread and each call by itself). Other calls are as ever. Returns what
+ * fault_end() takes. Skips the test where strace is not there, or may not trace. */
+pid_t fault_begin(const struct proxy *proxy, const char *calls, const char *fault);
+void fault_end(pid_t tracer);
+
+/* Whether a thread of the proxy is in the system call NUMBER, and does not run. */
+bool proxy_is_in(const struct proxy *proxy, long number);
 
 /* --- Bytes and ClientHellos --- */
 
@@ -257,9 +270,11 @@ struct bytes pattern(size_t offset, size_t length);
 #define send_until_stalled(fd) send_until_stalled_at(HERE, fd)
 size_t send_until_stalled_at(const char *where, int fd);
 
-/* Fails unless LENGTH bytes of the pattern come next, from its start. */
-#define expect_pattern(fd, length) expect_pattern_at(HERE, fd, length)
-void expect_pattern_at(const char *where, int fd, size_t length);
+/* Fails unless LENGTH bytes of the pattern come next, from its start, or from OFFSET. */
+#define expect_pattern(fd, length) expect_pattern_at(HERE, fd, 0, length)
+#define expect_pattern_from(fd, offset, length) \
+	expect_pattern_at(HERE, fd, offset, length)
+void expect_pattern_at(const char *where, int fd, size_t offset, size_t length);
 
 /* Reads up to LENGTH bytes; returns fewer at the end of the stream, after an error, and
  * after some seconds of silence. */
@@ -277,6 +292,11 @@ void expect_end_at(const char *where, int fd);
  * byte. */
 #define expect_gone(fd, ms) expect_gone_at(HERE, fd, ms)
 void expect_gone_at(const char *where, int fd, int ms);
+
+/* Reads on until the stream ends, in whichever way; fails unless that is within
+ * margin_ms(MS). Returns how many bytes came. */
+#define read_to_the_end(fd, ms) read_to_the_end_at(HERE, fd, ms)
+size_t read_to_the_end_at(const char *where, int fd, int ms);
 
 enum alert {
 	UNEXPECTED_MESSAGE = 10,

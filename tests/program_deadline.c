@@ -13,6 +13,105 @@
 
 enum { DEADLINE_MS = 10000 };
 
+/* --- After the backend has closed: the longest tests, in a suite that starts first --- */
+
+/* Half a minute: what a client may leave untaken for when the backend is gone. */
+enum { LAST_BYTES_MS = 30000 };
+
+/* The client takes what it is owed, LENGTH bytes of the pattern from OFFSET on, in STEPS
+ * pieces. With each comes a byte from the client, if it TALKS. */
+static void
+read_slowly(int client, size_t offset, size_t length, int steps, int step_ms, bool talks)
+{
+	for (int step = 0; step < steps; step++) {
+		size_t start = length * (size_t)step / (size_t)steps;
+		size_t end = length * ((size_t)step + 1) / (size_t)steps;
+		testing(
+		    "%zu of %zu bytes, piece %d", offset + start, offset + length, step);
+		poll(NULL, 0, step_ms);
+		expect_pattern_from(client, offset + start, end - start);
+		if (talks)
+			send_all(client, text("t"));
+	}
+}
+
+/* As much as the proxy and the kernel take at once, so that nothing but the client holds
+ * the connection up; the client sends something now and then, as with HTTP/2. */
+static void
+expect_slow_client_gets_all(bool talks)
+{
+	enum { ANSWER = 1500000, PIECE = 10000, STEPS = 100, STEP_MS = 125 };
+	proxy_start_default();
+	struct pair pair = pair_open(backend_listen(HOST));
+	size_t sent = 0, taken = 0;
+	while (sent < ANSWER) {
+		struct bytes next = pattern(sent, ANSWER - sent);
+		ssize_t now = send(
+		    pair.backend, next.data, next.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		cr_assert(now > 0 || errno == EAGAIN, "%s", strerror(errno));
+		sent += now > 0 ? (size_t)now : 0;
+		if (now > 0)
+			continue;
+		expect_pattern_from(pair.client, taken, PIECE);
+		taken += PIECE;
+		poll(NULL, 0, STEP_MS);
+	}
+	close(pair.backend);
+	read_slowly(pair.client, taken, ANSWER - taken, STEPS, STEP_MS, talks);
+	expect_end(pair.client);
+}
+
+PROGRAM_TEST(after_the_end, slow_client_gets_all)
+{
+	expect_slow_client_gets_all(false);
+}
+
+PROGRAM_TEST(after_the_end, slow_client_that_talks_gets_all)
+{
+	expect_slow_client_gets_all(true);
+}
+
+/* More than the proxy and the kernel hold, over a longer time than a client may stand
+ * still for. */
+PROGRAM_TEST(after_the_end, client_that_goes_on_reading_is_not_cut_off)
+{
+	enum { STEPS = 66, STEP_MS = (LAST_BYTES_MS + 3000) / STEPS };
+	proxy_start_default();
+	struct pair pair = pair_open(backend_listen(HOST));
+	size_t sent = send_until_stalled(pair.backend);
+	close(pair.backend);
+	read_slowly(pair.client, 0, sent, STEPS, STEP_MS, false);
+	expect_end(pair.client);
+}
+
+/* Nothing but time can end these, since the clients' systems are there and answer. To
+ * the second one's backend, what the client sent is lost too. */
+PROGRAM_TEST(after_the_end, client_that_takes_nothing_is_let_go)
+{
+	struct proxy *proxy = proxy_start_default();
+	int backend = backend_listen(HOST);
+	struct pair other = pair_open(backend);
+	int before = proxy_descriptors(proxy);
+	struct pair silent = pair_open(backend);
+	struct pair talker = pair_open(backend);
+	send_all(talker.client, text("not read"));
+	send_until_stalled(silent.backend);
+	send_until_stalled(talker.backend);
+	close(silent.backend);
+	close(talker.backend);
+
+	int64_t start_ms = now_ms();
+	expect_idle(proxy);
+	while (proxy_descriptors(proxy) > before) {
+		cr_assert_lt(now_ms(), start_ms + LAST_BYTES_MS + 8000,
+		    "%d descriptors more than before", proxy_descriptors(proxy) - before);
+		poll(NULL, 0, 200);
+	}
+	int took_ms = (int)(now_ms() - start_ms);
+	cr_assert_geq(took_ms, LAST_BYTES_MS - 6000, "%d ms", took_ms);
+	pair_talk(other);
+}
+
 /* --- The hello --- */
 
 /* The alert must come ten seconds after START_MS, and not much later. */

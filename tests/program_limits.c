@@ -131,15 +131,55 @@ PROGRAM_TEST(limits, out_of_descriptors)
 
 /* All descriptors go to clients that have not said whom they want to talk to. When they
  * do, there must be one left for the backend of each in turn. */
-PROGRAM_TEST(limits, out_of_descriptors_before_the_hello)
+static void
+expect_served_in_turn(void)
 {
-	start(few_descriptors);
 	size_t half = request.length / 2;
 	for (int i = 0; i < CLIENTS; i++)
 		clients[i] = client_send(slice(request, 0, half));
 	expect_idle(proxy);
 	for (int i = 0; i < CLIENTS; i++)
 		send_all(clients[i], slice(request, half, request.length - half));
+	serve_all();
+}
+
+PROGRAM_TEST(limits, out_of_descriptors_before_the_hello)
+{
+	start(few_descriptors);
+	expect_served_in_turn();
+}
+
+/* What the program was started with takes room wherever it is. Here it leaves some for a
+ * few connections. */
+static void
+descriptors_above_a_gap(void)
+{
+	struct rlimit files = {.rlim_cur = 64, .rlim_max = 64};
+	setrlimit(RLIMIT_NOFILE, &files);
+	for (int descriptor = 12; descriptor < 60; descriptor++)
+		dup2(1, descriptor);
+}
+
+PROGRAM_TEST(limits, descriptors_above_a_gap_before_the_hello)
+{
+	start(descriptors_above_a_gap);
+	expect_served_in_turn();
+}
+
+/* Nobody is let in who then waits for a descriptor until the hello's ten seconds are
+ * over. */
+PROGRAM_TEST(limits, descriptors_above_a_gap)
+{
+	start(descriptors_above_a_gap);
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(request);
+	int accepted[CLIENTS];
+	int count = accept_all(accepted, 500);
+	cr_assert_geq(count, 2, "only %d were served at once", count);
+	cr_assert(!readable_within(backend, 0));
+	poll(NULL, 0, 11000);
+	cr_assert(all_silent(), "a client was refused");
+	answer(accepted, count);
 	serve_all();
 }
 
@@ -256,12 +296,33 @@ PROGRAM_TEST(limits, stops_while_out_of_descriptors)
 		expect_served(backend, request);
 }
 
+/* --- No right to accept --- */
+
+/* As a packet filter or a security module may have it, for as long as they do. */
+PROGRAM_TEST(limits, accept_is_not_permitted)
+{
+	start(NULL);
+	struct pair pair = pair_open(backend);
+	pid_t tracer = fault_begin(proxy, "accept,accept4", "error=EPERM");
+	int client = client_send(request);
+	for (int i = 0; i < 3; i++)
+		expect_idle(proxy);
+	pair_talk(pair);
+	cr_assert(silent_for(backend, 0));
+	fault_end(tracer);
+	int accepted = backend_accept(backend);
+	expect_bytes(accepted, request);
+	pair_talk(((struct pair){client, accepted}));
+	expect_served(backend, request);
+}
+
 /* --- Many --- */
 
-/* A thousand connections at once, each talked to in turn. */
-PROGRAM_TEST(limits, a_thousand_connections)
+enum { MANY = 1000 };
+
+static struct pair *
+open_many(void)
 {
-	enum { MANY = 1000 };
 	start(NULL);
 	struct rlimit files;
 	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &files), 0);
@@ -270,10 +331,31 @@ PROGRAM_TEST(limits, a_thousand_connections)
 	struct pair *pairs = calloc(MANY, sizeof *pairs);
 	for (int i = 0; i < MANY; i++)
 		pairs[i] = pair_open(backend);
+	return pairs;
+}
+
+/* A thousand connections at once, each talked to in turn. */
+PROGRAM_TEST(limits, a_thousand_connections)
+{
+	struct pair *pairs = open_many();
 	for (int i = 0; i < MANY; i++)
 		pair_talk(pairs[i]);
 	expect_idle(proxy);
 	for (int i = MANY - 1; i >= 0; i--)
 		pair_talk(pairs[i]);
+	free(pairs);
+}
+
+/* Connections that have nothing to say for long, which is what most connections do, hold
+ * no thread each; and they are there when they do have something to say. */
+PROGRAM_TEST(limits, quiet_connections_hold_few_threads)
+{
+	struct pair *pairs = open_many();
+	for (int round = 0; round < 2; round++) {
+		testing("round %d", round);
+		wait_until(proxy_threads(proxy) < MANY / 8, 2000);
+		for (int i = 0; i < MANY; i++)
+			pair_talk(pairs[i]);
+	}
 	free(pairs);
 }

@@ -2,11 +2,15 @@
  * was not checked before. */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct proxy *proxy;
@@ -187,6 +191,83 @@ PROGRAM_TEST(log, longest_name_is_printed_whole)
 	cr_assert_eq(strncmp(line + 254, ": ", 2), 0, "%s", line);
 }
 
+/* --- A pipe that another program writes to as well --- */
+
+static int pipe_ends[2];
+
+static void
+stderr_to_pipe(void)
+{
+	dup2(pipe_ends[1], 2);
+}
+
+/* The smallest pipe there is, for the log and for what else this test writes. */
+static void
+start_with_pipe(void)
+{
+	cr_assert_eq(pipe2(pipe_ends, O_CLOEXEC), 0);
+	cr_assert_gt(fcntl(pipe_ends[1], F_SETPIPE_SZ, 4096), 0);
+	server_listen("127.0.0.1");
+	proxy = proxy_start(stderr_to_pipe);
+	expect_refused(hello_for("unknown.example"), UNRECOGNIZED_NAME);
+	cr_assert(readable_within(pipe_ends[0], 3000), "nothing was logged");
+}
+
+static void
+fill_pipe(void)
+{
+	/* Not with O_NONBLOCK, which would be the proxy's too. */
+	struct pollfd entry = {.fd = pipe_ends[1], .events = POLLOUT};
+	static const char page[4096];
+	while (poll(&entry, 1, 0) == 1)
+		cr_assert_eq(write(pipe_ends[1], page, sizeof page), sizeof page);
+}
+
+static void
+empty_pipe(void)
+{
+	char page[4096];
+	while (readable_within(pipe_ends[0], 0))
+		cr_assert_gt(read(pipe_ends[0], page, sizeof page), 0);
+}
+
+/* The pipe is full, nobody reads it: all goes on, and the end comes soon. */
+static void
+expect_works_and_stops(void)
+{
+	int backend = backend_listen(HOST);
+	for (int i = 0; i < 100; i++)
+		expect_refused(hello_for("unknown.example"), UNRECOGNIZED_NAME);
+	expect_served(backend, hello_for(HOST));
+	kill(proxy->pid, SIGHUP);
+	int status = proxy_wait(proxy, 4000);
+	check(
+	    WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status is %#x", status);
+}
+
+PROGRAM_TEST(log, pipe_filled_by_another_writer)
+{
+	start_with_pipe();
+	empty_pipe();
+	fill_pipe();
+	expect_works_and_stops();
+}
+
+/* The pipe has room when the proxy looks at it, if it does, and none when it writes. */
+PROGRAM_TEST(log, pipe_filled_by_another_writer_at_the_last_moment)
+{
+	start_with_pipe();
+	empty_pipe();
+	pid_t tracer = fault_begin(proxy, "write,writev", "delay_enter=10s");
+	int client = client_send(hello_for("unknown.example"));
+	wait_until(proxy_is_in(proxy, SYS_write) || proxy_is_in(proxy, SYS_writev), 5000);
+	fill_pipe();
+	fault_end(tracer);
+	expect_alert(client, UNRECOGNIZED_NAME);
+	close(client);
+	expect_works_and_stops();
+}
+
 /* --- Rate --- */
 
 /* The sum of the first numbers in the lines that are no connection's: what was left out.
@@ -240,6 +321,23 @@ PROGRAM_TEST(log, rate_is_bounded_and_the_rest_counted)
 		poll(NULL, 0, 50);
 	}
 	cr_assert_gt(count_left_out(), 0);
+}
+
+/* The proxy ends before it would have told by itself. */
+PROGRAM_TEST(log, what_was_left_out_is_counted_at_the_end)
+{
+	enum { REFUSALS = 300 };
+	proxy = proxy_start_default();
+	for (int i = 0; i < REFUSALS; i++)
+		refuse_one();
+	kill(proxy->pid, SIGHUP);
+	int status = proxy_wait(proxy, 8000);
+	cr_assert(
+	    WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status is %#x", status);
+	int lines = count_lines("127.0.0.1:"), left_out = count_left_out();
+	cr_assert_gt(left_out, 0);
+	cr_assert_eq(lines + left_out, REFUSALS, "%d refusals, %d lines, %d left out",
+	    REFUSALS, lines, left_out);
 }
 
 /* Noise must not silence what comes after it. */

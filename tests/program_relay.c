@@ -421,6 +421,172 @@ PROGRAM_TEST(relay, backend_that_closes_at_once)
 	}
 }
 
+/* The backend answers and leaves while the client writes. The client reads only when it
+ * has written all it wants; it must not be left waiting in either. */
+static void
+expect_answer_after_writing(struct pair pair, size_t answer, size_t write_length)
+{
+	close(pair.backend);
+	for (size_t written = 0; written < write_length; written += 65536)
+		send_all(pair.client, pattern(0, 65536));
+	expect_pattern(pair.client, answer);
+	expect_end(pair.client);
+	close(pair.client);
+}
+
+PROGRAM_TEST(relay, client_that_writes_before_it_reads_gets_the_answer)
+{
+	testing("an answer that the proxy cannot get rid of");
+	struct pair pair = start();
+	expect_answer_after_writing(pair, send_until_stalled(pair.backend), 16 * MIB);
+
+	testing("the same, and the backend has left bytes unread");
+	pair = pair_open(backend);
+	send_all(pair.client, text("not read"));
+	cr_assert(readable_within(pair.backend, 3000));
+	expect_answer_after_writing(pair, send_until_stalled(pair.backend), 16 * MIB);
+
+	testing("the same, and the upload was stalled before");
+	pair = pair_open(backend);
+	send_until_stalled(pair.client);
+	expect_answer_after_writing(pair, send_until_stalled(pair.backend), 16 * MIB);
+
+	testing("a short answer");
+	pair = pair_open(backend);
+	send_all(pair.backend, pattern(0, 1000));
+	expect_answer_after_writing(pair, 1000, 4 * MIB);
+}
+
+/* --- Urgent bytes (RFC 6093), which most programs do not tell from others --- */
+
+static void
+send_urgent(int fd, struct bytes byte)
+{
+	cr_assert_eq(byte.length, 1);
+	cr_assert_eq(send(fd, byte.data, 1, MSG_OOB | MSG_NOSIGNAL), 1);
+}
+
+PROGRAM_TEST(relay, urgent_byte_stays_in_its_place)
+{
+	for (int i = 0; i < SILENCES; i++) {
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		fall_silent(silences_ms[i]);
+		send_all(pair.client, text("before"));
+		send_urgent(pair.client, text("!"));
+		send_all(pair.client, text("after"));
+		expect_bytes(pair.backend, text("before!after"));
+		expect_idle(proxy);
+		send_urgent(pair.client, text("!"));
+		expect_bytes(pair.backend, text("!"));
+		pair_talk(pair);
+		send_urgent(pair.client, text("!"));
+		close(pair.client);
+		expect_bytes(pair.backend, text("!"));
+		expect_end(pair.backend);
+		close(pair.backend);
+	}
+}
+
+PROGRAM_TEST(relay, urgent_byte_in_the_hello)
+{
+	pair_close(start());
+	struct bytes hello = hello_for(HOST);
+	for (size_t i = 0; i < hello.length; i += 7) {
+		testing("byte %zu", i);
+		struct pair pair = {.client = client_send(slice(hello, 0, i))};
+		send_urgent(pair.client, slice(hello, i, 1));
+		send_all(pair.client, slice(hello, i + 1, hello.length - i - 1));
+		pair.backend = backend_accept(backend);
+		expect_bytes(pair.backend, hello);
+		pair_close(pair);
+	}
+}
+
+/* splice(2) does not pass an urgent byte, and says that there is none. */
+PROGRAM_TEST(relay, urgent_byte_in_bulk)
+{
+	enum { AROUND = 150000 };
+	struct pair pair = start();
+	for (int i = 0; i < 10; i++) {
+		testing("round %d", i);
+		struct flow up = {pair.client, pair.backend, 0, 4 * MIB, MIB, 0, 0};
+		exchange(&up, 1);
+		send_all(pair.client, pattern(0, AROUND));
+		send_urgent(pair.client, text("!"));
+		send_all(pair.client, pattern(0, AROUND));
+		if (i == 0)
+			expect_idle(proxy);
+		expect_pattern(pair.backend, AROUND);
+		expect_bytes(pair.backend, text("!"));
+		expect_pattern(pair.backend, AROUND);
+		pair_talk(pair);
+	}
+}
+
+/* --- A failure in the proxy's own system --- */
+
+/* Each thread's first attempt to send fails, for want of memory in the kernel. */
+static pid_t
+fail_to_send(void)
+{
+	return fault_begin(proxy, "sendto,sendmsg,splice", "error=ENOBUFS:when=1");
+}
+
+/* The connection is over on both sides, the READER's and the SENDER's; OTHER, in which
+ * nothing failed, goes on. */
+static void
+expect_only_one_lost(pid_t tracer, int reader, int sender, struct pair other)
+{
+	read_to_the_end(reader, 3000);
+	read_to_the_end(sender, 3000);
+	fault_end(tracer);
+	pair_talk(other);
+	expect_served(backend, hello_for(HOST));
+}
+
+PROGRAM_TEST(relay, failure_to_send_to_the_backend)
+{
+	struct pair other = start();
+	struct pair lost = pair_open(backend);
+	pair_talk(lost);
+	pid_t tracer = fail_to_send();
+	send_all(lost.client, text("lost"));
+	expect_only_one_lost(tracer, lost.backend, lost.client, other);
+}
+
+PROGRAM_TEST(relay, failure_to_send_to_the_client)
+{
+	struct pair other = start();
+	struct pair lost = pair_open(backend);
+	pair_talk(lost);
+	pid_t tracer = fail_to_send();
+	send_all(lost.backend, text("lost"));
+	expect_only_one_lost(tracer, lost.client, lost.backend, other);
+}
+
+PROGRAM_TEST(relay, failure_to_send_the_hello)
+{
+	struct pair other = start();
+	pid_t tracer = fail_to_send();
+	struct pair lost = {.client = client_send(hello_for(HOST))};
+	lost.backend = backend_accept(backend);
+	expect_only_one_lost(tracer, lost.backend, lost.client, other);
+}
+
+PROGRAM_TEST(relay, failure_to_send_in_bulk)
+{
+	struct pair other = start();
+	struct pair up = pair_open(backend);
+	send_until_stalled(up.client);
+	pid_t tracer = fail_to_send();
+	expect_only_one_lost(tracer, up.backend, up.client, other);
+
+	struct pair down = pair_open(backend);
+	send_until_stalled(down.backend);
+	tracer = fail_to_send();
+	expect_only_one_lost(tracer, down.client, down.backend, other);
+}
+
 /* --- What waiting costs: no CPU time, whatever it waits for --- */
 
 PROGRAM_TEST(relay, idle_costs_no_cpu)

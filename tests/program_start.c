@@ -265,6 +265,17 @@ PROGRAM_TEST(start, stderr_is_a_pipe_without_reader)
 	expect_works_beside_open_connections();
 }
 
+/* The line that says why goes nowhere, but the status is told. */
+PROGRAM_TEST(start, stdin_is_no_socket_and_nobody_reads_stderr)
+{
+	cr_assert_eq(pipe2(pipe_ends, O_CLOEXEC), 0);
+	close(pipe_ends[0]);
+	server.listener = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int status = proxy_wait(proxy_start(stderr_to_pipe), 3000);
+	cr_assert(
+	    WIFEXITED(status) && WEXITSTATUS(status) == 1, "wait status is %#x", status);
+}
+
 /* --- Two copies on one socket --- */
 
 PROGRAM_TEST(start, two_copies_share_the_socket)

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
@@ -30,7 +31,9 @@ struct session {
 	int inner_backend;
 	struct relay_buffer first;
 	pthread_t thread;
-	struct relay_result result;
+	struct relay relay;
+	int epoll;
+	uint32_t watched[2];
 };
 
 TestSuite(relay, .timeout = 90);
@@ -65,12 +68,44 @@ connect_tcp(int ends[2])
 	close(listener);
 }
 
+/* Tells epoll what the relay waits for on the socket of SIDE, if that has changed. */
+static void
+watch(struct session *session, enum relay_side side)
+{
+	struct epoll_event event = {
+	    .events = relay_wants(&session->relay, side), .data.u32 = side};
+	int operation = session->watched[side] == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+	int s = side == RELAY_CLIENT ? session->inner_client : session->inner_backend;
+	if (event.events == session->watched[side])
+		return;
+	cr_assert(epoll_ctl(session->epoll, operation, s, &event) == 0);
+	session->watched[side] = event.events;
+}
+
+/* Relays until it is over, as the program does. */
 static void *
 run_relay(void *argument)
 {
 	struct session *session = argument;
-	session->result =
-	    relay(session->inner_client, session->inner_backend, &session->first);
+	struct relay_room *room = malloc(sizeof *room);
+	session->epoll = epoll_create1(EPOLL_CLOEXEC);
+	cr_assert(room != NULL && session->epoll != -1);
+	relay_begin(&session->relay, session->inner_client, session->inner_backend,
+	    &session->first, EPOLLIN);
+	enum relay_status status;
+	while ((status = relay_move(&session->relay, room)) != RELAY_OVER) {
+		struct epoll_event event;
+		if (status == RELAY_GOES_ON)
+			continue;
+		watch(session, RELAY_CLIENT);
+		watch(session, RELAY_BACKEND);
+		while (epoll_wait(session->epoll, &event, 1, -1) != 1)
+			continue;
+		relay_ready(&session->relay, event.data.u32, event.events);
+	}
+	relay_release(&session->relay);
+	close(session->epoll);
+	free(room);
 	return NULL;
 }
 
@@ -109,6 +144,7 @@ begin(struct session *session, size_t length)
 {
 	enum { BEFORE = 7, BEHIND = 20 };
 	session->first = (struct relay_buffer){0};
+	memset(session->watched, 0, sizeof session->watched);
 	if (length > 0)
 		session->first = (struct relay_buffer){
 		    .bytes = malloc(BEFORE + length + BEHIND),
@@ -139,8 +175,8 @@ expect_end(struct session *session, enum relay_end end, int error)
 	deadline.tv_sec += PATIENCE_S;
 	int joined = pthread_timedjoin_np(session->thread, NULL, &deadline);
 	cr_assert(joined == 0, "the relay goes on and on");
-	cr_expect(session->result.end == end, "end %u", (unsigned)session->result.end);
-	cr_expect(session->result.error == error, "%s", strerror(session->result.error));
+	cr_expect(session->relay.end == end, "end %u", (unsigned)session->relay.end);
+	cr_expect(session->relay.error == error, "%s", strerror(session->relay.error));
 	cr_expect(session->first.bytes == NULL, "the first bytes were not freed");
 	close(session->inner_client);
 	close(session->inner_backend);
