@@ -211,9 +211,11 @@ find_backend(struct connection *c, const struct backend_hosts *hosts)
 	if (backend.send_proxy_v1 && !prepend_proxy_header(c))
 		return refuse(c, TLS_INTERNAL_ERROR, "getsockname", strerror(errno));
 
-	bool more = c->received.end == c->received.capacity;
-	relay_begin(&c->relay, c->client, c->backend, &c->received,
-	    (more ? EPOLLIN : 0) | (c->client_hung_up ? EPOLLRDHUP : 0));
+	/* Unless its buffer is full, all that the client had sent was read with the hello. */
+	uint32_t events = c->client_events & ~(uint32_t)EPOLLIN;
+	if (c->received.end == c->received.capacity)
+		events |= EPOLLIN;
+	relay_begin(&c->relay, c->client, c->backend, &c->received, events);
 	c->phase = PROXY_RELAY;
 	return PROXY_GOES_ON;
 }
@@ -257,8 +259,7 @@ enum proxy_status
 proxy_serve(struct connection *c, struct proxy_thread *thread, uint32_t client_events,
     uint32_t backend_events)
 {
-	if ((client_events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
-		c->client_hung_up = true;
+	c->client_events |= client_events;
 	if (c->phase == PROXY_RELAY) {
 		relay_ready(&c->relay, RELAY_CLIENT, client_events);
 		relay_ready(&c->relay, RELAY_BACKEND, backend_events);
@@ -289,7 +290,7 @@ proxy_wants(const struct connection *c, enum relay_side side)
 {
 	if (c->phase == PROXY_RELAY)
 		return relay_wants(&c->relay, side);
-	return EPOLLIN | EPOLLRDHUP | EPOLLET;
+	return EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 }
 
 void

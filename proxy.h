@@ -35,7 +35,7 @@ struct connection {
 	union address peer;
 	char name[HOSTNAME_SIZE]; /* empty until the hello was read */
 
-	bool client_hung_up; /* it has sent its end of stream, or worse */
+	uint32_t client_events; /* all that its socket has had */
 	struct tls_hello hello;
 	struct relay_buffer
 	    received; /* all that the client has sent so far, for the backend */

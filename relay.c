@@ -158,8 +158,8 @@ read_and_write(struct relay_direction *direction, struct relay_room *room, size_
 		end(direction);
 		return MOVED;
 	}
-	/* A short read says that there is no more, unless the end is near (epoll(7)). */
-	if ((size_t)length < sizeof room->bytes && !direction->drained_at_end)
+	/* Otherwise a short read says that there is no more (epoll(7)). */
+	if ((size_t)length < sizeof room->bytes && !direction->reads_short)
 		direction->readable = false;
 	direction->bulky = (size_t)length == sizeof room->bytes;
 	*moved += (size_t)length;
@@ -195,17 +195,14 @@ fill_and_drain_pipe(struct relay_direction *direction, size_t *moved)
 	struct relay_pipe *pipe = &direction->pipe;
 	ssize_t length = splice(direction->from, NULL, pipe->ends[1], NULL, pipe->size,
 	    SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-	if (length == 0) {
-		end(direction);
-		return MOVED;
-	}
 	direction->bulky = length >= BULK_MIN;
-	if (length == -1) {
-		int error = errno;
+	if (length <= 0) {
+		/* EAGAIN may be an urgent byte, which cannot be spliced; recv(2) tells, and
+		 * whether 0 is the end. EINVAL: nothing can be spliced here. */
+		int error = length == 0 ? EINVAL : errno;
+		direction->readable = error != EAGAIN || direction->reads_short;
 		close_pipe(pipe);
-		direction->readable = error != EAGAIN;
 		errno = error;
-		/* EINVAL says that it cannot be spliced. */
 		return error == EAGAIN || error == EINVAL ? MOVED : READ_FAILED;
 	}
 	pipe->held = (size_t)length;
@@ -299,10 +296,11 @@ relay_ready(struct relay *relay, enum relay_side side, uint32_t events)
 	struct relay_direction *reader = is_client ? &relay->upload : &relay->download;
 	struct relay_direction *writer = is_client ? &relay->download : &relay->upload;
 	const uint32_t hangup = EPOLLHUP | EPOLLERR;
-	if ((events & (EPOLLIN | EPOLLRDHUP | hangup)) != 0)
+	if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | hangup)) != 0)
 		reader->readable = true;
-	if ((events & (EPOLLRDHUP | hangup)) != 0)
-		reader->drained_at_end = true;
+	/* A read stops before an urgent byte, and does not say whether the end comes next. */
+	if ((events & (EPOLLPRI | EPOLLRDHUP | hangup)) != 0)
+		reader->reads_short = true;
 	if ((events & (EPOLLOUT | hangup)) != 0)
 		writer->writable = true;
 	if (is_client && (events & EPOLLERR) != 0)
@@ -369,7 +367,7 @@ relay_wants(const struct relay *relay, enum relay_side side)
 {
 	const struct relay_direction *writer =
 	    side == RELAY_CLIENT ? &relay->download : &relay->upload;
-	uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET;
+	uint32_t events = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 	if (!writer->ended && !writer->writable)
 		events |= EPOLLOUT;
 	return events;

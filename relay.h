@@ -54,12 +54,11 @@ struct relay_pipe {
 struct relay_direction {
 	int from;
 	int to;
-	bool readable; /* as far as is known */
-	bool writable; /* likewise */
-	bool
-	    drained_at_end; /* from has hung up, so that only its end says that it is empty */
-	bool ended;         /* nothing more is to be read or written */
-	bool bulky;         /* bytes come faster than they can be copied */
+	bool readable;            /* as far as is known */
+	bool writable;            /* likewise */
+	bool reads_short;         /* a short read does not say that nothing is left */
+	bool ended;               /* nothing more is to be read or written */
+	bool bulky;               /* bytes come faster than they can be copied */
 	struct relay_buffer left; /* what was read and could not be written */
 	struct relay_pipe pipe;   /* the same, while it is bulky */
 };

@@ -27,7 +27,7 @@ enum { CHUNK_SLOTS = 64 };
 #define OWNED (UINT64_C(1) << 31)
 #define EXPIRED (UINT64_C(1) << 30)
 #define BACKEND_SHIFT 15
-#define EVENTS (EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP)
+#define EVENTS (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP)
 #define NEWS (EXPIRED | (uint64_t)EVENTS << BACKEND_SHIFT | EVENTS)
 
 /* What epoll tells of an event: the slot's generation, its index, and the socket's
