@@ -7,6 +7,7 @@
 # lint       the formatter and the linters, and both compilers with -Werror
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
 # install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
+# bench      sniproxy beside other proxies, see bench/README.md; make deps-bench before
 # deps       installs the Debian packages in packages.txt
 #
 # HASHED=1          directories are named by the XXH128 of the name
@@ -81,6 +82,7 @@ static-copy: $(BUILD)/sniproxy
 # Unit tests are linked with the modules. Program tests only run the programs, so they need no
 # sanitizer.
 $(BUILD)/tests/program_% $(BUILD)/tests/harness.o $(BUILD)/tests/listen: sanitizer =
+
 $(addprefix $(BUILD)/tests/,$(unit_tests)): %: %.o $(BUILD)/tests/hellos.o \
     $(addprefix $(BUILD)/,$(modules))
 	$(link) -o $@ $^ -lcriterion
@@ -91,6 +93,15 @@ $(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
 $(BUILD)/tests/listen: $(BUILD)/tests/listen.o
 	$(link) -o $@ $^
 
+# The load and the backend of the benchmark.
+bench_programs := $(addprefix $(BUILD)/bench/,load await backend)
+
+$(addprefix $(BUILD)/bench/,load await): %: %.o $(BUILD)/bench/client.o
+	$(link) -o $@ $^
+
+$(BUILD)/bench/backend: $(BUILD)/bench/backend.o
+	$(link) -o $@ $^
+
 programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname tests/listen)
 tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests))
 
@@ -98,15 +109,21 @@ check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 	$(if $(HASHED),,$(MAKE) --no-print-directory HASHED=1 build-check)
 	tests/run.sh $(BUILD) $(if $(HASHED),,$(subst plain,hashed,$(BUILD)))
 
-build-check: $(programs) $(tests)
+build-check: $(programs) $(tests) $(bench_programs)
 
 lint:
-	clang-format --dry-run -Werror *.[ch] tests/*.[ch]
+	clang-format --dry-run -Werror *.[ch] tests/*.[ch] bench/*.[ch]
 	$(MAKE) --no-print-directory CC=gcc BUILD=build/lint-gcc WERROR=-Werror build-check
 	$(MAKE) --no-print-directory CC=clang BUILD=build/lint-clang WERROR=-Werror build-check
 	clang-tidy --quiet *.c -- $(our_cppflags) -std=gnu11
 	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability \
 	    --inline-suppr --std=c11 $(our_cppflags) *.c
+
+# BENCH='--only echo --rounds 3' and so on, see bench/run.
+bench: $(programs) $(bench_programs)
+	SNIPROXY=$(BUILD)/sniproxy SNIPROXY_HOSTNAME=$(BUILD)/sniproxy-hostname \
+	    LISTEN=$(BUILD)/tests/listen LOAD=$(BUILD)/bench/load \
+	    AWAIT=$(BUILD)/bench/await BACKEND=$(BUILD)/bench/backend bench/run $(BENCH)
 
 demo: $(programs)
 	SNIPROXY=$(BUILD)/sniproxy SNIPROXY_HOSTNAME=$(BUILD)/sniproxy-hostname \
@@ -132,20 +149,24 @@ uninstall:
 	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(unitdir)/sniproxy.socket \
 	    $(unitdir)/sniproxy.service $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf
 
-packages = $(shell sed 's/#.*//' packages.txt)
+packages = $(shell sed 's/#.*//' $(1))
 missing = $(strip $(foreach package,$(packages),$(if $(filter \
 	install,$(shell dpkg-query -W -f '$${db:Status-Want} ' $(package) 2>/dev/null)),,$(package))))
 as_root = $(if $(filter-out 0,$(shell id -u)),sudo)
+install_packages = $(if $(missing),$(as_root) apt-get update && \
+	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+	$(missing),@echo 'all packages are installed')
 
 deps:
-	$(if $(missing),$(as_root) apt-get update)
-	$(if $(missing),DEBIAN_FRONTEND=noninteractive $(as_root) apt-get install -y \
-	    --no-install-recommends $(missing),@echo 'all packages are installed')
+	$(call install_packages,packages.txt)
+
+deps-bench: deps
+	$(call install_packages,bench/packages.txt)
 
 clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
 .PHONY: all static static-copy check build-check lint demo install uninstall \
-	deps clean FORCE
+	bench deps deps-bench clean FORCE
 .DELETE_ON_ERROR:
--include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d)
+-include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

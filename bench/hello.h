@@ -1,0 +1,31 @@
+/* What the load and the backend agree on: the ClientHello that begins each connection.
+ *
+ * It is one that a TLS 1.3 client could send. The last byte of its random tells the
+ * backend what to do with the connection, so that nothing but the hello has to be sent
+ * for it. */
+#ifndef HELLO_H
+#define HELLO_H
+
+enum {
+	/* The length in bytes, record header included: what many clients pad to
+	   (RFC 7685). */
+	HELLO_SIZE = 517,
+
+	/* Where the task is: after the record header, the handshake header, the version
+	   and 31 random bytes. */
+	HELLO_TASK = 5 + 4 + 2 + 31,
+
+	/* What a server says next, about: its hello, a certificate of 256 bits and what
+	   goes with it. */
+	ANSWER_SIZE = 1500,
+};
+
+/* What the backend does after the hello, until the client closes. */
+enum task {
+	TASK_ANSWER = 'a', /* sends ANSWER_SIZE bytes */
+	TASK_ECHO = 'e',   /* sends back what it gets, which must fit a socket's buffer */
+	TASK_SEND = 's',   /* sends for ever */
+	TASK_TAKE = 't',   /* reads for ever */
+};
+
+#endif
