@@ -29,7 +29,7 @@ struct connection {
 	int client;
 	int backend; /* -1 where there is none */
 	int64_t
-	    deadline_ms; /* when it is to be served again at the latest; 0 where it need not */
+	    deadline_ms; /* when to serve it again at the latest; 0 where that is open */
 
 	enum proxy_phase phase;
 	union address peer;
@@ -37,14 +37,14 @@ struct connection {
 
 	uint32_t client_events; /* all that its socket has had */
 	struct tls_hello hello;
-	struct relay_buffer
-	    received; /* all that the client has sent so far, for the backend */
+	struct relay_buffer received; /* what the client has sent, for the backend */
 
 	struct relay relay;
 
-	bool patient; /* see linger() */
-	int unsent; /* bytes that the client had not received when that was last looked at */
-	int64_t dropped;
+	/* While it lingers: */
+	bool patient;    /* the client may still be receiving */
+	int unsent;      /* how many bytes it lacked at the last deadline */
+	int64_t dropped; /* how many of its bytes nobody wanted */
 };
 
 /* What a thread needs to serve connections. */

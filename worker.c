@@ -42,8 +42,7 @@ struct slot {
 	_Atomic int64_t deadline_ms; /* the connection's; 0 where there is none */
 	uint32_t index;
 	struct slot *next_free;
-	uint32_t watched
-	    [2]; /* the events that epoll looks for, by side; 0 where it does not */
+	uint32_t watched[2]; /* by side: what epoll looks for; 0 where it does not */
 	struct connection connection;
 };
 
