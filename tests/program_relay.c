@@ -6,10 +6,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { MIB = 1 << 20 };
@@ -502,25 +504,76 @@ PROGRAM_TEST(relay, urgent_byte_in_the_hello)
 	}
 }
 
-/* splice(2) does not pass an urgent byte, and says that there is none. */
-PROGRAM_TEST(relay, urgent_byte_in_bulk)
+/* splice(2) stops before an urgent byte, and says the same as where nothing is left. The
+ * proxy finds all of it at once, if it was STOPPED before, or as it comes. */
+static void
+expect_urgent_byte_in_bulk(struct pair pair, bool stopped)
 {
 	enum { AROUND = 150000 };
+	if (stopped) {
+		siginfo_t info;
+		kill(proxy->pid, SIGSTOP);
+		cr_assert_eq(waitid(P_PID, (id_t)proxy->pid, &info, WSTOPPED), 0);
+	}
+	send_all(pair.client, pattern(0, AROUND));
+	send_urgent(pair.client, text("!"));
+	send_all(pair.client, pattern(0, AROUND));
+	if (stopped)
+		kill(proxy->pid, SIGCONT);
+	expect_pattern(pair.backend, AROUND);
+	expect_bytes(pair.backend, text("!"));
+	expect_pattern(pair.backend, AROUND);
+	pair_talk(pair);
+}
+
+PROGRAM_TEST(relay, urgent_byte_in_bulk)
+{
 	struct pair pair = start();
 	for (int i = 0; i < 10; i++) {
 		testing("round %d", i);
 		struct flow up = {pair.client, pair.backend, 0, 4 * MIB, MIB, 0, 0};
 		exchange(&up, 1);
-		send_all(pair.client, pattern(0, AROUND));
+		expect_urgent_byte_in_bulk(pair, i % 2 == 0);
+	}
+	expect_idle(proxy);
+}
+
+/* Before any other bulk, and the end right behind it. */
+PROGRAM_TEST(relay, urgent_byte_in_the_first_bulk)
+{
+	for (int i = 0; i < 2; i++) {
+		testing("round %d", i);
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		expect_urgent_byte_in_bulk(pair, i == 0);
+		send_all(pair.client, pattern(0, 200000));
 		send_urgent(pair.client, text("!"));
-		send_all(pair.client, pattern(0, AROUND));
-		if (i == 0)
-			expect_idle(proxy);
-		expect_pattern(pair.backend, AROUND);
+		close(pair.client);
+		expect_pattern(pair.backend, 200000);
 		expect_bytes(pair.backend, text("!"));
-		expect_pattern(pair.backend, AROUND);
+		expect_end(pair.backend);
+	}
+}
+
+/* On a Unix socket, an urgent byte is none of the stream's. What is around it is. */
+PROGRAM_TEST(relay, urgent_byte_from_the_backend_blocks_nothing)
+{
+	struct pair pair = start();
+	for (int i = 0; i < 10; i++) {
+		testing("round %d", i);
+		size_t around = i % 2 == 0 ? 10 : 150000;
+		send_all(pair.backend, pattern(0, around));
+		if (send(pair.backend, "!", 1, MSG_OOB | MSG_NOSIGNAL) < 0 &&
+		    errno == EOPNOTSUPP)
+			skip("no urgent bytes on Unix sockets here");
+		send_all(pair.backend, pattern(0, around));
+		expect_pattern(pair.client, around);
+		uint8_t next;
+		cr_assert_eq(read_up_to(pair.client, &next, 1), 1);
+		size_t have = next != '!';
+		expect_pattern_from(pair.client, have, around - have);
 		pair_talk(pair);
 	}
+	expect_idle(proxy);
 }
 
 /* --- A failure in the proxy's own system --- */
