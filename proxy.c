@@ -23,6 +23,10 @@ enum {
 	 * to. */
 	LINGER_MS = 5 * 1000,
 	LINGER_BYTES = 8 * 1024 * 1024,
+
+	/* How long a client may take nothing of what the backend sent before it was gone:
+	 * with it went the one that would have given up on that client. */
+	LAST_BYTES_MS = 30 * 1000,
 };
 
 static void
@@ -31,6 +35,29 @@ log_failure(const struct connection *c, const char *what, const char *why)
 	char client[ADDRESS_ENDPOINT_SIZE];
 	address_endpoint(client, &c->peer);
 	log_line("%s %s: %s: %s", client, c->name[0] == '\0' ? "-" : c->name, what, why);
+}
+
+/* How many bytes the client has not received yet, as far as the kernel has them. */
+static int
+unsent(const struct connection *c)
+{
+	int bytes = 0;
+	ioctl(c->client, TIOCOUTQ, &bytes); /* another name of SIOCOUTQ, see tcp(7) */
+	return bytes;
+}
+
+/* Whether the client still takes what the backend sent before it was gone. To be asked again
+ * after LINGER_MS. */
+static bool
+is_receiving(struct connection *c)
+{
+	int64_t now_ms = clock_ms();
+	int64_t taken = (int64_t)c->relay.download.written - unsent(c);
+	if (c->progress_ms == 0 || taken != c->taken)
+		c->progress_ms = now_ms;
+	c->taken = taken;
+	c->deadline_ms = now_ms + LINGER_MS;
+	return now_ms - c->progress_ms < LAST_BYTES_MS;
 }
 
 static enum proxy_status
@@ -68,11 +95,7 @@ linger(struct connection *c, struct relay_room *room)
 		return PROXY_OVER;
 	if (clock_left_ms(c->deadline_ms) > 0)
 		return PROXY_WAITS;
-	int unsent_before = c->unsent;
-	ioctl(c->client, TIOCOUTQ, &c->unsent); /* another name of SIOCOUTQ, see tcp(7) */
-	c->deadline_ms = clock_ms() + LINGER_MS;
-	return c->patient && c->unsent > 0 && c->unsent != unsent_before ? PROXY_WAITS
-									 : PROXY_OVER;
+	return c->patient && unsent(c) > 0 && is_receiving(c) ? PROXY_WAITS : PROXY_OVER;
 }
 
 /* Tells the client and the log why there is nothing for it. */
@@ -221,21 +244,27 @@ find_backend(struct connection *c, const struct backend_hosts *hosts)
 }
 
 static enum proxy_status
-relay_some(struct connection *c, struct relay_room *room)
+end_relay(struct connection *c)
 {
-	switch (relay_move(&c->relay, room)) {
-	case RELAY_WAITS:
-		return PROXY_WAITS;
-	case RELAY_GOES_ON:
-		return PROXY_GOES_ON;
-	case RELAY_OVER:
-		break;
-	}
 	if (c->relay.end == RELAY_CLIENT_FAILED)
 		log_failure(c, "client", strerror(c->relay.error));
 	else if (c->relay.error != 0)
 		log_failure(c, "tls-socket", strerror(c->relay.error));
 	return c->relay.end == RELAY_BACKEND_CLOSED ? begin_linger(c, true) : PROXY_OVER;
+}
+
+static enum proxy_status
+relay_some(struct connection *c, struct relay_room *room)
+{
+	enum relay_status status = relay_move(&c->relay, room);
+	if (status == RELAY_OVER)
+		return end_relay(c);
+	if (c->relay.backend_gone && clock_left_ms(c->deadline_ms) == 0 &&
+	    !is_receiving(c)) {
+		log_failure(c, "client", strerror(ETIMEDOUT));
+		return PROXY_OVER;
+	}
+	return status == RELAY_WAITS ? PROXY_WAITS : PROXY_GOES_ON;
 }
 
 /* Does the next step. */

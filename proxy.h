@@ -41,10 +41,11 @@ struct connection {
 
 	struct relay relay;
 
-	/* While it lingers: */
-	bool patient;    /* the client may still be receiving */
-	int unsent;      /* how many bytes it lacked at the last deadline */
-	int64_t dropped; /* how many of its bytes nobody wanted */
+	/* Once the backend is gone, or there never was one: */
+	bool patient;  /* the client may still be receiving */
+	int64_t taken; /* how many bytes it had received when that was last looked at */
+	int64_t progress_ms; /* when that had last grown */
+	int64_t dropped;     /* how many of its bytes nobody wanted */
 };
 
 /* What a thread needs to serve connections. */

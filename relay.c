@@ -2,8 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +10,6 @@
 #include <unistd.h>
 
 enum {
-	/* How long a client may leave bytes untaken once the backend is gone, and nobody
-	 * else would give up on it. */
-	LAST_BYTES_MS = 30 * 1000,
-
 	/* How many bytes a connection may move before it is another's turn. */
 	TURN_BYTES = 256 * 1024,
 
@@ -119,6 +113,8 @@ write_some(struct relay_direction *direction, const uint8_t *bytes, size_t lengt
 		written = 0;
 	if (written != (ssize_t)length)
 		direction->writable = false;
+	if (written > 0)
+		direction->written += (uint64_t)written;
 	return written;
 }
 
@@ -181,8 +177,10 @@ drain_pipe(struct relay_direction *direction)
 	    SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (length == -1 && errno != EAGAIN)
 		return WRITE_FAILED;
-	if (length > 0)
+	if (length > 0) {
 		pipe->held -= (size_t)length;
+		direction->written += (uint64_t)length;
+	}
 	direction->writable = pipe->held == 0;
 	if (pipe->held == 0 && !direction->bulky)
 		close_pipe(pipe);
@@ -269,18 +267,6 @@ discard(struct relay *relay, struct relay_room *room, size_t *moved)
 	return length == -1 ? READ_FAILED : MOVED;
 }
 
-/* The backend is gone, and with it the one that would have given up on a client that
- * takes nothing. The kernel does instead (RFC 5482). */
-static void
-note_backend_gone(struct relay *relay)
-{
-	relay->backend_gone = true;
-	end_upload(relay, socket_error(relay->upload.to));
-	int timeout_ms = LAST_BYTES_MS;
-	setsockopt(relay->upload.from, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms,
-	    sizeof timeout_ms);
-}
-
 static enum relay_status
 over(struct relay *relay, enum relay_end how, int error)
 {
@@ -305,8 +291,10 @@ relay_ready(struct relay *relay, enum relay_side side, uint32_t events)
 		writer->writable = true;
 	if (is_client && (events & EPOLLERR) != 0)
 		relay->client_failed = true;
-	if (!is_client && (events & hangup) != 0 && !relay->backend_gone)
-		note_backend_gone(relay);
+	if (!is_client && (events & hangup) != 0 && !relay->backend_gone) {
+		relay->backend_gone = true;
+		end_upload(relay, socket_error(relay->upload.to));
+	}
 }
 
 void

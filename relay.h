@@ -59,12 +59,13 @@ struct relay_direction {
 	bool reads_short;         /* a short read does not say that nothing is left */
 	bool ended;               /* nothing more is to be read or written */
 	bool bulky;               /* bytes come faster than they can be copied */
+	uint64_t written;         /* how many bytes were so far */
 	struct relay_buffer left; /* what was read and could not be written */
 	struct relay_pipe pipe;   /* the same, while it is bulky */
 };
 
-/* All zero but for what relay_begin() sets. Only end and error are for others to read,
- * and only after RELAY_OVER. */
+/* All zero but for what relay_begin() sets. Others may read backend_gone, how much was
+ * written in each direction, and, after RELAY_OVER, end and error. */
 struct relay {
 	enum relay_end end;
 	int error; /* an errno, or 0; with RELAY_BACKEND_CLOSED, ECONNRESET where it was a reset */
@@ -72,7 +73,7 @@ struct relay {
 	struct relay_direction upload;   /* from the client to the backend */
 	struct relay_direction download; /* from the backend to the client */
 	bool client_failed;
-	bool backend_gone;
+	bool backend_gone; /* it has closed, or worse; what it sent is still passed on */
 	bool discards; /* the backend takes nothing more, but the client still sends */
 };
 
@@ -100,9 +101,8 @@ void relay_ready(struct relay *relay, enum relay_side side, uint32_t events);
 /* Moves what can be moved, in both directions, so that neither blocks the other, and uses
  * ROOM for it. A side's end of stream is passed on as a half-close. Where the client's
  * connection breaks, it is over at once; where the backend's does, what the backend sent
- * before still goes to the client, which is given up on if it takes nothing of it for 30
- * seconds. After RELAY_BACKEND_CLOSED there may be bytes of the client that nobody has
- * read. */
+ * before still goes to the client. After RELAY_BACKEND_CLOSED there may be bytes of the
+ * client that nobody has read. */
 enum relay_status relay_move(struct relay *relay, struct relay_room *room);
 
 /* The events of epoll(7), edge-triggered, that it waits for on the socket of SIDE. */

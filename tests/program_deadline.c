@@ -95,6 +95,20 @@ PROGRAM_TEST(after_the_end, client_that_goes_on_reading_and_talks_is_not_cut_off
 	expect_slow_client_is_not_cut_off(true);
 }
 
+/* The half minute begins with the backend's end, whenever the client last took
+ * something. */
+PROGRAM_TEST(after_the_end, pause_before_it_does_not_count)
+{
+	proxy_start_default();
+	struct pair pair = pair_open(backend_listen(HOST));
+	size_t sent = send_until_stalled(pair.backend);
+	poll(NULL, 0, LAST_BYTES_MS - 10000);
+	close(pair.backend);
+	poll(NULL, 0, LAST_BYTES_MS / 2);
+	expect_pattern(pair.client, sent);
+	expect_end(pair.client);
+}
+
 /* Nothing but time can end these, since the clients' systems are there and answer. To
  * the second one's backend, what the client sent is lost too. */
 PROGRAM_TEST(after_the_end, client_that_takes_nothing_is_let_go)
