@@ -86,7 +86,7 @@ fail_stdin(const char *why)
 {
 	log_line(
 	    "sniproxy: stdin %s; it must be a listening TCP socket, as from systemd, "
-	    "inetd or s6 (see sniproxy(8))",
+	    "inetd or s6",
 	    why);
 	exit(EXIT_FAILURE);
 }
@@ -354,7 +354,9 @@ main(int argc, char *argv[])
 	if (fcntl(STDERR_FILENO, F_GETFD) == -1 || is_listener(STDERR_FILENO))
 		log_to_syslog();
 	if (argc > 1)
-		fail(argv[1], "no argument is taken, see sniproxy(8)");
+		fail(argv[1],
+		    "no argument is taken: the listening socket is stdin, the hosts "
+		    "directory is the working directory");
 	check_stdin();
 	open_hosts(&server);
 	/* A woken thread need not preempt the one that woke it. */
