@@ -4,6 +4,7 @@
 # all        sniproxy and sniproxy-hostname
 # static     sniproxy-static, one file that needs nothing else
 # check      the tests
+# check-systemd    the units under a real systemd, in a container; as root
 # lint       the formatter and the linters, and both compilers with -Werror
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
 # install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
@@ -109,6 +110,12 @@ check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 	$(if $(HASHED),,$(MAKE) --no-print-directory HASHED=1 build-check)
 	tests/run.sh $(BUILD) $(if $(HASHED),,$(subst plain,hashed,$(BUILD)))
 
+# As root. Boots a systemd of its own; nothing outside of it is changed.
+check-systemd:
+	rm -rf build/stage
+	$(MAKE) --no-print-directory install DESTDIR=build/stage PREFIX=/usr/local
+	tests/container.sh $(CURDIR)/build/stage
+
 build-check: $(programs) $(tests) $(bench_programs)
 
 lint:
@@ -167,6 +174,6 @@ clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
 .PHONY: all static static-copy check build-check lint demo install uninstall \
-	bench deps deps-bench clean FORCE
+	check-systemd bench deps deps-bench clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

@@ -1,0 +1,517 @@
+#!/bin/bash
+# The units under a real systemd: boots one in a container that sees this machine's files
+# through an overlay and has a loopback interface for a network, puts into it what `make
+# install` has put into STAGE, and uses it. Nothing outside of the container is changed.
+#
+# usage: tests/container.sh STAGE    as root, after make install DESTDIR=STAGE PREFIX=/usr/local
+set -eu -o pipefail
+
+give_up() {
+	echo "${0##*/}: $*" >&2
+	exit 2
+}
+
+# ---- Outside ----
+
+# Where systemd does not run, nobody has made a cgroup for the container, and it would
+# make its own at the top. Prints the hierarchies' directories, this process's first.
+cgroup_mounts() {
+	awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/self/mounts
+}
+
+enter_cgroup() {
+	local mount
+	for mount in $(cgroup_mounts); do
+		mkdir "$mount/$1" 2>/dev/null || continue
+		# An empty cpuset takes no process.
+		[ ! -e "$mount/$1/cpuset.cpus" ] || {
+			cat "$mount/cpuset.cpus" >"$mount/$1/cpuset.cpus"
+			cat "$mount/cpuset.mems" >"$mount/$1/cpuset.mems"
+		}
+		echo "$BASHPID" >"$mount/$1/cgroup.procs"
+	done
+}
+
+remove_cgroup() {
+	local mount
+	for mount in $(cgroup_mounts); do
+		[ ! -d "$mount/$1" ] || find "$mount/$1" -depth -type d -exec rmdir {} +
+	done
+}
+
+write_guest_units() { # DIRECTORY
+	cat >"$1/sniproxy-try.target" <<-END
+		[Unit]
+		Requires=sysinit.target sockets.target sniproxy-try.service
+		AllowIsolate=yes
+	END
+	cat >"$1/sniproxy-try.service" <<-END
+		[Unit]
+		After=sockets.target
+		SuccessAction=poweroff
+		FailureAction=poweroff
+		[Service]
+		Type=oneshot
+		ExecStart=/bin/bash /try/guest.sh inside
+		StandardOutput=append:/try/log
+		StandardError=append:/try/log
+		TimeoutStartSec=5min
+	END
+}
+
+# Runs in a mount namespace of its own, so that the overlay is gone when this process is.
+boot() { # DIRECTORY NAME
+	local options=(--register=no)
+	if [ ! -d /run/systemd/system ]; then
+		options+=(--keep-unit)
+		enter_cgroup "$2"
+		[ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ] ||
+			export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY="${UNIFIED:-1}"
+	fi
+	mount -t tmpfs -o mode=755 tmpfs "$1/files"
+	mkdir "$1/files"/{upper,work,root}
+	mount -t overlay -o "lowerdir=/,upperdir=$1/files/upper,workdir=$1/files/work" \
+		overlay "$1/files/root"
+	cp "$1"/units/* "$1/files/root/etc/systemd/system/"
+	exec systemd-nspawn --quiet --boot --directory="$1/files/root" --bind="$1/try:/try" \
+		--machine="$2" --private-network --console=pipe "${options[@]}" \
+		systemd.unit=sniproxy-try.target </dev/null >"$1/console" 2>&1
+}
+
+outside() {
+	[ -d "${1-}" ] || give_up "no directory STAGE given"
+	[ "$(id -u)" = 0 ] || give_up "needs root, to boot a container"
+	for tool in systemd-nspawn nginx openssl curl; do
+		command -v "$tool" >/dev/null || give_up "needs $tool"
+	done
+	dir=$(mktemp -d)
+	name=sniproxy-try-$$
+	container=
+	trap '[ -z "$container" ] || kill "$container" 2>/dev/null || :
+		wait; remove_cgroup "$name"; rm -rf "$dir"' EXIT
+	mkdir "$dir"/{files,try,units}
+	cp -r "$1" "$dir/try/stage"
+	cp "$0" "$dir/try/guest.sh"
+	: >"$dir/try/log"
+	write_guest_units "$dir/units"
+
+	unshare --mount -- "$0" boot "$dir" "$name" &
+	container=$!
+	tail -n +1 -f --pid="$container" "$dir/try/log" || :
+	wait "$container" || :
+	container=
+	[ "$(cat "$dir/try/status" 2>/dev/null)" = passed ] && return
+	[ -s "$dir/try/log" ] || cat "$dir/console"
+	exit 1
+}
+
+# ---- Inside ----
+
+hosts=/srv/sniproxy
+drop_ins=/etc/systemd/system/sniproxy.service.d
+number=0
+failures=0
+
+ok() { # WHAT COMMAND...
+	local what=$1
+	shift
+	number=$((number + 1))
+	if "$@"; then
+		echo "ok $number - $what"
+	else
+		echo "not ok $number - $what ($*)"
+		failures=$((failures + 1))
+		journalctl --no-pager -q -o short-precise -n 30 | sed 's/^/#   /'
+	fi
+}
+
+wait_for() { # SECONDS COMMAND...
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null; do
+		[ "$SECONDS" -lt "$end" ] || return 1
+		sleep 0.05
+	done
+}
+
+is() { # VALUE COMMAND...
+	local expected=$1 value
+	shift
+	value=$("$@") || return
+	[ "$value" = "$expected" ] || {
+		echo "# $*: '$value' instead of '$expected'"
+		return 1
+	}
+}
+
+property() { # UNIT PROPERTY
+	systemctl show --property="$2" --value "$1"
+}
+
+main_pid() {
+	property sniproxy.service MainPID
+}
+
+ask() { # NAME ADDRESS [CURL OPTION...]
+	local host=$1 address=$2
+	shift 2
+	curl -sSk --max-time 30 --resolve "$host:443:$address" "$@" "https://$host/"
+}
+
+answers() { # NAME [CURL OPTION...]
+	is "hello from $1" ask "$1" 127.0.0.1 "${@:2}"
+}
+
+in_journal() { # PATTERN
+	journalctl --sync
+	journalctl -q -o cat -u sniproxy.service | grep -qE "$1"
+}
+
+alert() { # NAME
+	{ openssl s_client -connect 127.0.0.1:443 -servername "$1" </dev/null 2>&1 || :; } |
+		{ grep -o 'alert number [0-9]*' || :; }
+}
+
+# An open connection, as PID in $held; it lives until let_go.
+hold() { # NAME
+	mkfifo /tmp/hold
+	openssl s_client -quiet -connect 127.0.0.1:443 -servername "$1" \
+		</tmp/hold >/tmp/held 2>&1 &
+	held=$!
+	exec {hold_input}>/tmp/hold
+	rm /tmp/hold
+	printf 'GET / HTTP/1.1\r\nHost: %s\r\n\r\n' "$1" >&"$hold_input"
+	wait_for 10 grep -q 'hello from' /tmp/held
+}
+
+let_go() {
+	exec {hold_input}>&-
+	wait "$held" || :
+}
+
+# Clients, one after the other in each of four loops, until the file is gone.
+start_load() {
+	: >/tmp/load
+	: >/tmp/load-failed
+	: >/tmp/load-count
+	loaders=()
+	for _ in 1 2 3 4; do
+		while [ -e /tmp/load ]; do
+			answers blog.example || echo failed >>/tmp/load-failed
+			echo >>/tmp/load-count
+		done &
+		loaders+=($!)
+	done
+}
+
+served_more_than() {
+	[ "$(wc -l </tmp/load-count)" -gt "$1" ]
+}
+
+stop_load() {
+	rm /tmp/load
+	wait "${loaders[@]}"
+	echo "# $(wc -l </tmp/load-count) connections"
+	[ ! -s /tmp/load-failed ]
+}
+
+milliseconds_of() { # COMMAND...; sets $took
+	local start
+	start=$(date +%s%N)
+	"$@" || :
+	took=$((($(date +%s%N) - start) / 1000000))
+	echo "# $* took $took ms"
+}
+
+took_between() { # MS MS
+	[ "$took" -ge "$1" ] && [ "$took" -le "$2" ]
+}
+
+install_stage() {
+	cp -r --no-preserve=ownership /try/stage/. /
+	systemd-sysusers
+	systemd-tmpfiles --create
+	systemctl daemon-reload
+	program=$(sed -n 's/^ExecStart=//p' "$(property sniproxy.service FragmentPath)")
+}
+
+drop_in() { # LINE...
+	mkdir -p "$drop_ins"
+	printf '%s\n' '[Service]' "$@" >"$drop_ins/try.conf"
+	systemctl daemon-reload
+}
+
+no_drop_in() {
+	rm -r "$drop_ins"
+	systemctl daemon-reload
+}
+
+# The longest name that curl and the DNS allow, 253 bytes.
+long_name() {
+	local label
+	label=$(printf 'a%.0s' {1..62})
+	echo "$label.$label.$label.$(printf 'b%.0s' {1..56}).example"
+}
+
+server() { # DIRECTORY [LISTEN OPTION] [VARIABLE]
+	cat <<-END
+		server {
+			listen unix:$1/tls-socket ssl ${2-};
+			location / { return 200 "hello from \$host${3-}"; }
+		}
+	END
+}
+
+start_backends() {
+	mkdir "$hosts"/{blog.example,shop.example,private.example,long} /late /apart
+	ln -s long "$hosts/$(long_name)"
+	: >"$hosts/shop.example/send-proxy-v1"
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+		-subj /CN=example -keyout /tmp/key -out /tmp/certificate 2>/dev/null
+	cat >/tmp/nginx.conf <<-END
+		daemon off;
+		error_log stderr;
+		pid /tmp/nginx.pid;
+		events {}
+		http {
+			access_log off;
+			default_type text/plain;
+			keepalive_timeout 1h;
+			keepalive_requests 1000000;
+			ssl_certificate /tmp/certificate;
+			ssl_certificate_key /tmp/key;
+			$(server "$hosts/blog.example")
+			$(server "$hosts/shop.example" proxy_protocol " to \$proxy_protocol_addr")
+			$(server "$hosts/private.example")
+			$(server "$hosts/long")
+			$(server /late)
+			$(server /apart)
+		}
+	END
+	nginx -c /tmp/nginx.conf &
+	nginx=$!
+	wait_for 10 test -S /apart/tls-socket
+}
+
+try_serving() {
+	ok "the program is not started before it is needed" \
+		is inactive property sniproxy.service ActiveState
+	ok "it is over IPv4" answers blog.example
+	ok "it is over IPv6" is "hello from blog.example" ask blog.example '[::1]'
+	ok "the PROXY header names the client over IPv4" \
+		is "hello from shop.example to 127.0.0.1" ask shop.example 127.0.0.1
+	ok "the PROXY header names the client over IPv6" \
+		is "hello from shop.example to ::1" ask shop.example '[::1]'
+	ok "a name of 253 bytes" answers "$(long_name)"
+	ok "an unknown name has alert 112" is "alert number 112" alert nobody.example
+	ok "and a line in the journal" in_journal '^127\.0\.0\.1:[0-9]+ nobody\.example: '
+}
+
+try_hosts() {
+	chmod 700 "$hosts/private.example"
+	ok "a directory without a right to it" is "alert number 112" alert private.example
+	ok "is said in the journal" in_journal ' private\.example: .*Permission denied'
+	chgrp sniproxy "$hosts/private.example"
+	chmod 710 "$hosts/private.example"
+	ok "the group is enough of a right" answers private.example
+
+	mkdir "$hosts/late.example"
+	mount --bind /late "$hosts/late.example"
+	ok "a directory that is mounted later" answers late.example
+	umount "$hosts/late.example"
+
+	ln -s "$hosts/blog.example" "$hosts/alias.example"
+	ok "an absolute symlink in the hosts directory" answers alias.example
+
+	mkdir "$hosts/apart.example"
+	ln -s /apart/tls-socket "$hosts/apart.example/tls-socket"
+	ok "a symlink out of it leads nowhere" is "alert number 112" alert apart.example
+	drop_in BindReadOnlyPaths=/apart
+	systemctl restart sniproxy.service
+	ok "but with a drop-in it leads there" answers apart.example
+	no_drop_in
+	systemctl restart sniproxy.service
+	answers blog.example
+
+	mkdir /tmp/expected
+	mkdir /tmp/expected/{blog,shop,private,late,alias,apart}.example
+	mkdir /tmp/expected/{long,"$(long_name)"}
+	ok "systemd has left nothing there" is "$(ls -A /tmp/expected)" ls -A "$hosts"
+}
+
+status_line() { # NAME
+	sed -n "s/^$1:[[:space:]]*//p" "/proc/$(main_pid)/status"
+}
+
+namespace_is_own() { # NAME
+	[ "$(readlink "/proc/$(main_pid)/ns/$1")" != "$(readlink "/proc/1/ns/$1")" ]
+}
+
+# Descriptors 1 and 2 are sockets of the journal, not the listening socket.
+output_is_apart() {
+	local in out error
+	in=$(readlink "/proc/$(main_pid)/fd/0")
+	out=$(readlink "/proc/$(main_pid)/fd/1")
+	error=$(readlink "/proc/$(main_pid)/fd/2")
+	[ "$in" != "$out" ] && [ "$in" != "$error" ]
+}
+
+# The files in its root that are not in a file system of their own, as /proc is.
+files_in_root() {
+	find "/proc/$(main_pid)/root/" -xdev ! -type d -printf '/%P\n'
+}
+
+hosts_in_root() {
+	ls -A "/proc/$(main_pid)/root/$hosts"
+}
+
+# What is mounted read-write in its root, apart from /proc and the devices' own.
+writable_mounts() {
+	awk '$6 ~ /^rw/ { print $5 }' "/proc/$(main_pid)/mountinfo" |
+		grep -vxE '/proc|/dev/(pts|mqueue|hugepages)' || :
+}
+
+open_files() {
+	awk '/^Max open files/ { print $4 == $5 ? $5 : "soft limit " $4 }' "/proc/$1/limits"
+}
+
+files_are_many() {
+	local files most
+	files=$(open_files "$(main_pid)")
+	most=$(awk '/^Max open files/ { print $5 }' /proc/1/limits)
+	[ "$files" = 524288 ] || [ "$files" = "$most" ] # as without CAP_SYS_RESOURCE
+}
+
+# Where the machine has the controller in cgroups of version 1, the container has none.
+tasks_max() {
+	local file=/sys/fs/cgroup/system.slice/sniproxy.service/pids.max
+	if [ -e "$file" ]; then
+		cat "$file"
+	else
+		property sniproxy.service TasksMax
+	fi
+}
+
+try_sandbox() {
+	ok "its user is sniproxy" is "$(id -u sniproxy)" stat -c %u "/proc/$(main_pid)"
+	ok "no capability is left to it" is 0000000000000000 status_line CapBnd
+	ok "it gets no new privileges" is 1 status_line NoNewPrivs
+	ok "its system calls are filtered" is 2 status_line Seccomp
+	for namespace in net user ipc uts mnt; do
+		ok "its $namespace namespace is its own" namespace_is_own "$namespace"
+	done
+	ok "it sees the hosts" is "$(ls -A "$hosts")" hosts_in_root
+	ok "and no file but the program" is "$program" files_in_root
+	ok "it can write nowhere" is "" writable_mounts
+	ok "its output is the journal" output_is_apart
+	ok "it runs as a batch" is SCHED_BATCH \
+		sh -c "chrt -p $(main_pid) | sed -n 's/.*policy: //p'"
+	ok "it may open many files" files_are_many
+	ok "and have many threads" is 16384 tasks_max
+}
+
+try_restarts() {
+	local before
+	start_load
+	for _ in 1 2 3; do
+		before=$(wc -l </tmp/load-count)
+		cp "$program" "$program.new"
+		mv "$program.new" "$program"
+		systemctl restart sniproxy.service
+		ok "connections go on after an upgrade" wait_for 30 \
+			served_more_than $((before + 50))
+	done
+	ok "none of them was refused" stop_load
+
+	hold blog.example
+	milliseconds_of systemctl restart sniproxy.service &
+	restart=$!
+	ok "a restart waits for an open connection" wait_for 5 is deactivating \
+		property sniproxy.service ActiveState
+	milliseconds_of answers blog.example
+	ok "a new one waits meanwhile and is then served" took_between 8000 11900
+	wait "$restart"
+	let_go
+
+	kill -SEGV "$(main_pid)"
+	ok "a new connection survives a crash" answers blog.example
+}
+
+# A second unit takes connections while the first one waits for its own.
+try_handover() {
+	cp "$(property sniproxy.service FragmentPath)" \
+		/run/systemd/system/sniproxy-meanwhile.service
+	systemctl daemon-reload
+	hold blog.example
+	systemctl start sniproxy-meanwhile.service
+	systemctl restart sniproxy.service &
+	restart=$!
+	wait_for 5 is deactivating property sniproxy.service ActiveState
+	milliseconds_of answers blog.example
+	ok "another unit can serve during a restart" took_between 0 2000
+	let_go
+	wait "$restart"
+	systemctl stop sniproxy-meanwhile.service
+	rm /run/systemd/system/sniproxy-meanwhile.service
+	systemctl daemon-reload
+	ok "and be stopped after it" answers blog.example
+}
+
+failed_often() {
+	[ "$(property sniproxy.service NRestarts)" -ge 7 ]
+}
+
+try_failures() {
+	systemctl stop sniproxy.service
+	drop_in ExecStart= "ExecStart=$program refused-argument"
+	answers blog.example >/tmp/patient &
+	patient=$!
+	ok "a failed start is tried again, without an end" wait_for 30 failed_often
+	ok "and is in the journal" in_journal 'no argument is taken'
+	ok "the socket goes on listening" is active property sniproxy.socket ActiveState
+	no_drop_in
+	ok "who connected meanwhile is served once it can start" wait "$patient"
+}
+
+try_stop() {
+	answers blog.example
+	milliseconds_of systemctl stop sniproxy.service
+	ok "it stops at once without connections" took_between 0 1500
+	ok "that is a success" is success property sniproxy.service Result
+	ok "the next connection starts it" answers blog.example
+
+	hold blog.example
+	milliseconds_of systemctl stop sniproxy.socket sniproxy.service
+	let_go
+	ok "it stops after ten seconds with one" took_between 9900 11900
+	ok "with status 1" is 1 property sniproxy.service ExecMainStatus
+	ok "which is a success too" is inactive property sniproxy.service ActiveState
+	ok "and in the journal" in_journal 'cut off'
+	ok "nothing has failed" is "" systemctl list-units --failed --quiet --plain
+}
+
+inside() {
+	trap 'kill "$nginx" 2>/dev/null || :' EXIT
+	install_stage
+	start_backends
+	systemctl enable --quiet sniproxy.service
+	ok "to enable the service enables the socket" \
+		is enabled systemctl is-enabled sniproxy.socket
+	systemctl start sniproxy.socket
+	try_serving
+	try_hosts
+	try_sandbox
+	try_restarts
+	try_handover
+	try_failures
+	try_stop
+	echo "1..$number"
+	[ "$failures" = 0 ] || exit 1
+	echo passed >/try/status
+}
+
+case ${1-} in
+inside) inside ;;
+boot) boot "$2" "$3" ;;
+*) outside "$@" ;;
+esac
