@@ -165,7 +165,10 @@ prepare_listener(struct server *server)
 {
 	set_options(STDIN_FILENO);
 	/* Another copy may be faster; accept(2) must not wait for the next connection
-	 * then. */
+	 * then. As the flag belongs to all who share the socket, and systemd clears it
+	 * for each of them that it starts, the wait is bounded too. */
+	const struct timeval briefly = {.tv_usec = 100 * 1000};
+	setsockopt(STDIN_FILENO, SOL_SOCKET, SO_RCVTIMEO, &briefly, sizeof briefly);
 	int flags = fcntl(STDIN_FILENO, F_GETFL);
 	if (flags == -1 || fcntl(STDIN_FILENO, F_SETFL, flags | O_NONBLOCK) == -1)
 		fail("stdin", strerror(errno));
@@ -175,8 +178,7 @@ prepare_listener(struct server *server)
 		server->is_listener[descriptor] = is_listener(descriptor);
 }
 
-/* SIGHUP and SIGTERM are read from a descriptor; SIGPIPE tells nothing that errno does
- * not. */
+/* SIGHUP and SIGTERM are read from a descriptor. */
 static void
 take_signals(struct server *server)
 {

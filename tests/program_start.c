@@ -359,6 +359,30 @@ PROGRAM_TEST(start, slower_copy_does_not_wait_in_accept)
 	expect_served(backend, hello_for(HOST));
 }
 
+/* The flag belongs to all who share the socket; systemd clears it at each start. The test
+ * plays the faster copy. */
+PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
+{
+	struct proxy *proxy = proxy_start_default();
+	int backend = backend_listen(HOST);
+	expect_served(backend, hello_for(HOST));
+	int flags = fcntl(server.listener, F_GETFL);
+	cr_assert(fcntl(server.listener, F_SETFL, flags & ~O_NONBLOCK) == 0);
+	pid_t tracer = fault_begin(proxy, "accept4", "delay_enter=1000000");
+	int client = client_connect();
+	poll(NULL, 0, 300); /* until it is on its way into accept(2) */
+	int taken = accept4(server.listener, NULL, NULL, SOCK_CLOEXEC);
+	cr_assert(taken != -1);
+	poll(NULL, 0, 1000); /* until it is inside, for good or for a moment */
+	fault_end(tracer);
+	kill(proxy->pid, SIGHUP);
+	int status = proxy_wait(proxy, 5000);
+	cr_assert(
+	    WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status is %#x", status);
+	close(taken);
+	close(client);
+}
+
 /* --- A chroot --- */
 
 static void
