@@ -167,7 +167,7 @@ prepare_listener(struct server *server)
 	/* Another copy may be faster; accept(2) must not wait for the next connection
 	 * then. As the flag belongs to all who share the socket, and systemd clears it
 	 * for each of them that it starts, the wait is bounded too. */
-	const struct timeval briefly = {.tv_usec = 100 * 1000};
+	const struct timeval briefly = {.tv_usec = 100000};
 	setsockopt(STDIN_FILENO, SOL_SOCKET, SO_RCVTIMEO, &briefly, sizeof briefly);
 	int flags = fcntl(STDIN_FILENO, F_GETFL);
 	if (flags == -1 || fcntl(STDIN_FILENO, F_SETFL, flags | O_NONBLOCK) == -1)
