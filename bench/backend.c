@@ -5,9 +5,12 @@
  * each connection and does what it asks for (see hello.h), until it is killed.
  *
  * A thread for each processor, each with an epoll set that holds the listening sockets
- * and the connections that it has accepted. */
+ * and the connections that it has accepted. What it
+ * is sent it drops without a copy, which would hide the proxy's; what it sends is copied, as
+ * that of a TLS server is. */
 #include "hello.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,7 +27,8 @@
 #include <unistd.h>
 
 enum {
-	BUFFER_SIZE = 256 * 1024,
+	BUFFER_SIZE = 1024 * 1024,
+	ECHO_SIZE = 64 * 1024,
 	BACKLOG = 4096,
 	EVENTS = 64,
 	THREADS_MAX = 64,
@@ -42,8 +46,14 @@ struct connection {
  * thread gets the entry only by accept(2), after close(2). */
 static struct connection *connections;
 
-static int sets[THREADS_MAX]; /* the threads' epoll sets; written before they start */
+/* Written before the threads start. */
+static struct thread {
+	int set;     /* epoll */
+	int pipe[2]; /* through which it takes what it is sent */
+} threads[THREADS_MAX];
 static unsigned thread_count;
+static const uint8_t bulk[BUFFER_SIZE];
+static int null; /* where what is taken goes */
 
 static _Noreturn void
 fail(const char *what)
@@ -75,7 +85,7 @@ static void
 hand_on(int set, int socket, uint32_t events)
 {
 	static atomic_uint turn;
-	int other = sets[atomic_fetch_add(&turn, 1) % thread_count];
+	int other = threads[atomic_fetch_add(&turn, 1) % thread_count].set;
 	watch(set, EPOLL_CTL_DEL, socket, 0);
 	watch(other, EPOLL_CTL_ADD, socket, events);
 }
@@ -120,40 +130,50 @@ read_hello(int set, int socket)
 	return c->hello_length < HELLO_SIZE || begin_task(set, socket);
 }
 
+/* Takes what has arrived, without a copy. */
+static bool
+take(int socket, const struct thread *thread)
+{
+	ssize_t n = splice(socket, NULL, thread->pipe[1], NULL, BUFFER_SIZE,
+	    SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+	return n > 0 &&
+	    splice(thread->pipe[0], NULL, null, NULL, (size_t)n, SPLICE_F_MOVE) == n;
+}
+
 /* Does what can be done without blocking. Returns false where the connection is over. */
 static bool
-serve(int set, int socket, char buffer[BUFFER_SIZE])
+serve(const struct thread *thread, int socket)
 {
+	char buffer[ECHO_SIZE];
 	ssize_t n;
 	switch (connections[socket].state) {
 	case LISTENER:
-		take_connection(set, socket);
+		take_connection(thread->set, socket);
 		return true;
 	case HELLO:
-		return read_hello(set, socket);
+		return read_hello(thread->set, socket);
 	case ECHO:
-		n = recv(socket, buffer, BUFFER_SIZE, 0);
+		n = recv(socket, buffer, sizeof buffer, 0);
 		return n > 0 && send(socket, buffer, (size_t)n, MSG_NOSIGNAL) == n;
 	case SENDER:
-		return send(socket, buffer, BUFFER_SIZE, MSG_NOSIGNAL) > 0;
-	case DONE:
+		return send(socket, bulk, sizeof bulk, MSG_NOSIGNAL) > 0;
 	case TAKER:
-		return recv(socket, buffer, BUFFER_SIZE, 0) > 0;
+		return take(socket, thread);
+	case DONE:
+		return recv(socket, buffer, sizeof buffer, 0) > 0;
 	}
 	return false;
 }
 
 static void *
-run(void *set)
+run(void *argument)
 {
-	char *buffer = calloc(1, BUFFER_SIZE);
-	if (buffer == NULL)
-		fail("calloc");
+	const struct thread *thread = argument;
 	for (;;) {
 		struct epoll_event events[EVENTS];
-		int count = epoll_wait(*(int *)set, events, EVENTS, -1);
+		int count = epoll_wait(thread->set, events, EVENTS, -1);
 		for (int i = 0; i < count; i++)
-			if (!serve(*(int *)set, events[i].data.fd, buffer))
+			if (!serve(thread, events[i].data.fd))
 				close(events[i].data.fd);
 	}
 	return NULL;
@@ -214,6 +234,23 @@ make_table(void)
 		fail("calloc");
 }
 
+static void
+open_null(void)
+{
+	null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (null == -1)
+		fail("/dev/null");
+}
+
+static void
+prepare(struct thread *thread)
+{
+	thread->set = epoll_create1(EPOLL_CLOEXEC);
+	if (thread->set == -1 || pipe2(thread->pipe, O_CLOEXEC) == -1 ||
+	    fcntl(thread->pipe[1], F_SETPIPE_SZ, BUFFER_SIZE) == -1)
+		fail("thread");
+}
+
 int
 main(int argc, char **argv)
 {
@@ -222,19 +259,19 @@ main(int argc, char **argv)
 		return 2;
 	}
 	make_table();
+	open_null();
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	thread_count = processors < THREADS_MAX ? (unsigned)processors : THREADS_MAX;
 	for (unsigned i = 0; i < thread_count; i++)
-		if ((sets[i] = epoll_create1(EPOLL_CLOEXEC)) == -1)
-			fail("epoll_create1");
+		prepare(&threads[i]);
 	int local = listen_local(argv[1]);
 	int tcp = listen_tcp();
 	for (unsigned i = 0; i < thread_count; i++) {
 		pthread_t thread;
-		watch(sets[i], EPOLL_CTL_ADD, local, EPOLLIN | EPOLLEXCLUSIVE);
-		watch(sets[i], EPOLL_CTL_ADD, tcp, EPOLLIN | EPOLLEXCLUSIVE);
-		if (i > 0 && pthread_create(&thread, NULL, run, &sets[i]) != 0)
+		watch(threads[i].set, EPOLL_CTL_ADD, local, EPOLLIN | EPOLLEXCLUSIVE);
+		watch(threads[i].set, EPOLL_CTL_ADD, tcp, EPOLLIN | EPOLLEXCLUSIVE);
+		if (i > 0 && pthread_create(&thread, NULL, run, &threads[i]) != 0)
 			fail("pthread_create");
 	}
-	run(&sets[0]);
+	run(&threads[0]);
 }
