@@ -1,30 +1,25 @@
 #include "backend.h"
 
-#include "clock.h"
-
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #define SOCKET_NAME "tls-socket"
 #define PROXY_FLAG_NAME "send-proxy-v1"
 
-/* How often descriptors or memory are asked for again where they are short. */
-enum { SHORTAGE_RETRY_MS = 50 };
-
 struct backend_hosts
 backend_hosts(int directory)
 {
-	return (struct backend_hosts){directory, unshare(CLONE_FS) == 0};
+	bool own = unshare(CLONE_FS) == 0;
+	/* Until then it was where the thread that started it happened to be. */
+	bool at_home = own && fchdir(directory) == 0;
+	return (struct backend_hosts){directory, own, at_home};
 }
 
 static struct backend
@@ -33,48 +28,16 @@ failure(const char *failed, int error)
 	return (struct backend){.socket = -1, .failed = failed, .error = error};
 }
 
-static bool
-is_shortage(int error)
+bool
+backend_may_recover(int error)
 {
-	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
-}
-
-static int
-open_socket(int64_t deadline_ms)
-{
-	for (;;) {
-		int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-		if (s != -1 || !is_shortage(errno) || clock_left_ms(deadline_ms) == 0)
-			return s;
-		poll(NULL, 0, SHORTAGE_RETRY_MS);
-	}
-}
-
-/* Waits for room in the backlog of the listening socket. Only a blocking connect(2) can,
- * and it waits for ever unless a send timeout is set. */
-static int
-connect_blocking(int s, const struct sockaddr_un *address, int64_t deadline_ms)
-{
-	int result = -1;
-	if (fcntl(s, F_SETFL, 0) == -1)
-		return -1;
-	do {
-		int left_ms = clock_left_ms(deadline_ms);
-		struct timeval left = {left_ms / 1000, left_ms % 1000 * 1000L};
-		errno = EAGAIN;
-		if (left_ms == 0 ||
-		    setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &left, sizeof left) == -1)
-			break;
-		result = connect(s, (const struct sockaddr *)address, sizeof *address);
-	} while (result == -1 && errno == EINTR);
-	if (result == 0)
-		result = fcntl(s, F_SETFL, O_NONBLOCK);
-	return result;
+	return error == EAGAIN || error == EMFILE || error == ENFILE ||
+	    error == ENOBUFS || error == ENOMEM;
 }
 
 /* Connects to the socket at PATH; returns it, or -1 with errno set. */
 static int
-connect_to(const char *path, int64_t deadline_ms)
+connect_to(const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	size_t length = strlen(path);
@@ -84,13 +47,10 @@ connect_to(const char *path, int64_t deadline_ms)
 	}
 	memcpy(address.sun_path, path, length);
 
-	int s = open_socket(deadline_ms);
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (s == -1)
 		return -1;
-	int result = connect(s, (const struct sockaddr *)&address, sizeof address);
-	if (result == -1 && errno == EAGAIN)
-		result = connect_blocking(s, &address, deadline_ms);
-	if (result == -1) {
+	if (connect(s, (const struct sockaddr *)&address, sizeof address) == -1) {
 		int error = errno;
 		close(s);
 		errno = error;
@@ -102,7 +62,7 @@ connect_to(const char *path, int64_t deadline_ms)
 /* Connects in the host directory that PREFIX leads to from the working directory: "" or
  * "NAME/". */
 static struct backend
-connect_in(const char *prefix, int64_t deadline_ms)
+connect_in(const char *prefix)
 {
 	char path[NAME_MAX + 1 + sizeof PROXY_FLAG_NAME];
 	struct stat flag;
@@ -113,18 +73,18 @@ connect_in(const char *prefix, int64_t deadline_ms)
 		    PROXY_FLAG_NAME, errno); /* those will be the socket's too */
 
 	snprintf(path, sizeof path, "%s" SOCKET_NAME, prefix);
-	int s = connect_to(path, deadline_ms);
+	int s = connect_to(path);
 	if (s == -1)
 		return failure(SOCKET_NAME, errno);
 	return (struct backend){.socket = s, .send_proxy_v1 = send_proxy_v1};
 }
 
 static struct backend
-connect_by_path(const char *name, int64_t deadline_ms)
+connect_by_path(const char *name)
 {
 	char prefix[NAME_MAX + 2];
 	snprintf(prefix, sizeof prefix, "%s/", name);
-	struct backend backend = connect_in(prefix, deadline_ms);
+	struct backend backend = connect_in(prefix);
 	if (backend.socket == -1 && backend.error == ENAMETOOLONG)
 		backend.failed =
 		    SOCKET_NAME " (by its path, because unshare(2) is refused)";
@@ -135,16 +95,17 @@ connect_by_path(const char *name, int64_t deadline_ms)
  * thread goes into the host directory, and does not stay: that would keep it from being
  * unmounted. */
 struct backend
-backend_connect(const struct backend_hosts *hosts, const char *name, int64_t deadline_ms)
+backend_connect(struct backend_hosts *hosts, const char *name)
 {
 	if (!hosts->own_working_directory)
-		return connect_by_path(name, deadline_ms);
-	if (fchdir(hosts->directory) == -1)
+		return connect_by_path(name);
+	if (!hosts->at_home && fchdir(hosts->directory) == -1)
 		return failure("hosts directory", errno);
+	hosts->at_home = true;
 	if (chdir(name) == -1)
 		return failure("host directory", errno);
-	struct backend backend = connect_in("", deadline_ms);
-	(void)!fchdir(hosts->directory);
+	struct backend backend = connect_in("");
+	hosts->at_home = fchdir(hosts->directory) == 0;
 	return backend;
 }
 

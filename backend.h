@@ -14,6 +14,7 @@ struct backend_hosts {
 	int directory;              /* the hosts directory, an O_PATH descriptor */
 	bool own_working_directory; /* the thread may change it without the others
 				       noticing */
+	bool at_home;               /* and that is where it is */
 };
 
 /* Gives the calling thread a working directory of its own, where the system allows it
@@ -30,12 +31,14 @@ struct backend {
 };
 
 /* Connects to tls-socket in the directory NAME of HOSTS. All that belongs to the host is
- * looked up in one directory, even while another is put in its place. A backend that has
- * no room for one more connection is waited for until DEADLINE_MS (of clock_ms()), as are
- * descriptors and memory where they are short; then the error is EAGAIN, or theirs. The
- * socket becomes the caller's. Blocks; shares nothing. */
-struct backend
-backend_connect(const struct backend_hosts *hosts, const char *name, int64_t deadline_ms);
+ * looked up in one directory, even while another is put in its place. The socket becomes
+ * the caller's. Does not wait for the backend, though it may for the file system; shares
+ * nothing. */
+struct backend backend_connect(struct backend_hosts *hosts, const char *name);
+
+/* Whether ERROR may be gone when one tries again: the backend had no room for one more
+ * connection (EAGAIN), or descriptors or memory were short. */
+bool backend_may_recover(int error);
 
 /* The longest PROXY protocol header, version 1, in bytes, with the NUL that ends it. */
 enum { BACKEND_PROXY_HEADER_SIZE = 108 };

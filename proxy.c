@@ -19,6 +19,11 @@ enum {
 	/* Most hellos fit; for others it grows. */
 	FIRST_BUFFER_SIZE = 4 * 1024,
 
+	/* A backend that has no room for one more connection is asked again after pauses
+	 * that grow from the first of these to the second. Nothing tells when it has. */
+	RETRY_MIN_MS = 10,
+	RETRY_MAX_MS = 250,
+
 	/* How long and for how many bytes a client that gets nothing more is listened
 	 * to. */
 	LINGER_MS = 5 * 1000,
@@ -158,7 +163,7 @@ read_hello(struct connection *c)
 	struct relay_buffer *received = &c->received;
 	enum tls_status status = TLS_INCOMPLETE;
 	while (status == TLS_INCOMPLETE) {
-		if (clock_left_ms(c->deadline_ms) == 0)
+		if (clock_left_ms(c->give_up_ms) == 0)
 			return refuse_hello(
 			    c, TLS_USER_CANCELED, "no ClientHello in time");
 		if (received->end == received->capacity && !grow(received))
@@ -219,12 +224,34 @@ prepend_proxy_header(struct connection *c)
 	return true;
 }
 
+/* Sets the deadline after which to ask the backend again. Returns false where it is too
+ * late for that. */
+static bool
+may_ask_again(struct connection *c)
+{
+	int left_ms = clock_left_ms(c->give_up_ms);
+	if (left_ms == 0)
+		return false;
+	c->retry_ms += c->retry_ms / 4 + RETRY_MIN_MS;
+	if (c->retry_ms > RETRY_MAX_MS)
+		c->retry_ms = RETRY_MAX_MS;
+	c->deadline_ms = clock_ms() + (c->retry_ms < left_ms ? c->retry_ms : left_ms);
+	return true;
+}
+
 static enum proxy_status
-find_backend(struct connection *c, const struct backend_hosts *hosts)
+find_backend(struct connection *c, struct backend_hosts *hosts)
 {
 	char directory[HOSTNAME_SIZE];
+	if ((c->client_events & EPOLLERR) != 0)
+		return PROXY_OVER; /* nobody waits for it any more */
+	if (c->retry_ms > 0 && clock_left_ms(c->deadline_ms) > 0)
+		return PROXY_WAITS;
 	hostname_directory(directory, c->name);
-	struct backend backend = backend_connect(hosts, directory, c->deadline_ms);
+	struct backend backend = backend_connect(hosts, directory);
+	if (backend.socket == -1 && backend_may_recover(backend.error) &&
+	    may_ask_again(c))
+		return PROXY_WAITS;
 	c->backend = backend.socket;
 	c->deadline_ms = 0;
 	if (backend.socket == -1)
@@ -284,6 +311,12 @@ step(struct connection *c, struct proxy_thread *thread)
 	return PROXY_OVER;
 }
 
+bool
+proxy_may_block(const struct connection *c)
+{
+	return c->phase == PROXY_BACKEND;
+}
+
 enum proxy_status
 proxy_serve(struct connection *c, struct proxy_thread *thread, uint32_t client_events,
     uint32_t backend_events)
@@ -306,10 +339,12 @@ proxy_serve(struct connection *c, struct proxy_thread *thread, uint32_t client_e
 void
 proxy_begin(struct connection *c, int client, const union address *peer)
 {
+	int64_t give_up_ms = clock_ms() + PROXY_HELLO_MS;
 	*c = (struct connection){
 	    .client = client,
 	    .backend = -1,
-	    .deadline_ms = clock_ms() + PROXY_HELLO_MS,
+	    .deadline_ms = give_up_ms,
+	    .give_up_ms = give_up_ms,
 	    .peer = *peer,
 	};
 }
@@ -320,6 +355,13 @@ proxy_wants(const struct connection *c, enum relay_side side)
 	if (c->phase == PROXY_RELAY)
 		return relay_wants(&c->relay, side);
 	return EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET;
+}
+
+bool
+proxy_is_bulky(const struct connection *c)
+{
+	return c->phase == PROXY_RELAY &&
+	    (c->relay.upload.bulky || c->relay.download.bulky);
 }
 
 void

@@ -1,6 +1,6 @@
 /* One connection's life: reads the hello, finds the backend, relays, closes.
  *
- * It waits for nobody, except for the backend. Whoever owns the connection lets it do
+ * It waits for nobody. Whoever owns the connection lets it do
  * what can be done, and comes back when one of its sockets is ready for more, or its
  * deadline has come. */
 #ifndef PROXY_H
@@ -32,6 +32,8 @@ struct connection {
 	    deadline_ms; /* when to serve it again at the latest; 0 where that is open */
 
 	enum proxy_phase phase;
+	int64_t give_up_ms; /* when there must be a backend */
+	int retry_ms;       /* how long the backend was last left alone, or 0 */
 	union address peer;
 	char name[HOSTNAME_SIZE]; /* empty until the hello was read */
 
@@ -56,7 +58,7 @@ struct proxy_thread {
 
 enum proxy_status {
 	PROXY_WAITS,   /* for a socket to be ready, or for the deadline */
-	PROXY_BLOCKS,  /* serve it again at once; that may take long */
+	PROXY_BLOCKS,  /* serve it again at once; the file system may make that long */
 	PROXY_GOES_ON, /* there is more to do, but it is somebody else's turn */
 	PROXY_OVER,    /* proxy_end() it */
 };
@@ -64,14 +66,21 @@ enum proxy_status {
 /* Makes C the connection of the non-blocking socket CLIENT, just accepted from PEER. */
 void proxy_begin(struct connection *c, int client, const union address *peer);
 
+/* Whether proxy_serve() looks up the backend next, and the file system may make that
+ * long. */
+bool proxy_may_block(const struct connection *c);
+
 /* Does what can be done for C. CLIENT_EVENTS and BACKEND_EVENTS are the events of
  * epoll(7), edge-triggered, on its sockets since the last time. Logs how the connection
- * failed if it did. Blocks only after PROXY_BLOCKS; shares nothing but the log. */
+ * failed if it did. Shares nothing but the log. */
 enum proxy_status proxy_serve(struct connection *c, struct proxy_thread *thread,
     uint32_t client_events, uint32_t backend_events);
 
 /* The events that C waits for on the socket of SIDE. */
 uint32_t proxy_wants(const struct connection *c, enum relay_side side);
+
+/* Whether bytes came in bulk when some came last. */
+bool proxy_is_bulky(const struct connection *c);
 
 /* Ends C, closes its sockets, and frees what it holds. */
 void proxy_end(struct connection *c);

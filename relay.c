@@ -25,7 +25,7 @@ enum {
 static atomic_int pipes_left;
 
 /* What became of an attempt to move bytes. */
-enum outcome { MOVED, BLOCKED, READ_FAILED, WRITE_FAILED, NO_MEMORY };
+enum outcome { MOVED, ENDED, BLOCKED, READ_FAILED, WRITE_FAILED, NO_MEMORY };
 
 void
 relay_buffer_release(struct relay_buffer *buffer)
@@ -72,6 +72,35 @@ close_pipe(struct relay_pipe *pipe)
 	atomic_fetch_add(&pipes_left, 1);
 }
 
+/* Moves the pipe at FROM to TO, which has none. */
+static void
+hand_over(struct relay_pipe *to, struct relay_pipe *from)
+{
+	*to = *from;
+	from->size = from->held = 0;
+}
+
+static bool
+borrow_pipe(struct relay_pipe *pipe, struct relay_room *room)
+{
+	if (room->pipe.size == 0)
+		return open_pipe(pipe);
+	hand_over(pipe, &room->pipe);
+	return true;
+}
+
+/* Gives the pipe back, if it is empty. Only bytes that wait keep one from others. */
+static void
+return_pipe(struct relay_pipe *pipe, struct relay_room *room)
+{
+	if (pipe->held > 0)
+		return;
+	if (room->splices && room->pipe.size == 0)
+		hand_over(&room->pipe, pipe);
+	else
+		close_pipe(pipe);
+}
+
 static void
 drop_left(struct relay_direction *direction)
 {
@@ -84,6 +113,12 @@ relay_release(struct relay *relay)
 {
 	drop_left(&relay->upload);
 	drop_left(&relay->download);
+}
+
+void
+relay_room_release(struct relay_room *room)
+{
+	close_pipe(&room->pipe);
 }
 
 static bool
@@ -137,7 +172,6 @@ end(struct relay_direction *direction)
 {
 	direction->ended = true;
 	drop_left(direction);
-	shutdown(direction->to, SHUT_WR);
 }
 
 static enum outcome
@@ -152,7 +186,7 @@ read_and_write(struct relay_direction *direction, struct relay_room *room, size_
 		return READ_FAILED;
 	if (length == 0) {
 		end(direction);
-		return MOVED;
+		return ENDED;
 	}
 	/* Otherwise a short read says that there is no more (epoll(7)). */
 	if ((size_t)length < sizeof room->bytes && !direction->reads_short)
@@ -170,7 +204,7 @@ read_and_write(struct relay_direction *direction, struct relay_room *room, size_
 }
 
 static enum outcome
-drain_pipe(struct relay_direction *direction)
+drain_pipe(struct relay_direction *direction, struct relay_room *room)
 {
 	struct relay_pipe *pipe = &direction->pipe;
 	ssize_t length = splice(pipe->ends[0], NULL, direction->to, NULL, pipe->held,
@@ -182,30 +216,31 @@ drain_pipe(struct relay_direction *direction)
 		direction->written += (uint64_t)length;
 	}
 	direction->writable = pipe->held == 0;
-	if (pipe->held == 0 && !direction->bulky)
-		close_pipe(pipe);
+	return_pipe(pipe, room);
 	return length > 0 ? MOVED : BLOCKED;
 }
 
 static enum outcome
-fill_and_drain_pipe(struct relay_direction *direction, size_t *moved)
+fill_and_drain_pipe(
+    struct relay_direction *direction, struct relay_room *room, size_t *moved)
 {
 	struct relay_pipe *pipe = &direction->pipe;
 	ssize_t length = splice(direction->from, NULL, pipe->ends[1], NULL, pipe->size,
 	    SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-	direction->bulky = length >= BULK_MIN;
 	if (length <= 0) {
 		/* EAGAIN may be an urgent byte, which cannot be spliced; recv(2) tells, and
 		 * whether 0 is the end. EINVAL: nothing can be spliced here. */
 		int error = length == 0 ? EINVAL : errno;
+		return_pipe(pipe, room);
 		direction->readable = error != EAGAIN || direction->reads_short;
-		close_pipe(pipe);
+		direction->bulky = !direction->readable;
 		errno = error;
 		return error == EAGAIN || error == EINVAL ? MOVED : READ_FAILED;
 	}
+	direction->bulky = length >= BULK_MIN;
 	pipe->held = (size_t)length;
 	*moved += (size_t)length;
-	return drain_pipe(direction) == WRITE_FAILED ? WRITE_FAILED : MOVED;
+	return drain_pipe(direction, room) == WRITE_FAILED ? WRITE_FAILED : MOVED;
 }
 
 /* Moves bytes in one direction, once. It reads only where what it has read before is
@@ -218,11 +253,11 @@ move(struct relay_direction *direction, struct relay_room *room, size_t *moved)
 	if (has_left(direction))
 		return write_left(direction);
 	if (direction->pipe.held > 0)
-		return drain_pipe(direction);
+		return drain_pipe(direction, room);
 	if (!direction->readable)
 		return BLOCKED;
-	if (direction->bulky && (direction->pipe.size > 0 || open_pipe(&direction->pipe)))
-		return fill_and_drain_pipe(direction, moved);
+	if (direction->bulky && room->splices && borrow_pipe(&direction->pipe, room))
+		return fill_and_drain_pipe(direction, room, moved);
 	return read_and_write(direction, room, moved);
 }
 
@@ -293,7 +328,8 @@ relay_ready(struct relay *relay, enum relay_side side, uint32_t events)
 		relay->client_failed = true;
 	if (!is_client && (events & hangup) != 0 && !relay->backend_gone) {
 		relay->backend_gone = true;
-		end_upload(relay, socket_error(relay->upload.to));
+		end_upload(
+		    relay, (events & EPOLLERR) != 0 ? socket_error(relay->upload.to) : 0);
 	}
 }
 
@@ -337,7 +373,11 @@ move_both(struct relay *relay, struct relay_room *room, size_t *moved)
 		end(&relay->download);
 	}
 	if (relay->upload.ended && relay->download.ended)
-		return RELAY_OVER;
+		return RELAY_OVER; /* closing the sockets tells both sides */
+	if (up == ENDED)
+		shutdown(relay->upload.to, SHUT_WR);
+	if (down == ENDED)
+		shutdown(relay->download.to, SHUT_WR);
 	return up == BLOCKED && down == BLOCKED ? RELAY_WAITS : RELAY_GOES_ON;
 }
 

@@ -19,9 +19,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A pipe, through which bytes go without being copied (splice(2)). */
+struct relay_pipe {
+	int ends[2]; /* to read from, to write to */
+	size_t size; /* in bytes; 0 where there is no pipe */
+	size_t held; /* bytes in it */
+};
+
 /* Where bytes are put between reading and writing. What is read is written at once, so
- * that one room serves a whole thread, and a connection that waits needs none. */
+ * that one room serves a whole thread, and a connection that waits needs none. What stands
+ * before the bytes is all zero at first. */
 struct relay_room {
+	bool splices;           /* whether pipes may be used where bytes come in bulk */
+	struct relay_pipe pipe; /* an empty one, for whoever needs one next */
 	uint8_t bytes[64 * 1024];
 };
 
@@ -37,17 +47,11 @@ struct relay_buffer {
 enum relay_side { RELAY_CLIENT, RELAY_BACKEND };
 
 enum relay_end {
-	RELAY_ENDED, /* both sides have sent their end of stream, and got the other's */
+	RELAY_ENDED, /* both sides have sent their end of stream; to close the sockets tells them
+			of the other's */
 	RELAY_BACKEND_CLOSED, /* the backend closed before the client had ended its stream */
 	RELAY_CLIENT_FAILED, /* the client's connection broke; see error */
 	RELAY_FAILED,        /* something broke here; see error */
-};
-
-/* A pipe, through which bytes go without being copied (splice(2)). */
-struct relay_pipe {
-	int ends[2]; /* to read from, to write to */
-	size_t size; /* in bytes; 0 where there is no pipe */
-	size_t held; /* bytes in it */
 };
 
 /* One of the two directions. */
@@ -61,7 +65,7 @@ struct relay_direction {
 	bool bulky;               /* bytes come faster than they can be copied */
 	uint64_t written;         /* how many bytes were so far */
 	struct relay_buffer left; /* what was read and could not be written */
-	struct relay_pipe pipe;   /* the same, while it is bulky */
+	struct relay_pipe pipe;   /* the same, of a bulky direction */
 };
 
 /* All zero but for what relay_begin() sets. Others may read backend_gone, how much was
@@ -110,6 +114,9 @@ uint32_t relay_wants(const struct relay *relay, enum relay_side side);
 
 /* Frees what RELAY holds; harmless where it holds nothing. */
 void relay_release(struct relay *relay);
+
+/* Frees what ROOM holds; the room itself is the caller's. */
+void relay_room_release(struct relay_room *room);
 
 /* Frees the bytes of BUFFER and makes it an empty one. */
 void relay_buffer_release(struct relay_buffer *buffer);

@@ -1,16 +1,14 @@
 /* sniproxy: lets many TLS services share one address and port. It is given a listening
  * TCP socket as descriptor 0 and the hosts directory as its working directory; see
  * README.md. */
-#include "address.h"
 #include "clock.h"
+#include "listener.h"
 #include "log.h"
 #include "relay.h"
 #include "worker.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -20,21 +18,11 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 enum {
 	/* How long connections may go on after the signal to stop. */
 	GRACE_MS = 10 * 1000,
-
-	/* When to try again after accept(2) or a new thread has failed for want of
-	 * something, if no connection ends before that. */
-	SHORTAGE_RETRY_MS = 250,
-
-	/* A shortage that comes and goes is logged this often at most. */
-	COMPLAINT_INTERVAL_MS = 10 * 1000,
 
 	/* A connection's descriptors: the client's and the backend's. */
 	DESCRIPTORS_A_CONNECTION = 2,
@@ -46,31 +34,24 @@ enum {
 	/* Where no limit on open files says otherwise. */
 	CONNECTIONS_MAX = 1 << 20,
 
+	/* When to try again where not even one thread can be started. */
+	RETRY_MS = 250,
+
 	/* What the log and the workers open. */
-	OWN_DESCRIPTORS = 4,
+	OWN_DESCRIPTORS = 5,
 
 	/* Whoever started the program may have left it descriptors below this, besides 0
 	 * to 2. */
 	INHERITED_MAX = 1024,
-
-	/* A client that has vanished is noticed after about four minutes in which nothing
-	 * was sent (tcp(7)). */
-	KEEPALIVE_IDLE_S = 120,
-	KEEPALIVE_INTERVAL_S = 30,
-	KEEPALIVE_PROBES = 4,
 };
 
 /* The descriptors that the main thread waits on. */
-enum { SIGNALS, NEWS, LISTENER, DESCRIPTORS };
+enum { SIGNALS, NEWS, DESCRIPTORS };
 
 struct server {
 	int hosts; /* the hosts directory, O_PATH */
 	struct pollfd wait[DESCRIPTORS];
-	bool is_listener[INHERITED_MAX]; /* which inherited descriptors are stdin's */
 	unsigned connections_max;
-	bool older_ones_wait; /* connections that were made before the options were set */
-	int64_t retry_at_ms;  /* when to accept again after a shortage */
-	int64_t next_complaint_ms; /* when a shortage is worth a log line again */
 };
 
 static _Noreturn void
@@ -91,39 +72,6 @@ fail_stdin(const char *why)
 	exit(EXIT_FAILURE);
 }
 
-static int
-socket_option(int option)
-{
-	int value = 0;
-	socklen_t size = sizeof value;
-	if (getsockopt(STDIN_FILENO, SOL_SOCKET, option, &value, &size) == -1)
-		fail_stdin(errno == EBADF ? "is closed" : "is not a socket");
-	return value;
-}
-
-/* Whether DESCRIPTOR is the same socket as stdin: inetd and systemd put it on 1 and 2
- * too. */
-static bool
-is_listener(int descriptor)
-{
-	struct stat listener, other;
-	return fstat(STDIN_FILENO, &listener) == 0 && fstat(descriptor, &other) == 0 &&
-	    S_ISSOCK(listener.st_mode) && listener.st_dev == other.st_dev &&
-	    listener.st_ino == other.st_ino;
-}
-
-static void
-check_stdin(void)
-{
-	int domain = socket_option(SO_DOMAIN);
-	int protocol = socket_option(SO_PROTOCOL);
-	if ((domain != AF_INET && domain != AF_INET6) ||
-	    (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP))
-		fail_stdin("is not a TCP socket");
-	if (socket_option(SO_ACCEPTCONN) == 0)
-		fail_stdin("is not listening");
-}
-
 /* Opens the hosts directory. Descriptors 1 and 2, where they are closed, become it too:
  * nothing can be written there, whereas what is written to a client's socket would be
  * sent. */
@@ -135,47 +83,6 @@ open_hosts(struct server *server)
 		if (server->hosts == -1)
 			fail("working directory", strerror(errno));
 	} while (server->hosts <= STDERR_FILENO);
-}
-
-/* Sets on DESCRIPTOR what connections need: small writes go out at once, and a client
- * that has vanished is noticed. Where one of them is refused, it works without. */
-static void
-set_options(int descriptor)
-{
-	const struct {
-		int level, option, value;
-	} options[] = {
-	    {IPPROTO_TCP, TCP_NODELAY, 1},
-	    {SOL_SOCKET, SO_KEEPALIVE, 1},
-	    {SOL_SOCKET, SO_OOBINLINE,
-		1}, /* an urgent byte is passed on like any other */
-	    {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
-	    {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
-	    {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
-	};
-	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
-		setsockopt(descriptor, options[i].level, options[i].option,
-		    &options[i].value, sizeof options[i].value);
-}
-
-/* Prepares the listening socket. Connections that are made from now on inherit its
- * options. */
-static void
-prepare_listener(struct server *server)
-{
-	set_options(STDIN_FILENO);
-	/* Another copy may be faster; accept(2) must not wait for the next connection
-	 * then. As the flag belongs to all who share the socket, and systemd clears it
-	 * for each of them that it starts, the wait is bounded too. */
-	const struct timeval briefly = {.tv_usec = 100000};
-	setsockopt(STDIN_FILENO, SOL_SOCKET, SO_RCVTIMEO, &briefly, sizeof briefly);
-	int flags = fcntl(STDIN_FILENO, F_GETFL);
-	if (flags == -1 || fcntl(STDIN_FILENO, F_SETFL, flags | O_NONBLOCK) == -1)
-		fail("stdin", strerror(errno));
-	server->wait[LISTENER].fd = STDIN_FILENO;
-	server->older_ones_wait = true;
-	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
-		server->is_listener[descriptor] = is_listener(descriptor);
 }
 
 /* SIGHUP and SIGTERM are read from a descriptor. */
@@ -237,46 +144,6 @@ is_signalled(const struct server *server)
 	    read(server->wait[SIGNALS].fd, &signal, sizeof signal) == sizeof signal;
 }
 
-/* Leaves new connections in the listen backlog for a while. */
-static void
-hold(struct server *server, const char *what, int error)
-{
-	int64_t now_ms = clock_ms();
-	server->retry_at_ms = now_ms + SHORTAGE_RETRY_MS;
-	unsigned connections = worker_connections(true);
-	if (now_ms < server->next_complaint_ms)
-		return;
-	server->next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
-	log_line("sniproxy: new connections wait while %u are open: %s: %s", connections,
-	    what, strerror(error));
-}
-
-/* A thread is found before the connection is accepted, so that it can wait in the listen
- * backlog if there is none. */
-static void
-accept_one(struct server *server)
-{
-	union address peer;
-	socklen_t size = sizeof peer;
-	int error = worker_reserve();
-	if (error != 0) {
-		hold(server, "thread", error);
-		return;
-	}
-	int client =
-	    accept4(STDIN_FILENO, &peer.any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (client != -1) {
-		if (server->older_ones_wait)
-			set_options(client);
-		address_unmap(&peer);
-		worker_serve(client, &peer);
-	} else if (errno == EAGAIN) {
-		server->older_ones_wait = false;
-	} else if (errno != ECONNABORTED) {
-		hold(server, "accept", errno);
-	}
-}
-
 /* Waits for what the main thread waits for, for TIMEOUT_MS at most. */
 static void
 wait_for_events(struct server *server, int timeout_ms)
@@ -285,50 +152,34 @@ wait_for_events(struct server *server, int timeout_ms)
 	if (poll(server->wait, DESCRIPTORS, timeout_ms) <= 0)
 		for (size_t i = 0; i < DESCRIPTORS; i++)
 			server->wait[i].revents = 0;
-	if (server->wait[NEWS].revents != 0) {
+	if (server->wait[NEWS].revents != 0)
 		(void)!read(server->wait[NEWS].fd, &ends, sizeof ends);
-		server->retry_at_ms = 0;
-	}
 }
 
-static int
-timeout_ms(const struct server *server)
-{
-	if (server->retry_at_ms != 0)
-		return clock_left_ms(server->retry_at_ms);
-	return server->older_ones_wait ? 0 : -1; /* 0 tells that none waits any more */
-}
-
-/* Accepts connections until a signal says to stop. */
+/* Has connections accepted until a signal says to stop. */
 static void
 serve(struct server *server)
 {
-	for (;;) {
-		if (worker_connections(false) >= server->connections_max)
-			hold(server, "limit", EMFILE);
-		bool held = server->retry_at_ms != 0;
-		server->wait[LISTENER].fd = held ? -1 : STDIN_FILENO;
-		wait_for_events(server, timeout_ms(server));
-		if (is_signalled(server))
-			return;
-		if (held && clock_left_ms(server->retry_at_ms) == 0)
-			server->retry_at_ms = 0;
-		if (server->wait[LISTENER].revents != 0)
-			accept_one(server);
-		else if (!held)
-			server->older_ones_wait = false;
+	bool complained = false;
+	int error;
+	while ((error = worker_accept()) != 0 && !is_signalled(server)) {
+		if (!complained)
+			log_line("sniproxy: new connections wait: thread: %s",
+			    strerror(error));
+		complained = true;
+		wait_for_events(server, RETRY_MS);
 	}
+	while (!is_signalled(server))
+		wait_for_events(server, -1);
 }
 
-/* Gives up the listening socket, which others may go on using. What takes its place on
- * the descriptors keeps connections off them, as in open_hosts(). */
+/* Gives up the listening socket. What takes its place on the descriptors keeps
+ * connections off them, as in open_hosts(). */
 static void
-stop_listening(struct server *server)
+stop_listening(const struct server *server)
 {
-	server->wait[LISTENER].fd = -1;
-	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
-		if (server->is_listener[descriptor])
-			dup2(server->hosts, descriptor);
+	worker_stop_accepting();
+	listener_give_up(server->hosts);
 }
 
 /* Waits for the open connections, until the grace or a second signal ends it. Returns how
@@ -353,18 +204,22 @@ main(int argc, char *argv[])
 	for (size_t i = 0; i < DESCRIPTORS; i++)
 		server.wait[i] = (struct pollfd){.fd = -1, .events = POLLIN};
 	signal(SIGPIPE, SIG_IGN); /* it tells nothing that errno does not */
-	if (fcntl(STDERR_FILENO, F_GETFD) == -1 || is_listener(STDERR_FILENO))
+	if (fcntl(STDERR_FILENO, F_GETFD) == -1 || listener_is(STDERR_FILENO))
 		log_to_syslog();
 	if (argc > 1)
 		fail(argv[1],
 		    "no argument is taken: the listening socket is stdin, the hosts "
 		    "directory is the working directory");
-	check_stdin();
+	const char *stdin_is = listener_check();
+	if (stdin_is != NULL)
+		fail_stdin(stdin_is);
 	open_hosts(&server);
 	/* A woken thread need not preempt the one that woke it. */
 	sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
 	take_signals(&server);
-	prepare_listener(&server);
+	int error = listener_prepare();
+	if (error != 0)
+		fail("stdin", strerror(error));
 	raise_open_files(&server);
 	prepare_log_and_workers(&server);
 

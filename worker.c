@@ -1,6 +1,7 @@
 #include "worker.h"
 
 #include "clock.h"
+#include "listener.h"
 #include "log.h"
 #include "proxy.h"
 #include "thread.h"
@@ -18,8 +19,19 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-/* How many slots are allocated at once. */
-enum { CHUNK_SLOTS = 64 };
+enum {
+	/* How many slots are allocated at once. */
+	CHUNK_SLOTS = 64,
+
+	/* When to accept again after a shortage, if no connection ends before that. */
+	RETRY_MS = 250,
+
+	/* Looking at so many slots is worth a millisecond's rest. */
+	SLOTS_A_MS = 1000,
+
+	/* A shortage that comes and goes is logged this often at most. */
+	COMPLAINT_INTERVAL_MS = 10 * 1000,
+};
 
 /* A slot's state: its generation, whether a thread is at it, and the events that its
  * sockets have had since that thread looked. */
@@ -30,9 +42,20 @@ enum { CHUNK_SLOTS = 64 };
 #define EVENTS (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP)
 #define NEWS (EXPIRED | (uint64_t)EVENTS << BACKEND_SHIFT | EVENTS)
 
-/* What epoll tells of an event: the slot's generation, its index, and the socket's
- * side. */
+/* What epoll tells of an event: the slot's generation, its index, and the socket's side;
+ * or one of these. */
 #define TIMER UINT64_MAX
+#define LISTENER (UINT64_MAX - 1)
+
+/* Threads, and the epoll set that they wait for. */
+struct team {
+	int epoll;
+	unsigned wanted; /* how many threads shall be free to serve connections */
+
+	/* Behind the pool's mutex: */
+	unsigned threads;
+	unsigned blocked; /* those in a call that may take long */
+};
 
 /* A place for a connection. The memory is used again for other connections and never
  * freed, so that an event that comes too late, for one that has ended, still finds it;
@@ -42,29 +65,43 @@ struct slot {
 	_Atomic int64_t deadline_ms; /* the connection's; 0 where there is none */
 	uint32_t index;
 	struct slot *next_free;
+	struct team *team;   /* whose threads serve it */
 	uint32_t watched[2]; /* by side: what epoll looks for; 0 where it does not */
 	struct connection connection;
+};
+
+struct thread {
+	struct team *team;
+	struct proxy_thread proxy;
 };
 
 static struct {
 	/* Set before there are threads. */
 	int hosts;
-	int epoll;
+	unsigned connections_max;
 	int timer; /* a timerfd; it rings when deadlines are to be looked at */
 	int news;  /* an eventfd, for the main thread */
-	unsigned threads_wanted;
 	struct slot **chunks;
 
-	atomic_bool timer_set;
+	/* Connections through which more passes than a turn takes have threads of their own,
+	 * so that nobody else waits for those. */
+	struct team quick, bulk;
+
+	_Atomic int64_t timer_ms; /* when the timer rings; 0 where it does not */
+	atomic_bool accepts;
 	atomic_uint slots; /* how many there are */
 
-	pthread_mutex_t mutex; /* for all that follows */
+	pthread_mutex_t timer_mutex; /* for setting the timer */
+	pthread_mutex_t mutex;       /* for all that follows */
 	struct slot *free;
 	unsigned connections;
-	unsigned threads;
-	unsigned blocked; /* threads in a call that may take long */
-	bool tell;        /* write to news when a connection ends */
-} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+	bool tell;                 /* write to news when a connection ends */
+	bool is_short;             /* of something, so that new connections wait */
+	int64_t next_complaint_ms; /* when that is worth a log line again */
+} pool = {
+    .timer_mutex = PTHREAD_MUTEX_INITIALIZER,
+    .mutex = PTHREAD_MUTEX_INITIALIZER,
+};
 
 static struct slot *
 slot_at(uint32_t index)
@@ -78,13 +115,21 @@ generation(uint64_t state)
 	return (uint32_t)(state >> GENERATION_SHIFT);
 }
 
-/* Has the timer ring after a tick, if it is not going to already. */
+/* Has the timer ring at AT_MS, if it is not going to before. */
 static void
-set_timer(void)
+set_timer(int64_t at_ms)
 {
-	const struct itimerspec tick = {.it_value.tv_nsec = WORKER_TICK_MS * 1000000L};
-	if (!atomic_exchange(&pool.timer_set, true))
-		timerfd_settime(pool.timer, 0, &tick, NULL);
+	const struct itimerspec at = {.it_value = {at_ms / 1000, at_ms % 1000 * 1000000}};
+	int64_t set_ms = atomic_load(&pool.timer_ms);
+	if (set_ms != 0 && set_ms <= at_ms)
+		return;
+	pthread_mutex_lock(&pool.timer_mutex);
+	set_ms = atomic_load(&pool.timer_ms);
+	if (set_ms == 0 || at_ms < set_ms) {
+		timerfd_settime(pool.timer, TFD_TIMER_ABSTIME, &at, NULL);
+		atomic_store(&pool.timer_ms, at_ms);
+	}
+	pthread_mutex_unlock(&pool.timer_mutex);
 }
 
 static void
@@ -95,7 +140,7 @@ note_deadline(struct slot *slot)
 		return;
 	atomic_store(&slot->deadline_ms, deadline_ms);
 	if (deadline_ms != 0)
-		set_timer();
+		set_timer(deadline_ms);
 }
 
 /* Has epoll look for what the connection waits for on the socket of SIDE; where AGAIN,
@@ -117,18 +162,66 @@ watch_side(struct slot *slot, enum relay_side side, int socket, bool again)
 		return true;
 	int operation = slot->watched[side] == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
 	slot->watched[side] = event.events;
-	if (epoll_ctl(pool.epoll, operation, socket, &event) == 0)
+	if (epoll_ctl(slot->team->epoll, operation, socket, &event) == 0)
 		return true;
 	log_line("sniproxy: epoll_ctl: %s", strerror(errno));
 	return false;
 }
 
+/* Leaves the connection to TEAM. */
+static void
+hand_to(struct slot *slot, struct team *team)
+{
+	const struct connection *c = &slot->connection;
+	if (slot->watched[RELAY_CLIENT] != 0)
+		epoll_ctl(slot->team->epoll, EPOLL_CTL_DEL, c->client, NULL);
+	if (slot->watched[RELAY_BACKEND] != 0)
+		epoll_ctl(slot->team->epoll, EPOLL_CTL_DEL, c->backend, NULL);
+	slot->watched[RELAY_CLIENT] = slot->watched[RELAY_BACKEND] = 0;
+	slot->team = team;
+}
+
+static int ensure_threads(struct team *team);
+
+/* Sees to it that a thread comes back to the connection: of the bulk team, where there is
+ * more to do than a turn allows, and until less comes at once. */
 static bool
 watch(struct slot *slot, bool again)
 {
 	const struct connection *c = &slot->connection;
+	if (again && slot->team != &pool.bulk && ensure_threads(&pool.bulk) == 0)
+		hand_to(slot, &pool.bulk);
+	else if (!again && slot->team == &pool.bulk && !proxy_is_bulky(c))
+		hand_to(slot, &pool.quick);
 	return watch_side(slot, RELAY_CLIENT, c->client, again) &&
 	    watch_side(slot, RELAY_BACKEND, c->backend, again);
+}
+
+/* Has the next connection told to one thread. */
+static void
+await_connection(void)
+{
+	struct epoll_event event = {
+	    .events = EPOLLIN | EPOLLONESHOT, .data.u64 = LISTENER};
+	if (atomic_load(&pool.accepts))
+		epoll_ctl(pool.quick.epoll, EPOLL_CTL_MOD, STDIN_FILENO, &event);
+}
+
+/* Makes SLOT free again. */
+static void
+put_back(struct slot *slot)
+{
+	pthread_mutex_lock(&pool.mutex);
+	slot->next_free = pool.free;
+	pool.free = slot;
+	pool.connections--;
+	bool asked = pool.tell, was_short = pool.is_short;
+	pool.tell = pool.is_short = false;
+	pthread_mutex_unlock(&pool.mutex);
+	if (asked)
+		(void)!write(pool.news, &(uint64_t){1}, sizeof(uint64_t));
+	if (was_short)
+		await_connection();
 }
 
 /* Ends the connection in SLOT, of which nobody hears again. */
@@ -140,70 +233,83 @@ release(struct slot *slot)
 	slot->watched[RELAY_CLIENT] = slot->watched[RELAY_BACKEND] = 0;
 	uint32_t next = generation(atomic_load(&slot->state)) + 1;
 	atomic_store(&slot->state, (uint64_t)next << GENERATION_SHIFT);
-
-	pthread_mutex_lock(&pool.mutex);
-	slot->next_free = pool.free;
-	pool.free = slot;
-	pool.connections--;
-	bool asked = pool.tell;
-	pool.tell = false;
-	pthread_mutex_unlock(&pool.mutex);
-	if (asked)
-		(void)!write(pool.news, &(uint64_t){1}, sizeof(uint64_t));
+	put_back(slot);
 }
 
 static void *run(void *argument);
 
 /* Starts a thread that is already counted. */
 static int
-start_counted_thread(void)
+start_counted_thread(struct team *team)
 {
-	struct proxy_thread *thread = malloc(sizeof *thread);
-	int error = thread == NULL ? ENOMEM : thread_start(run, thread);
+	struct thread *thread = malloc(sizeof *thread);
+	int error = ENOMEM;
+	if (thread != NULL) {
+		thread->team = team;
+		thread->proxy.room.splices = team == &pool.bulk;
+		thread->proxy.room.pipe = (struct relay_pipe){0};
+		error = thread_start(run, thread);
+	}
 	if (error == 0)
 		return 0;
 	free(thread);
 	pthread_mutex_lock(&pool.mutex);
-	pool.threads--;
+	team->threads--;
 	pthread_mutex_unlock(&pool.mutex);
 	return error;
+}
+
+/* Starts a thread for TEAM where too few are free. Returns 0, or an errno where it has
+ * none. */
+static int
+ensure_threads(struct team *team)
+{
+	pthread_mutex_lock(&pool.mutex);
+	bool needed = team->threads - team->blocked < team->wanted;
+	bool none = team->threads == 0;
+	team->threads += needed;
+	pthread_mutex_unlock(&pool.mutex);
+	int error = needed ? start_counted_thread(team) : 0;
+	return none ? error : 0;
+}
+
+static void
+count_blocked(struct team *team, unsigned by)
+{
+	pthread_mutex_lock(&pool.mutex);
+	team->blocked += by;
+	pthread_mutex_unlock(&pool.mutex);
 }
 
 /* Serves a connection that may keep the thread for long, and sees to it that there are
  * still enough others. If there are not, that connection is not to blame: it goes on all
  * the same. */
 static enum proxy_status
-serve_blocking(struct connection *c, struct proxy_thread *thread)
+serve_blocking(struct connection *c, struct thread *thread, uint64_t news)
 {
-	pthread_mutex_lock(&pool.mutex);
-	pool.blocked++;
-	bool needed = pool.threads - pool.blocked < pool.threads_wanted;
-	pool.threads += needed;
-	pthread_mutex_unlock(&pool.mutex);
-	if (needed)
-		start_counted_thread();
-
-	enum proxy_status status = proxy_serve(c, thread, 0, 0);
-
-	pthread_mutex_lock(&pool.mutex);
-	pool.blocked--;
-	pthread_mutex_unlock(&pool.mutex);
+	count_blocked(thread->team, 1);
+	ensure_threads(thread->team);
+	enum proxy_status status =
+	    proxy_serve(c, &thread->proxy, news & EVENTS, news >> BACKEND_SHIFT & EVENTS);
+	count_blocked(thread->team, -1U);
 	return status;
 }
 
 /* Serves the connection in SLOT, which is this thread's to serve, until it has to
  * wait. */
 static void
-serve(struct slot *slot, struct proxy_thread *thread)
+serve(struct slot *slot, struct thread *thread)
 {
 	struct connection *c = &slot->connection;
 	uint64_t left;
 	do {
 		uint64_t news = atomic_fetch_and(&slot->state, ~NEWS) & NEWS;
-		enum proxy_status status =
-		    proxy_serve(c, thread, news & EVENTS, news >> BACKEND_SHIFT & EVENTS);
+		enum proxy_status status = PROXY_BLOCKS;
+		if (!proxy_may_block(c))
+			status = proxy_serve(c, &thread->proxy, news & EVENTS,
+			    news >> BACKEND_SHIFT & EVENTS);
 		if (status == PROXY_BLOCKS)
-			status = serve_blocking(c, thread);
+			status = serve_blocking(c, thread, news);
 		if (status == PROXY_OVER || !watch(slot, status == PROXY_GOES_ON)) {
 			release(slot);
 			return;
@@ -217,8 +323,7 @@ serve(struct slot *slot, struct proxy_thread *thread)
 /* Tells whoever serves the connection of GENERATION in SLOT of NEWS_BITS; if nobody does,
  * this thread does. */
 static void
-tell(struct slot *slot, uint32_t of_generation, uint64_t news_bits,
-    struct proxy_thread *thread)
+tell(struct slot *slot, uint32_t of_generation, uint64_t news_bits, struct thread *thread)
 {
 	uint64_t state = atomic_load(&slot->state);
 	do {
@@ -232,34 +337,140 @@ tell(struct slot *slot, uint32_t of_generation, uint64_t news_bits,
 
 /* Serves the connections whose deadline has come. */
 static void
-look_at_deadlines(struct proxy_thread *thread)
+look_at_deadlines(struct thread *thread)
 {
-	int64_t now_ms = clock_ms();
-	bool found = false;
-	atomic_store(&pool.timer_set, false);
+	int64_t now_ms = clock_ms(), next_ms = INT64_MAX;
 	unsigned slots = atomic_load(&pool.slots);
 	for (unsigned i = 0; i < slots; i++) {
 		struct slot *slot = slot_at(i);
 		uint64_t state = atomic_load(&slot->state);
 		int64_t deadline_ms = atomic_load(&slot->deadline_ms);
-		found |= deadline_ms != 0;
-		if (deadline_ms != 0 && deadline_ms <= now_ms)
+		if (deadline_ms == 0)
+			continue;
+		if (deadline_ms < next_ms)
+			next_ms = deadline_ms;
+		if (deadline_ms <= now_ms)
 			tell(slot, generation(state), EXPIRED, thread);
 	}
-	if (found)
-		set_timer();
+	/* Not too often: all the connections were looked at. */
+	now_ms = clock_ms() + WORKER_TICK_MS + slots / SLOTS_A_MS;
+	if (next_ms != INT64_MAX)
+		set_timer(next_ms > now_ms ? next_ms : now_ms);
+}
+
+/* Leaves new connections in the listen backlog until a connection ends, or the timer
+ * rings. */
+static void
+run_short(const char *what, int error)
+{
+	int64_t now_ms = clock_ms();
+	pthread_mutex_lock(&pool.mutex);
+	pool.is_short = true;
+	unsigned connections = pool.connections;
+	bool complains = now_ms >= pool.next_complaint_ms;
+	if (complains)
+		pool.next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
+	pthread_mutex_unlock(&pool.mutex);
+	if (complains)
+		log_line("sniproxy: new connections wait while %u are open: %s: %s",
+		    connections, what, strerror(error));
+	set_timer(now_ms + RETRY_MS);
+}
+
+static void
+end_shortage(void)
+{
+	pthread_mutex_lock(&pool.mutex);
+	bool was_short = pool.is_short;
+	pool.is_short = false;
+	pthread_mutex_unlock(&pool.mutex);
+	if (was_short)
+		await_connection();
+}
+
+static void
+ring(struct thread *thread)
+{
+	atomic_store(&pool.timer_ms, 0);
+	end_shortage();
+	look_at_deadlines(thread);
+}
+
+/* Behind the mutex. */
+static int
+add_slots(void)
+{
+	unsigned slots = atomic_load(&pool.slots);
+	struct slot *chunk = calloc(CHUNK_SLOTS, sizeof *chunk);
+	if (chunk == NULL)
+		return ENOMEM;
+	pool.chunks[slots / CHUNK_SLOTS] = chunk;
+	for (unsigned i = 0; i < CHUNK_SLOTS; i++) {
+		chunk[i].index = slots + i;
+		chunk[i].next_free = pool.free;
+		pool.free = &chunk[i];
+	}
+	atomic_store(&pool.slots, slots + CHUNK_SLOTS);
+	return 0;
+}
+
+/* Finds a slot for a new connection. Returns 0, or an errno. */
+static int
+claim(struct slot **slot)
+{
+	pthread_mutex_lock(&pool.mutex);
+	int error = pool.connections < pool.connections_max ? 0 : EMFILE;
+	if (error == 0 && pool.free == NULL)
+		error = add_slots();
+	if (error == 0) {
+		*slot = pool.free;
+		pool.free = pool.free->next_free;
+		pool.connections++;
+	}
+	pthread_mutex_unlock(&pool.mutex);
+	return error;
+}
+
+/* Accepts a connection, for which there is a place then, and has the next one told before
+ * it serves this one. */
+static void
+take_connection(struct thread *thread)
+{
+	struct slot *slot;
+	union address peer;
+	int error = claim(&slot);
+	if (error != 0) {
+		run_short("limit", error);
+		return;
+	}
+	int client = listener_accept(&peer);
+	if (client == -1) {
+		error = errno;
+		put_back(slot);
+	}
+	if (error == 0 || error == EAGAIN || error == ECONNABORTED || error == EINTR)
+		await_connection();
+	else if (atomic_load(&pool.accepts))
+		run_short("accept", error);
+	if (error != 0)
+		return;
+	slot->team = &pool.quick;
+	proxy_begin(&slot->connection, client, &peer);
+	atomic_fetch_or(&slot->state, OWNED);
+	serve(slot, thread);
 }
 
 /* Waits for the next event. Returns false where this thread is not needed any more. */
 static bool
-next_event(struct epoll_event *event)
+next_event(struct thread *thread, struct epoll_event *event)
 {
+	struct team *team = thread->team;
 	int count;
-	while ((count = epoll_wait(pool.epoll, event, 1, WORKER_IDLE_MS)) != 1) {
+	while ((count = epoll_wait(team->epoll, event, 1, WORKER_IDLE_MS)) != 1) {
+		relay_room_release(&thread->proxy.room);
 		pthread_mutex_lock(&pool.mutex);
-		bool spare =
-		    count == 0 && pool.threads - pool.blocked > pool.threads_wanted;
-		pool.threads -= spare;
+		bool spare = count == 0 && team->threads - team->blocked > team->wanted;
+		team->threads -= spare;
 		pthread_mutex_unlock(&pool.mutex);
 		if (spare)
 			return false;
@@ -270,13 +481,15 @@ next_event(struct epoll_event *event)
 static void *
 run(void *argument)
 {
-	struct proxy_thread *thread = argument;
+	struct thread *thread = argument;
 	struct epoll_event event;
-	thread->hosts = backend_hosts(pool.hosts);
-	while (next_event(&event)) {
+	thread->proxy.hosts = backend_hosts(pool.hosts);
+	while (next_event(thread, &event)) {
 		uint64_t id = event.data.u64;
-		if (id == TIMER)
-			look_at_deadlines(thread);
+		if (id == LISTENER)
+			take_connection(thread);
+		else if (id == TIMER)
+			ring(thread);
 		else
 			tell(slot_at((uint32_t)id >> 1), generation(id),
 			    (uint64_t)(event.events & EVENTS)
@@ -287,83 +500,68 @@ run(void *argument)
 	return NULL;
 }
 
-/* One thread for each processor, and two at least. */
 static unsigned
-count_wanted(void)
+count_processors(void)
 {
 	cpu_set_t processors;
 	if (sched_getaffinity(0, sizeof processors, &processors) == -1)
-		return 2;
-	int count = CPU_COUNT(&processors);
-	return count > 2 ? (unsigned)count : 2;
+		return 1;
+	return (unsigned)CPU_COUNT(&processors);
+}
+
+/* A quick thread for each processor, and two at least, so that one that is slow does not
+ * hold up all. Bulk gets half of the processors. */
+static void
+count_wanted(void)
+{
+	unsigned processors = count_processors();
+	pool.quick.wanted = processors > 2 ? processors : 2;
+	pool.bulk.wanted = processors;
+}
+
+static int
+watch_timer_and_listener(void)
+{
+	struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = TIMER};
+	struct epoll_event listener = {.data.u64 = LISTENER};
+	if (epoll_ctl(pool.quick.epoll, EPOLL_CTL_ADD, pool.timer, &timer) == -1)
+		return -1;
+	return epoll_ctl(pool.quick.epoll, EPOLL_CTL_ADD, STDIN_FILENO, &listener);
 }
 
 int
 worker_init(int hosts, unsigned connections_max)
 {
 	pool.hosts = hosts;
-	pool.threads_wanted = count_wanted();
+	pool.connections_max = connections_max;
+	count_wanted();
 	pool.chunks = calloc(connections_max / CHUNK_SLOTS + 1, sizeof(struct slot *));
-	pool.epoll = epoll_create1(EPOLL_CLOEXEC);
+	pool.quick.epoll = epoll_create1(EPOLL_CLOEXEC);
+	pool.bulk.epoll = epoll_create1(EPOLL_CLOEXEC);
 	pool.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	pool.news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = TIMER};
-	if (pool.chunks == NULL || pool.epoll == -1 || pool.timer == -1 ||
-	    epoll_ctl(pool.epoll, EPOLL_CTL_ADD, pool.timer, &event) == -1)
+	if (pool.chunks == NULL || pool.quick.epoll == -1 || pool.bulk.epoll == -1 ||
+	    pool.timer == -1 || watch_timer_and_listener() == -1)
 		return -1;
 	return pool.news;
 }
 
-static int
-add_slots(void)
+int
+worker_accept(void)
 {
-	unsigned slots = atomic_load(&pool.slots);
-	struct slot *chunk = calloc(CHUNK_SLOTS, sizeof *chunk);
-	if (chunk == NULL)
-		return ENOMEM;
-	pool.chunks[slots / CHUNK_SLOTS] = chunk;
-	for (unsigned i = 0; i < CHUNK_SLOTS; i++)
-		chunk[i].index = slots + i;
-	pthread_mutex_lock(&pool.mutex);
-	for (unsigned i = 0; i < CHUNK_SLOTS; i++) {
-		chunk[i].next_free = pool.free;
-		pool.free = &chunk[i];
-	}
-	pthread_mutex_unlock(&pool.mutex);
-	atomic_store(&pool.slots, slots + CHUNK_SLOTS);
+	int error = ensure_threads(&pool.quick);
+	if (error != 0)
+		return error;
+	atomic_store(&pool.accepts, true);
+	await_connection();
 	return 0;
 }
 
-int
-worker_reserve(void)
-{
-	pthread_mutex_lock(&pool.mutex);
-	bool slot_needed = pool.free == NULL;
-	bool thread_needed = pool.threads - pool.blocked < pool.threads_wanted;
-	bool none = pool.threads == 0;
-	pool.threads += thread_needed;
-	pthread_mutex_unlock(&pool.mutex);
-
-	int error = thread_needed ? start_counted_thread() : 0;
-	if (error != 0 && none)
-		return error;
-	return slot_needed ? add_slots() : 0;
-}
-
 void
-worker_serve(int client, const union address *peer)
+worker_stop_accepting(void)
 {
-	pthread_mutex_lock(&pool.mutex);
-	struct slot *slot = pool.free;
-	pool.free = slot->next_free;
-	pool.connections++;
-	pthread_mutex_unlock(&pool.mutex);
-
-	proxy_begin(&slot->connection, client, peer);
-	note_deadline(slot);
-	/* Once it is watched it may be another thread's. */
-	if (!watch_side(slot, RELAY_CLIENT, client, false))
-		release(slot);
+	atomic_store(&pool.accepts, false);
+	epoll_ctl(pool.quick.epoll, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
 }
 
 unsigned

@@ -6,8 +6,6 @@
 #ifndef WORKER_H
 #define WORKER_H
 
-#include "address.h"
-
 #include <stdbool.h>
 
 enum {
@@ -15,7 +13,7 @@ enum {
 	WORKER_IDLE_MS = 10 * 1000,
 
 	/* How exactly the deadlines of connections are kept. */
-	WORKER_TICK_MS = 250,
+	WORKER_TICK_MS = 10,
 };
 
 /* Prepares for CONNECTIONS_MAX connections to hosts in the directory HOSTS, an O_PATH
@@ -23,13 +21,12 @@ enum {
  * worker_connections() says, or -1 with errno set; the caller reads it. */
 int worker_init(int hosts, unsigned connections_max);
 
-/* Makes sure that there are threads, and memory for one more connection. Returns 0, or an
- * errno. */
-int worker_reserve(void);
+/* Starts the threads, which accept connections and serve them. Returns 0, or an errno where
+ * not one could be started; then it may be called again. */
+int worker_accept(void);
 
-/* Begins to serve the socket CLIENT, just accepted from PEER, after a worker_reserve()
- * that returned 0. The socket is the workers' now. */
-void worker_serve(int client, const union address *peer);
+/* Has no more connections accepted. One that is just being accepted is still served. */
+void worker_stop_accepting(void);
 
 /* Returns how many connections are being served. If TELL, the next one to end makes the
  * descriptor from worker_init() readable. */

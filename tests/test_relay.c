@@ -87,9 +87,10 @@ static void *
 run_relay(void *argument)
 {
 	struct session *session = argument;
-	struct relay_room *room = malloc(sizeof *room);
+	struct relay_room *room = calloc(1, sizeof *room);
 	session->epoll = epoll_create1(EPOLL_CLOEXEC);
 	cr_assert(room != NULL && session->epoll != -1);
+	room->splices = true;
 	relay_begin(&session->relay, session->inner_client, session->inner_backend,
 	    &session->first, EPOLLIN);
 	enum relay_status status;
@@ -103,8 +104,12 @@ run_relay(void *argument)
 			continue;
 		relay_ready(&session->relay, event.data.u32, event.events);
 	}
+	/* As whoever runs it does; it tells both sides. */
+	close(session->inner_client);
+	close(session->inner_backend);
 	relay_release(&session->relay);
 	close(session->epoll);
+	relay_room_release(room);
 	free(room);
 	return NULL;
 }
@@ -178,8 +183,6 @@ expect_end(struct session *session, enum relay_end end, int error)
 	cr_expect(session->relay.end == end, "end %u", (unsigned)session->relay.end);
 	cr_expect(session->relay.error == error, "%s", strerror(session->relay.error));
 	cr_expect(session->first.bytes == NULL, "the first bytes were not freed");
-	close(session->inner_client);
-	close(session->inner_backend);
 }
 
 static void

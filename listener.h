@@ -1,0 +1,30 @@
+/* The listening socket, which is descriptor 0 and which other processes may share. */
+#ifndef LISTENER_H
+#define LISTENER_H
+
+#include "address.h"
+
+#include <stdbool.h>
+
+/* Returns NULL where descriptor 0 is a listening TCP socket, else what it is instead, as
+ * in "stdin is ...". */
+const char *listener_check(void);
+
+/* Whether DESCRIPTOR is the listening socket too: inetd and systemd put it on 1 and 2. To
+ * be called before there are threads. */
+bool listener_is(int descriptor);
+
+/* Sets what the connections are to inherit, and makes it non-blocking. Returns 0, or an
+ * errno. To be called once, before there are threads. */
+int listener_prepare(void);
+
+/* Accepts a connection, and puts its client's address into PEER, as IPv4 where it is one.
+ * Returns its socket, which is non-blocking and the caller's, or -1 with errno set; EAGAIN
+ * where there is none. */
+int listener_accept(union address *peer);
+
+/* Gives up the listening socket, which others may go on using. What takes its place on
+ * its descriptors is OTHER. A thread may be in listener_accept(). */
+void listener_give_up(int other);
+
+#endif
