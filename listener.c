@@ -83,10 +83,9 @@ set_options(int descriptor)
 		    &options[i].value, sizeof options[i].value);
 }
 
-/* How many connections wait to be accepted; too many where that is not known. For a
- * listening socket, tcpi_unacked is the length of that queue. */
-static int
-count_waiting(void)
+/* For a listening socket, tcpi_unacked is the length of the queue. */
+int
+listener_waiting(void)
 {
 	struct tcp_info info;
 	socklen_t size = sizeof info;
@@ -100,7 +99,7 @@ int
 listener_prepare(void)
 {
 	set_options(LISTENER);
-	older = count_waiting();
+	older = listener_waiting();
 	/* Another copy may be faster; accept(2) must not wait for the next connection
 	 * then. As the flag belongs to all who share the socket, and systemd clears it
 	 * for each of them that it starts, the wait is bounded too. */

@@ -23,6 +23,9 @@ int listener_prepare(void);
  * where there is none. */
 int listener_accept(union address *peer);
 
+/* How many connections wait to be accepted; INT_MAX where that is not known. */
+int listener_waiting(void);
+
 /* Gives up the listening socket, which others may go on using. What takes its place on
  * its descriptors is OTHER. A thread may be in listener_accept(). */
 void listener_give_up(int other);

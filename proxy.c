@@ -103,13 +103,19 @@ linger(struct connection *c, struct relay_room *room)
 	return c->patient && unsent(c) > 0 && is_receiving(c) ? PROXY_WAITS : PROXY_OVER;
 }
 
-/* Tells the client and the log why there is nothing for it. */
-static enum proxy_status
-refuse(struct connection *c, enum tls_alert alert, const char *what, const char *why)
+static void
+send_alert(const struct connection *c, enum tls_alert alert)
 {
 	uint8_t record[TLS_ALERT_SIZE];
 	tls_alert_record(record, alert);
 	send(c->client, record, sizeof record, MSG_NOSIGNAL);
+}
+
+/* Tells the client and the log why there is nothing for it. */
+static enum proxy_status
+refuse(struct connection *c, enum tls_alert alert, const char *what, const char *why)
+{
+	send_alert(c, alert);
 	log_failure(c, what, why);
 	return begin_linger(c, false);
 }
@@ -355,6 +361,42 @@ proxy_wants(const struct connection *c, enum relay_side side)
 	if (c->phase == PROXY_RELAY)
 		return relay_wants(&c->relay, side);
 	return EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET;
+}
+
+enum proxy_obstacle
+proxy_obstacle(const struct connection *c)
+{
+	switch (c->phase) {
+	case PROXY_HELLO:
+		return PROXY_HELLO_UNFINISHED;
+	case PROXY_BACKEND:
+		return PROXY_BACKEND_FULL;
+	case PROXY_RELAY:
+		return relay_has_left(&c->relay) ? PROXY_UNTAKEN : PROXY_NO_OBSTACLE;
+	case PROXY_LINGER:
+		return unsent(c) > 0 ? PROXY_UNTAKEN : PROXY_UNCLOSED;
+	}
+	return PROXY_NO_OBSTACLE;
+}
+
+uint64_t
+proxy_progress(const struct connection *c)
+{
+	return ((uint64_t)c->phase << 60) + (uint64_t)c->taken + c->relay.upload.written +
+	    c->relay.download.written;
+}
+
+void
+proxy_give_way(const struct connection *c)
+{
+	/* What the kernel still has for a client that does not take it goes at once. */
+	const struct linger reset = {.l_onoff = 1};
+	if (c->phase == PROXY_HELLO)
+		send_alert(c, TLS_USER_CANCELED);
+	else if (c->phase == PROXY_BACKEND)
+		send_alert(c, TLS_INTERNAL_ERROR);
+	else if (proxy_obstacle(c) == PROXY_UNTAKEN)
+		setsockopt(c->client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 }
 
 bool

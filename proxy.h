@@ -50,6 +50,16 @@ struct connection {
 	int64_t dropped;     /* how many of its bytes nobody wanted */
 };
 
+/* What may keep a connection from going on. One that is merely quiet has none. */
+enum proxy_obstacle {
+	PROXY_NO_OBSTACLE,
+	PROXY_HELLO_UNFINISHED,
+	PROXY_BACKEND_FULL, /* the backend has no room for it yet */
+	PROXY_UNTAKEN,      /* a side does not take what the other has sent */
+	PROXY_UNCLOSED,     /* it is over, but the client does not close */
+	PROXY_OBSTACLES,
+};
+
 /* What a thread needs to serve connections. */
 struct proxy_thread {
 	struct backend_hosts hosts;
@@ -78,6 +88,17 @@ enum proxy_status proxy_serve(struct connection *c, struct proxy_thread *thread,
 
 /* The events that C waits for on the socket of SIDE. */
 uint32_t proxy_wants(const struct connection *c, enum relay_side side);
+
+/* What C waits for, where it is something that someone owes it. */
+enum proxy_obstacle proxy_obstacle(const struct connection *c);
+
+/* A number that changes when C, which has an obstacle, comes a step further. What a client
+ * sends of its hello is no such step. */
+uint64_t proxy_progress(const struct connection *c);
+
+/* Tells the client of C that it had to give way to others. To be followed by
+ * proxy_end(). */
+void proxy_give_way(const struct connection *c);
 
 /* Whether bytes came in bulk when some came last. */
 bool proxy_is_bulky(const struct connection *c);

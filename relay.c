@@ -390,6 +390,13 @@ relay_move(struct relay *relay, struct relay_room *room)
 	return status;
 }
 
+bool
+relay_has_left(const struct relay *relay)
+{
+	return has_left(&relay->upload) || has_left(&relay->download) ||
+	    relay->upload.pipe.held > 0 || relay->download.pipe.held > 0;
+}
+
 uint32_t
 relay_wants(const struct relay *relay, enum relay_side side)
 {

@@ -112,6 +112,9 @@ enum relay_status relay_move(struct relay *relay, struct relay_room *room);
 /* The events of epoll(7), edge-triggered, that it waits for on the socket of SIDE. */
 uint32_t relay_wants(const struct relay *relay, enum relay_side side);
 
+/* Whether a side does not take what has been read for it. */
+bool relay_has_left(const struct relay *relay);
+
 /* Frees what RELAY holds; harmless where it holds nothing. */
 void relay_release(struct relay *relay);
 

@@ -1,8 +1,10 @@
 #include "worker.h"
 
+#include "backend.h"
 #include "clock.h"
 #include "listener.h"
 #include "log.h"
+#include "pressure.h"
 #include "proxy.h"
 #include "thread.h"
 
@@ -11,6 +13,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +25,11 @@
 enum {
 	/* How many slots are allocated at once. */
 	CHUNK_SLOTS = 64,
+
+	/* Fewer connections than these that wait to be accepted are no hurry; they are
+	 * looked at again so soon. */
+	FEW = 16,
+	AGAIN_MS = 25,
 
 	/* When to accept again after a shortage, if no connection ends before that. */
 	RETRY_MS = 250,
@@ -67,6 +75,7 @@ struct slot {
 	struct slot *next_free;
 	struct team *team;   /* whose threads serve it */
 	uint32_t watched[2]; /* by side: what epoll looks for; 0 where it does not */
+	struct pressure_place place;
 	struct connection connection;
 };
 
@@ -92,7 +101,7 @@ static struct {
 	atomic_uint slots; /* how many there are */
 
 	pthread_mutex_t timer_mutex; /* for setting the timer */
-	pthread_mutex_t mutex;       /* for all that follows */
+	pthread_mutex_t mutex;       /* for all that follows, and pressure.h */
 	struct slot *free;
 	unsigned connections;
 	bool tell;                 /* write to news when a connection ends */
@@ -212,6 +221,7 @@ static void
 put_back(struct slot *slot)
 {
 	pthread_mutex_lock(&pool.mutex);
+	pressure_leave(&slot->place);
 	slot->next_free = pool.free;
 	pool.free = slot;
 	pool.connections--;
@@ -295,6 +305,20 @@ serve_blocking(struct connection *c, struct thread *thread, uint64_t news)
 	return status;
 }
 
+/* Notes whether the connection in SLOT waits for something that someone owes it. */
+static void
+rank(struct slot *slot)
+{
+	enum proxy_obstacle obstacle = proxy_obstacle(&slot->connection);
+	uint64_t progress = proxy_progress(&slot->connection);
+	if (obstacle == slot->place.obstacle &&
+	    (obstacle == PROXY_NO_OBSTACLE || progress == slot->place.progress))
+		return;
+	pthread_mutex_lock(&pool.mutex);
+	pressure_note(&slot->place, obstacle, progress, clock_ms());
+	pthread_mutex_unlock(&pool.mutex);
+}
+
 /* Serves the connection in SLOT, which is this thread's to serve, until it has to
  * wait. */
 static void
@@ -315,6 +339,7 @@ serve(struct slot *slot, struct thread *thread)
 			return;
 		}
 		note_deadline(slot);
+		rank(slot);
 		left = atomic_load(&slot->state) & ~NEWS;
 		/* Leave it, unless there are news. */
 	} while (!atomic_compare_exchange_strong(&slot->state, &left, left & ~OWNED));
@@ -359,7 +384,7 @@ look_at_deadlines(struct thread *thread)
 }
 
 /* Leaves new connections in the listen backlog until a connection ends, or the timer
- * rings. */
+ * rings. WHAT is short, or NULL where that will soon be over. */
 static void
 run_short(const char *what, int error)
 {
@@ -367,14 +392,14 @@ run_short(const char *what, int error)
 	pthread_mutex_lock(&pool.mutex);
 	pool.is_short = true;
 	unsigned connections = pool.connections;
-	bool complains = now_ms >= pool.next_complaint_ms;
+	bool complains = what != NULL && now_ms >= pool.next_complaint_ms;
 	if (complains)
 		pool.next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
 	pthread_mutex_unlock(&pool.mutex);
 	if (complains)
 		log_line("sniproxy: new connections wait while %u are open: %s: %s",
 		    connections, what, strerror(error));
-	set_timer(now_ms + RETRY_MS);
+	set_timer(now_ms + (what != NULL ? RETRY_MS : AGAIN_MS));
 }
 
 static void
@@ -389,10 +414,21 @@ end_shortage(void)
 }
 
 static void
+look_at_pressure(void)
+{
+	pthread_mutex_lock(&pool.mutex);
+	int64_t again_ms = pressure_look(pool.connections, clock_ms());
+	pthread_mutex_unlock(&pool.mutex);
+	if (again_ms != 0)
+		set_timer(again_ms);
+}
+
+static void
 ring(struct thread *thread)
 {
 	atomic_store(&pool.timer_ms, 0);
 	end_shortage();
+	look_at_pressure();
 	look_at_deadlines(thread);
 }
 
@@ -431,29 +467,113 @@ claim(struct slot **slot)
 	return error;
 }
 
+/* Takes the connection in SLOT over from nobody. */
+static bool
+own(struct slot *slot)
+{
+	uint64_t state = atomic_load(&slot->state);
+	return (state & OWNED) == 0 &&
+	    atomic_compare_exchange_strong(&slot->state, &state, state | OWNED);
+}
+
+static struct slot *
+slot_of(struct pressure_place *place)
+{
+	return (struct slot *)((char *)place - offsetof(struct slot, place));
+}
+
+/* Behind the mutex: takes over the connection that has made no progress for longest, of
+ * those that may give way. Returns its slot, or NULL. */
+static struct slot *
+choose(bool hurry, int64_t now_ms)
+{
+	struct pressure_place *place = pressure_first();
+	while (place != NULL &&
+	    !(pressure_is_ripe(place, hurry, now_ms) && own(slot_of(place))))
+		place = pressure_next(place);
+	if (place == NULL)
+		return NULL;
+	pressure_gives_way(place, pool.connections, now_ms);
+	return slot_of(place);
+}
+
+/* Ends a connection for the sake of a new one. Returns 0; EAGAIN where one may soon be
+ * worth it; EMFILE where there is none. */
+static int
+make_way(void)
+{
+	int64_t now_ms = clock_ms();
+	/* A few can wait until somebody is clearly at fault. */
+	bool hurry = listener_waiting() >= FEW;
+	pthread_mutex_lock(&pool.mutex);
+	struct slot *slot = choose(hurry, now_ms);
+	bool none = pressure_first() == NULL;
+	pthread_mutex_unlock(&pool.mutex);
+	if (slot == NULL)
+		return none ? EMFILE : EAGAIN;
+	set_timer(now_ms + PRESSURE_REST_MS);
+	proxy_give_way(&slot->connection);
+	release(slot);
+	return 0;
+}
+
+/* Claims a slot for a new connection; somebody may have to give way for it. */
+static struct slot *
+find_slot(void)
+{
+	struct slot *slot;
+	int error = claim(&slot);
+	if (error == 0)
+		return slot;
+	int none = make_way();
+	if (none == 0 && claim(&slot) == 0)
+		return slot;
+	run_short(none == EMFILE ? "limit" : NULL, error);
+	return NULL;
+}
+
+static bool
+may_enter(struct slot *slot, const union address *peer)
+{
+	pthread_mutex_lock(&pool.mutex);
+	bool enters = pressure_enter(&slot->place, peer, clock_ms());
+	pthread_mutex_unlock(&pool.mutex);
+	return enters;
+}
+
+/* What to do where accept(2) has failed with ERROR. */
+static void
+bear_failure(int error)
+{
+	if (error == EAGAIN || error == ECONNABORTED || error == EINTR ||
+	    (backend_may_recover(error) && make_way() == 0))
+		await_connection();
+	else if (atomic_load(&pool.accepts))
+		run_short("accept", error);
+}
+
 /* Accepts a connection, for which there is a place then, and has the next one told before
  * it serves this one. */
 static void
 take_connection(struct thread *thread)
 {
-	struct slot *slot;
 	union address peer;
-	int error = claim(&slot);
-	if (error != 0) {
-		run_short("limit", error);
+	struct slot *slot = find_slot();
+	if (slot == NULL)
 		return;
-	}
 	int client = listener_accept(&peer);
 	if (client == -1) {
-		error = errno;
+		int error = errno;
 		put_back(slot);
-	}
-	if (error == 0 || error == EAGAIN || error == ECONNABORTED || error == EINTR)
-		await_connection();
-	else if (atomic_load(&pool.accepts))
-		run_short("accept", error);
-	if (error != 0)
+		bear_failure(error);
 		return;
+	}
+	await_connection();
+	if (!may_enter(slot, &peer)) {
+		close(client);
+		put_back(slot);
+		return;
+	}
 	slot->team = &pool.quick;
 	proxy_begin(&slot->connection, client, &peer);
 	atomic_fetch_or(&slot->state, OWNED);
@@ -534,6 +654,7 @@ worker_init(int hosts, unsigned connections_max)
 {
 	pool.hosts = hosts;
 	pool.connections_max = connections_max;
+	pressure_init(connections_max);
 	count_wanted();
 	pool.chunks = calloc(connections_max / CHUNK_SLOTS + 1, sizeof(struct slot *));
 	pool.quick.epoll = epoll_create1(EPOLL_CLOEXEC);

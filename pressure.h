@@ -1,0 +1,76 @@
+/* Who gives way to new connections when no more fit: whoever has made no progress for
+ * longest. And how many connections an address may have then.
+ *
+ * All of it is behind a lock of the caller's. */
+#ifndef PRESSURE_H
+#define PRESSURE_H
+
+#include "address.h"
+#include "proxy.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+	/* Under pressure, an address may have one in so many of all connections, but at
+	 * least so many. IPv6 addresses count by their first 64 bits, since that is what one
+	 * customer has. */
+	PRESSURE_SHARE = 16,
+	PRESSURE_SHARE_MIN = 4,
+
+	/* Nobody gives way who made progress so short a while ago: in general, unless there
+	 * is a hurry; and where a side has not taken bytes, so that a lost packet, which TCP
+	 * repeats after 200 ms, does not count as no progress. */
+	PRESSURE_AGE_MS = 100,
+	PRESSURE_STALL_MS = 500,
+
+	/* Pressure is over when fewer than this many eighths of all places are taken, and
+	 * nobody has had to give way for so long. */
+	PRESSURE_EIGHTHS = 7,
+	PRESSURE_REST_MS = 5 * 1000,
+};
+
+/* A connection's place among those that wait for something. All zero at first; nothing
+ * in it is for others to read. */
+struct pressure_place {
+	struct pressure_place *next, *previous; /* first of all, for insque(3) */
+	int64_t since_ms;                       /* when it last made progress */
+	enum proxy_obstacle obstacle;
+	uint64_t progress;
+	struct pressure_source *source;
+};
+
+/* Says for how many connections there is room. To be called first, once. */
+void pressure_init(unsigned connections_max);
+
+/* Takes PLACE for a new connection from PEER. Returns false where its address has its
+ * share; then the connection is not to be served. */
+bool
+pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms);
+
+/* Notes what keeps the connection of PLACE from going on, if anything does. PROGRESS is
+ * any number that changes when it does go on. */
+void pressure_note(struct pressure_place *place, enum proxy_obstacle obstacle,
+    uint64_t progress, int64_t now_ms);
+
+/* The place that gives way first, and the next one after PLACE; or NULL. */
+struct pressure_place *pressure_first(void);
+struct pressure_place *pressure_next(struct pressure_place *place);
+
+/* Whether the connection of PLACE has made no progress for long enough to give way. */
+bool pressure_is_ripe(const struct pressure_place *place, bool hurry, int64_t now_ms);
+
+/* Counts that the connection of PLACE, of CONNECTIONS in all, gives way, and logs where
+ * that begins. */
+void pressure_gives_way(
+    const struct pressure_place *place, unsigned connections, int64_t now_ms);
+
+/* Gives PLACE back, with which the connection has ended. Harmless where it was not
+ * taken. */
+void pressure_leave(struct pressure_place *place);
+
+/* Logs where the pressure is over. Returns when to call it again, or 0 where there is no
+ * pressure. */
+int64_t pressure_look(unsigned connections, int64_t now_ms);
+
+#endif
