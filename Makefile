@@ -4,6 +4,7 @@
 # all        sniproxy and sniproxy-hostname
 # static     sniproxy-static, one file that needs nothing else
 # check      the tests
+# oracle     many more hellos for OpenSSL, GnuTLS and sniproxy to agree on
 # check-systemd    the units under a real systemd, in a container; as root
 # lint       the formatter and the linters, and both compilers with -Werror
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
@@ -94,6 +95,12 @@ $(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
 $(BUILD)/tests/listen: $(BUILD)/tests/listen.o
 	$(link) -o $@ $^
 
+# Asks OpenSSL and GnuTLS.
+$(BUILD)/tests/oracle: $(addprefix $(BUILD)/tests/,oracle.o oracle_hellos.o oracle_shape.o \
+    oracle_decisions.o oracle_openssl.o oracle_gnutls.o hellos.o) \
+    $(addprefix $(BUILD)/,tls.o hostname.o)
+	$(link) -o $@ $^ $(shell pkg-config --libs libssl libcrypto gnutls)
+
 # The load and the backend of the benchmark.
 bench_programs := $(addprefix $(BUILD)/bench/,load await backend)
 
@@ -104,11 +111,18 @@ $(BUILD)/bench/backend: $(BUILD)/bench/backend.o
 	$(link) -o $@ $^
 
 programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname tests/listen)
-tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests))
+# The oracle has no threads.
+oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
+
+tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) $(oracle_test))
 
 check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 	$(if $(HASHED),,$(MAKE) --no-print-directory HASHED=1 build-check)
 	tests/run.sh $(BUILD) $(if $(HASHED),,$(subst plain,hashed,$(BUILD)))
+
+# ORACLE_COUNT=1000000, ORACLE_SEED=random and so on, see tests/oracle.c.
+oracle: $(BUILD)/tests/oracle
+	$<
 
 # As root. Boots a systemd of its own; nothing outside of it is changed.
 check-systemd:
@@ -173,7 +187,7 @@ deps-bench: deps
 clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
-.PHONY: all static static-copy check build-check lint demo install uninstall \
+.PHONY: all static static-copy check oracle build-check lint demo install uninstall \
 	check-systemd bench deps deps-bench clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

@@ -21,6 +21,7 @@ if [ "$build" = --one ]; then
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 	case $test in
 	*.bats) set -- timeout 300 bats --tap "$test" ;;
+	*/oracle) set -- timeout 300 "$test" ;;
 	*) set -- timeout 300 "$test" --jobs=8 --tap="$result.tap" ;;
 	esac
 	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
@@ -28,7 +29,7 @@ if [ "$build" = --one ]; then
 	began=$(date +%s)
 	"$@" > "$result.log" 2>&1 < /dev/null
 	status=$?
-	case $test in *.bats) cp "$result.log" "$result.tap" ;; esac
+	case $test in *.bats | */oracle) cp "$result.log" "$result.tap" ;; esac
 	if [ $status -ne 0 ]; then
 		cat "$result.log"
 		grep -q '^not ok' "$result.tap" || echo "not ok - exit status $status" >> "$result.tap"
@@ -41,7 +42,7 @@ fi
 rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 {
 	# The longest first.
-	for test in tests/program_*.c tests/test_*.c; do
+	for test in tests/program_*.c tests/oracle.c tests/test_*.c; do
 		test=$build/${test%.c}
 		[ ! -e "$test" ] || echo "$build $test"
 	done
