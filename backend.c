@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,10 +14,16 @@
 #define SOCKET_NAME "tls-socket"
 #define PROXY_FLAG_NAME "send-proxy-v1"
 
+/* Whether any thread has a working directory of its own, and so moves about. One that has
+ * none shares that of the thread that started it. */
+static atomic_bool threads_move;
+
 struct backend_hosts
 backend_hosts(int directory)
 {
 	bool own = unshare(CLONE_FS) == 0;
+	if (own)
+		atomic_store(&threads_move, true);
 	/* Until then it was where the thread that started it happened to be. */
 	bool at_home = own && fchdir(directory) == 0;
 	return (struct backend_hosts){directory, own, at_home};
@@ -67,16 +74,22 @@ connect_in(const char *prefix)
 	char path[NAME_MAX + 1 + sizeof PROXY_FLAG_NAME];
 	struct stat flag;
 	snprintf(path, sizeof path, "%s" PROXY_FLAG_NAME, prefix);
-	bool send_proxy_v1 = lstat(path, &flag) == 0;
-	if (!send_proxy_v1 && errno != ENOENT && errno != ENOTDIR && errno != EACCES)
-		return failure(
-		    PROXY_FLAG_NAME, errno); /* those will be the socket's too */
+	int flag_error = lstat(path, &flag) == 0 ? 0 : errno;
+	/* ENOTDIR and EACCES will be the socket's too. */
+	if (flag_error != 0 && flag_error != ENOENT && flag_error != ENOTDIR &&
+	    flag_error != EACCES)
+		return failure(PROXY_FLAG_NAME, flag_error);
 
 	snprintf(path, sizeof path, "%s" SOCKET_NAME, prefix);
 	int s = connect_to(path);
 	if (s == -1)
 		return failure(SOCKET_NAME, errno);
-	return (struct backend){.socket = s, .send_proxy_v1 = send_proxy_v1};
+	if (flag_error == ENOTDIR || flag_error == EACCES) {
+		/* Not any more; but whether there is a flag is not known. */
+		close(s);
+		return failure(PROXY_FLAG_NAME, flag_error);
+	}
+	return (struct backend){.socket = s, .send_proxy_v1 = flag_error == 0};
 }
 
 static struct backend
@@ -97,8 +110,12 @@ connect_by_path(const char *name)
 struct backend
 backend_connect(struct backend_hosts *hosts, const char *name)
 {
-	if (!hosts->own_working_directory)
+	if (!hosts->own_working_directory && !atomic_load(&threads_move))
 		return connect_by_path(name);
+	/* A path would lead from wherever the other thread is, so this one waits for a
+	 * directory of its own; to ask again for what it has costs nothing. */
+	if (!hosts->own_working_directory && unshare(CLONE_FS) == -1)
+		return failure("unshare", errno);
 	if (!hosts->at_home && fchdir(hosts->directory) == -1)
 		return failure("hosts directory", errno);
 	hosts->at_home = true;

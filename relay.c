@@ -276,8 +276,7 @@ end_upload(struct relay *relay, int error)
 {
 	if (relay->upload.ended)
 		return;
-	relay->upload.ended = true;
-	drop_left(&relay->upload);
+	end(&relay->upload);
 	relay->discards = true;
 	relay->end = RELAY_BACKEND_CLOSED;
 	relay->error = error == EPIPE ? 0 : error;
@@ -360,8 +359,11 @@ move_both(struct relay *relay, struct relay_room *room, size_t *moved)
 	if (up == NO_MEMORY ||
 	    (up == WRITE_FAILED && errno != EPIPE && errno != ECONNRESET))
 		return over(relay, RELAY_FAILED, errno);
-	if (up == WRITE_FAILED)
+	if (up == WRITE_FAILED) {
 		end_upload(relay, errno);
+		/* It learns that there will be no more, if it is there at all. */
+		shutdown(relay->upload.to, SHUT_WR);
+	}
 
 	enum outcome down = move(&relay->download, room, moved);
 	if (down == WRITE_FAILED)
@@ -374,10 +376,11 @@ move_both(struct relay *relay, struct relay_room *room, size_t *moved)
 	}
 	if (relay->upload.ended && relay->download.ended)
 		return RELAY_OVER; /* closing the sockets tells both sides */
-	if (up == ENDED)
-		shutdown(relay->upload.to, SHUT_WR);
-	if (down == ENDED)
-		shutdown(relay->download.to, SHUT_WR);
+	/* Neither side is left waiting where its end cannot be passed on. */
+	if (up == ENDED && shutdown(relay->upload.to, SHUT_WR) == -1)
+		return over(relay, RELAY_FAILED, errno);
+	if (down == ENDED && shutdown(relay->download.to, SHUT_WR) == -1)
+		return over(relay, RELAY_CLIENT_FAILED, errno);
 	return up == BLOCKED && down == BLOCKED ? RELAY_WAITS : RELAY_GOES_ON;
 }
 

@@ -63,6 +63,7 @@ struct team {
 	/* Behind the pool's mutex: */
 	unsigned threads;
 	unsigned blocked; /* those in a call that may take long */
+	unsigned members; /* the connections */
 };
 
 /* A place for a connection. The memory is used again for other connections and never
@@ -134,10 +135,10 @@ set_timer(int64_t at_ms)
 		return;
 	pthread_mutex_lock(&pool.timer_mutex);
 	set_ms = atomic_load(&pool.timer_ms);
-	if (set_ms == 0 || at_ms < set_ms) {
-		timerfd_settime(pool.timer, TFD_TIMER_ABSTIME, &at, NULL);
+	/* Where it fails, whoever asks next tries again. */
+	if ((set_ms == 0 || at_ms < set_ms) &&
+	    timerfd_settime(pool.timer, TFD_TIMER_ABSTIME, &at, NULL) == 0)
 		atomic_store(&pool.timer_ms, at_ms);
-	}
 	pthread_mutex_unlock(&pool.timer_mutex);
 }
 
@@ -182,6 +183,10 @@ static void
 hand_to(struct slot *slot, struct team *team)
 {
 	const struct connection *c = &slot->connection;
+	pthread_mutex_lock(&pool.mutex);
+	slot->team->members--;
+	team->members++;
+	pthread_mutex_unlock(&pool.mutex);
 	if (slot->watched[RELAY_CLIENT] != 0)
 		epoll_ctl(slot->team->epoll, EPOLL_CTL_DEL, c->client, NULL);
 	if (slot->watched[RELAY_BACKEND] != 0)
@@ -198,9 +203,12 @@ static bool
 watch(struct slot *slot, bool again)
 {
 	const struct connection *c = &slot->connection;
-	if (again && slot->team != &pool.bulk && ensure_threads(&pool.bulk) == 0)
+	if (again && slot->team != &pool.bulk) {
+		/* The threads of a team that has members do not end. */
 		hand_to(slot, &pool.bulk);
-	else if (!again && slot->team == &pool.bulk && !proxy_is_bulky(c))
+		if (ensure_threads(&pool.bulk) != 0)
+			hand_to(slot, &pool.quick);
+	} else if (!again && slot->team == &pool.bulk && !proxy_is_bulky(c))
 		hand_to(slot, &pool.quick);
 	return watch_side(slot, RELAY_CLIENT, c->client, again) &&
 	    watch_side(slot, RELAY_BACKEND, c->backend, again);
@@ -212,8 +220,14 @@ await_connection(void)
 {
 	struct epoll_event event = {
 	    .events = EPOLLIN | EPOLLONESHOT, .data.u64 = LISTENER};
-	if (atomic_load(&pool.accepts))
-		epoll_ctl(pool.quick.epoll, EPOLL_CTL_MOD, STDIN_FILENO, &event);
+	if (!atomic_load(&pool.accepts) ||
+	    epoll_ctl(pool.quick.epoll, EPOLL_CTL_MOD, STDIN_FILENO, &event) == 0)
+		return;
+	/* Tried again when the timer rings, or a connection ends. */
+	pthread_mutex_lock(&pool.mutex);
+	pool.is_short = true;
+	pthread_mutex_unlock(&pool.mutex);
+	set_timer(clock_ms() + RETRY_MS);
 }
 
 /* Makes SLOT free again. */
@@ -222,6 +236,7 @@ put_back(struct slot *slot)
 {
 	pthread_mutex_lock(&pool.mutex);
 	pressure_leave(&slot->place);
+	slot->team->members--;
 	slot->next_free = pool.free;
 	pool.free = slot;
 	pool.connections--;
@@ -461,6 +476,8 @@ claim(struct slot **slot)
 	if (error == 0) {
 		*slot = pool.free;
 		pool.free = pool.free->next_free;
+		(*slot)->team = &pool.quick;
+		pool.quick.members++;
 		pool.connections++;
 	}
 	pthread_mutex_unlock(&pool.mutex);
@@ -545,9 +562,10 @@ may_enter(struct slot *slot, const union address *peer)
 static void
 bear_failure(int error)
 {
-	if (error == EAGAIN || error == ECONNABORTED || error == EINTR ||
-	    (backend_may_recover(error) && make_way() == 0))
+	if (error == EAGAIN || (backend_may_recover(error) && make_way() == 0))
 		await_connection();
+	else if (error == ECONNABORTED || error == EINTR)
+		run_short(NULL, error);
 	else if (atomic_load(&pool.accepts))
 		run_short("accept", error);
 }
@@ -574,7 +592,6 @@ take_connection(struct thread *thread)
 		put_back(slot);
 		return;
 	}
-	slot->team = &pool.quick;
 	proxy_begin(&slot->connection, client, &peer);
 	atomic_fetch_or(&slot->state, OWNED);
 	serve(slot, thread);
@@ -589,7 +606,9 @@ next_event(struct thread *thread, struct epoll_event *event)
 	while ((count = epoll_wait(team->epoll, event, 1, WORKER_IDLE_MS)) != 1) {
 		relay_room_release(&thread->proxy.room);
 		pthread_mutex_lock(&pool.mutex);
-		bool spare = count == 0 && team->threads - team->blocked > team->wanted;
+		unsigned free = team->threads - team->blocked;
+		bool spare = count == 0 &&
+		    (free > team->wanted || (team == &pool.bulk && team->members == 0));
 		team->threads -= spare;
 		pthread_mutex_unlock(&pool.mutex);
 		if (spare)
