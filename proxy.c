@@ -7,6 +7,7 @@
 #include "tls.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 enum {
 	/* Most hellos fit; for others it grows. */
 	FIRST_BUFFER_SIZE = 4 * 1024,
+	LARGE_HELLO = 16 * 1024,
 
 	/* A backend that has no room for one more connection is asked again after pauses
 	 * that grow from the first of these to the second. Nothing tells when it has. */
@@ -33,6 +35,31 @@ enum {
 	 * with it went the one that would have given up on that client. */
 	LAST_BYTES_MS = 30 * 1000,
 };
+
+/* How many bytes of PROXY_MEMORY_MAX the connections have. */
+static atomic_size_t memory;
+
+/* Counts what C holds now. */
+static void
+count_memory(struct connection *c)
+{
+	size_t held = relay_size(&c->relay);
+	if (c->received.capacity > FIRST_BUFFER_SIZE)
+		held += c->received.capacity + tls_hello_size(&c->hello);
+	if (held != c->memory)
+		atomic_fetch_add(&memory, held - c->memory);
+	c->memory = held;
+}
+
+/* Whether a hello may have SIZE bytes for what has arrived of it. The message that is made
+ * of that needs as much again at most. */
+static bool
+may_have(const struct connection *c, size_t size)
+{
+	size_t limit = size > LARGE_HELLO ? PROXY_MEMORY_MAX / 2 : PROXY_MEMORY_MAX;
+	return size <= FIRST_BUFFER_SIZE ||
+	    atomic_load(&memory) - c->memory + 2 * size <= limit;
+}
 
 static void
 log_failure(const struct connection *c, const char *what, const char *why)
@@ -147,11 +174,12 @@ read_name(struct connection *c)
 /* Makes room for more of the hello. What has arrived bounds it: a hello whose records
  * hold a byte each is TLS_HELLO_MAX times the six bytes of such a record long. */
 static bool
-grow(struct relay_buffer *buffer)
+grow(struct connection *c)
 {
+	struct relay_buffer *buffer = &c->received;
 	size_t capacity =
 	    buffer->capacity == 0 ? FIRST_BUFFER_SIZE : 2 * buffer->capacity;
-	uint8_t *bytes = realloc(buffer->bytes, capacity);
+	uint8_t *bytes = may_have(c, capacity) ? realloc(buffer->bytes, capacity) : NULL;
 	if (bytes == NULL)
 		return false;
 	if (buffer->capacity ==
@@ -172,7 +200,7 @@ read_hello(struct connection *c)
 		if (clock_left_ms(c->give_up_ms) == 0)
 			return refuse_hello(
 			    c, TLS_USER_CANCELED, "no ClientHello in time");
-		if (received->end == received->capacity && !grow(received))
+		if (received->end == received->capacity && !grow(c))
 			return refuse(c, TLS_INTERNAL_ERROR, "hello", strerror(ENOMEM));
 		uint8_t *bytes = received->bytes + received->end;
 		ssize_t length =
@@ -332,6 +360,7 @@ proxy_serve(struct connection *c, struct proxy_thread *thread, uint32_t client_e
 		relay_ready(&c->relay, RELAY_CLIENT, client_events);
 		relay_ready(&c->relay, RELAY_BACKEND, backend_events);
 	}
+	thread->room.frugal = atomic_load(&memory) > PROXY_MEMORY_MAX;
 	enum proxy_phase phase = c->phase;
 	enum proxy_status status = step(c, thread);
 	/* What comes next need not wait for its turn. */
@@ -339,6 +368,7 @@ proxy_serve(struct connection *c, struct proxy_thread *thread, uint32_t client_e
 		phase = c->phase;
 		status = step(c, thread);
 	}
+	count_memory(c);
 	return status;
 }
 
@@ -412,6 +442,7 @@ proxy_end(struct connection *c)
 	relay_release(&c->relay);
 	tls_hello_release(&c->hello);
 	relay_buffer_release(&c->received);
+	count_memory(c);
 	if (c->backend != -1)
 		close(c->backend);
 	close(c->client);

@@ -18,6 +18,11 @@
 enum {
 	/* From accept to the end of the hello and a connected backend. */
 	PROXY_HELLO_MS = 10 * 1000,
+
+	/* The memory for what has been read and not written yet, of all connections, in
+	 * bytes, but for the first buffer of each hello. Beyond it, hellos that need more
+	 * are refused, and little is read at once. Hellos that need much get only half. */
+	PROXY_MEMORY_MAX = 64 * 1024 * 1024,
 };
 
 enum proxy_phase { PROXY_HELLO, PROXY_BACKEND, PROXY_RELAY, PROXY_LINGER };
@@ -36,6 +41,7 @@ struct connection {
 	int retry_ms;       /* how long the backend was last left alone, or 0 */
 	union address peer;
 	char name[HOSTNAME_SIZE]; /* empty until the hello was read */
+	size_t memory;            /* how many bytes of PROXY_MEMORY_MAX it has */
 
 	uint32_t client_events; /* all that its socket has had */
 	struct tls_hello hello;

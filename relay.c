@@ -17,6 +17,9 @@ enum {
 	PIPE_SIZE = 1024 * 1024,
 	PIPE_SIZE_MIN = 64 * 1024,
 
+	/* How much is read at once where memory is short. */
+	FRUGAL_SIZE = 4 * 1024,
+
 	/* A direction that brings less than this at once is not bulky any more. */
 	BULK_MIN = 16 * 1024,
 };
@@ -177,7 +180,8 @@ end(struct relay_direction *direction)
 static enum outcome
 read_and_write(struct relay_direction *direction, struct relay_room *room, size_t *moved)
 {
-	ssize_t length = recv(direction->from, room->bytes, sizeof room->bytes, 0);
+	size_t size = room->frugal ? FRUGAL_SIZE : sizeof room->bytes;
+	ssize_t length = recv(direction->from, room->bytes, size, 0);
 	if (length == -1 && errno == EAGAIN) {
 		direction->readable = false;
 		return BLOCKED;
@@ -189,7 +193,7 @@ read_and_write(struct relay_direction *direction, struct relay_room *room, size_
 		return ENDED;
 	}
 	/* Otherwise a short read says that there is no more (epoll(7)). */
-	if ((size_t)length < sizeof room->bytes && !direction->reads_short)
+	if ((size_t)length < size && !direction->reads_short)
 		direction->readable = false;
 	direction->bulky = (size_t)length == sizeof room->bytes;
 	*moved += (size_t)length;
@@ -391,6 +395,12 @@ relay_move(struct relay *relay, struct relay_room *room)
 	for (size_t moved = 0; moved < TURN_BYTES && status == RELAY_GOES_ON;)
 		status = move_both(relay, room, &moved);
 	return status;
+}
+
+size_t
+relay_size(const struct relay *relay)
+{
+	return relay->upload.left.capacity + relay->download.left.capacity;
 }
 
 bool

@@ -30,7 +30,8 @@ struct relay_pipe {
  * that one room serves a whole thread, and a connection that waits needs none. What stands
  * before the bytes is all zero at first. */
 struct relay_room {
-	bool splices;           /* whether pipes may be used where bytes come in bulk */
+	bool splices; /* whether pipes may be used where bytes come in bulk */
+	bool frugal;  /* whether memory is short, so that little is read at once */
 	struct relay_pipe pipe; /* an empty one, for whoever needs one next */
 	uint8_t bytes[64 * 1024];
 };
@@ -111,6 +112,9 @@ enum relay_status relay_move(struct relay *relay, struct relay_room *room);
 
 /* The events of epoll(7), edge-triggered, that it waits for on the socket of SIDE. */
 uint32_t relay_wants(const struct relay *relay, enum relay_side side);
+
+/* How many bytes of memory hold what a side has not taken yet, pipes aside. */
+size_t relay_size(const struct relay *relay);
 
 /* Whether a side does not take what has been read for it. */
 bool relay_has_left(const struct relay *relay);
