@@ -5,6 +5,7 @@
 # static     sniproxy-static, one file that needs nothing else
 # check      the tests
 # oracle     many more hellos for OpenSSL, GnuTLS and sniproxy to agree on
+# flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes a quarter of an hour
 # check-systemd    the units under a real systemd, in a container; as root
 # lint       the formatter and the linters, and both compilers with -Werror
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
@@ -83,7 +84,8 @@ static-copy: $(BUILD)/sniproxy
 
 # Unit tests are linked with the modules. Program tests only run the programs, so they need no
 # sanitizer.
-$(BUILD)/tests/program_% $(BUILD)/tests/harness.o $(BUILD)/tests/listen: sanitizer =
+$(BUILD)/tests/program_% $(BUILD)/tests/harness.o $(BUILD)/tests/listen $(BUILD)/tests/flood: \
+    sanitizer =
 
 $(addprefix $(BUILD)/tests/,$(unit_tests)): %: %.o $(BUILD)/tests/hellos.o \
     $(addprefix $(BUILD)/,$(modules))
@@ -92,7 +94,7 @@ $(addprefix $(BUILD)/tests/,$(unit_tests)): %: %.o $(BUILD)/tests/hellos.o \
 $(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
 	$(link) -o $@ $^ -lcriterion
 
-$(BUILD)/tests/listen: $(BUILD)/tests/listen.o
+$(BUILD)/tests/listen $(BUILD)/tests/flood: %: %.o
 	$(link) -o $@ $^
 
 # Asks OpenSSL and GnuTLS.
@@ -114,7 +116,7 @@ programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname tests/listen)
 # The oracle has no threads.
 oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
 
-tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) $(oracle_test))
+tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood $(oracle_test))
 
 check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 	$(if $(HASHED),,$(MAKE) --no-print-directory HASHED=1 build-check)
@@ -123,6 +125,14 @@ check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 # ORACLE_COUNT=1000000, ORACLE_SEED=random and so on, see tests/oracle.c.
 oracle: $(BUILD)/tests/oracle
 	$<
+
+# One flood after another; FLOOD_TESTS is a pattern of their names.
+FLOOD_SECONDS ?= 30
+FLOOD_TESTS ?= *
+flood: $(programs) $(BUILD)/tests/program_flood
+	SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy FLOOD=$(CURDIR)/$(BUILD)/tests/flood \
+	    HASHED=$(HASHED) SANITIZE='$(SANITIZE)' FLOOD_SECONDS=$(FLOOD_SECONDS) \
+	    $(BUILD)/tests/program_flood --jobs=1 --filter='flood/$(FLOOD_TESTS)'
 
 # As root. Boots a systemd of its own; nothing outside of it is changed.
 check-systemd:
@@ -187,7 +197,7 @@ deps-bench: deps
 clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
-.PHONY: all static static-copy check oracle build-check lint demo install uninstall \
+.PHONY: all static static-copy check flood oracle build-check lint demo install uninstall \
 	check-systemd bench deps deps-bench clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

@@ -1,0 +1,375 @@
+/* Floods of connections that make no progress, while the limit on open files is low:
+ * honest clients are served all the same, and what was there before stays.
+ *
+ * FLOOD is the path of the load, see flood.c; FLOOD_SECONDS says how long each flood lasts
+ * (3 where it is not set). */
+#include "harness.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+	OPEN_FILES = 1024,
+	ESTABLISHED = 20,
+	P99_MS = 500,
+
+	/* One honest client of so many may fail. */
+	ONE_FAILURE_IN = 1000,
+
+	/* A flood takes longer than it lasts: the last clients, and up to ten seconds until
+	 * the proxy has forgotten all. */
+	TIMEOUT_S = 3600,
+
+	FIRST_LISTENER = 3,
+	LISTENERS = 3,
+};
+
+/* What the flood has printed. */
+struct result {
+	long honest, failed, p50_us, p99_us, max_us, established, attacks, first_failure;
+};
+
+/* What the proxy's last words on the flood are. */
+struct pressure {
+	long seconds, hello, waiting, stalled, refused, share;
+};
+
+static struct proxy *proxy;
+static int listeners[LISTENERS];
+static struct bytes request;
+
+static void
+limit_open_files(void)
+{
+	struct rlimit files = {.rlim_cur = OPEN_FILES, .rlim_max = OPEN_FILES};
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+static int
+flood_seconds(void)
+{
+	const char *seconds = getenv("FLOOD_SECONDS");
+	return seconds != NULL && seconds[0] != '\0' ? atoi(seconds) : 3;
+}
+
+/* Starts the proxy and all backends: those that flood serves, one that never accepts and
+ * has a short backlog, and one that never accepts and has room for all. */
+static void
+start(void)
+{
+	server_listen("127.0.0.1");
+	listeners[0] = backend_listen("answer.example");
+	listeners[1] = backend_listen("bulk.example");
+	listeners[2] = backend_listen("echo.example");
+	host_make("busy.example");
+	unix_listen(host_path("busy.example", "tls-socket"), 4);
+	backend_listen("asleep.example");
+	proxy = proxy_start(limit_open_files);
+
+	int backend = backend_listen(HOST);
+	request = hello_for(HOST);
+	for (int i = 0; i < 3; i++)
+		expect_served(backend, request);
+}
+
+/* --- The load --- */
+
+/* In the child: becomes flood. */
+_Noreturn static void
+execute_flood(const char *scenario, const char *addresses, int output)
+{
+	char port[8], seconds[16];
+	snprintf(port, sizeof port, "%u", server.port);
+	snprintf(seconds, sizeof seconds, "%d", flood_seconds());
+	/* First out of the way of one another. */
+	int sources[LISTENERS];
+	for (int i = 0; i < LISTENERS; i++)
+		sources[i] =
+		    fcntl(listeners[i], F_DUPFD_CLOEXEC, FIRST_LISTENER + LISTENERS);
+	dup2(output, STDOUT_FILENO);
+	for (int i = 0; i < LISTENERS; i++)
+		dup2(sources[i], FIRST_LISTENER + i);
+	close_range(FIRST_LISTENER + LISTENERS, ~0U, CLOSE_RANGE_CLOEXEC);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	execl(getenv("FLOOD"), "flood", port, scenario, seconds, addresses, (char *)NULL);
+	_exit(127);
+}
+
+static struct result
+flood(const char *scenario, const char *addresses)
+{
+	check(getenv("FLOOD") != NULL, "FLOOD is not set");
+	int output[2];
+	check(pipe2(output, O_CLOEXEC) == 0, "pipe2");
+	pid_t pid = fork();
+	check(pid != -1, "fork");
+	if (pid == 0)
+		execute_flood(scenario, addresses, output[1]);
+	close(output[1]);
+	char text[512] = "";
+	size_t length = 0;
+	ssize_t got;
+	while ((got = read(output[0], text + length, sizeof text - 1 - length)) > 0)
+		length += (size_t)got;
+	close(output[0]);
+	int status;
+	waitpid(pid, &status, 0);
+	check(status == 0, "flood has ended with wait status %#x", status);
+
+	struct result r;
+	check(sscanf(text,
+		  "honest %ld\nfailed %ld\np50_us %ld\np99_us %ld\nmax_us %ld\n"
+		  "established %ld\nattacks %ld\nfirst_failure %ld\n",
+		  &r.honest, &r.failed, &r.p50_us, &r.p99_us, &r.max_us, &r.established,
+		  &r.attacks, &r.first_failure) == 8,
+	    "flood has printed: %s", text);
+	return r;
+}
+
+/* --- The log --- */
+
+static int
+count(const char *text, const char *part)
+{
+	int found = 0;
+	while ((text = strstr(text, part)) != NULL) {
+		found++;
+		text += strlen(part);
+	}
+	return found;
+}
+
+static bool
+is_over(void)
+{
+	char *log = proxy_log(proxy);
+	bool over = strstr(log, "sniproxy: pressure is over") != NULL;
+	free(log);
+	return over;
+}
+
+/* Checks that the log tells of the pressure once when it begins and once when it ends,
+ * and says little besides. Returns the counts. */
+static struct pressure
+expect_pressure_logged(void)
+{
+	struct pressure p;
+	unsigned open;
+	wait_until(is_over(), 20000);
+	char *log = proxy_log(proxy);
+	int begins = count(log, "; those without progress give way\n");
+	int ends = count(log, "sniproxy: pressure is over after ");
+	check(begins == 1, "pressure began %d times", begins);
+	check(ends == 1, "pressure ended %d times", ends);
+	const char *begin = strstr(log, " connections are open: ");
+	while (begin != log && begin[-1] != '\n')
+		begin--;
+	check(sscanf(begin, "sniproxy: %u connections", &open) == 1 && open > 100 &&
+		open <= OPEN_FILES / 2,
+	    "it began with %u connections", open);
+	check(
+	    sscanf(strstr(log, "sniproxy: pressure is over"),
+		"sniproxy: pressure is over after %ld s: %ld in the hello, %ld waiting "
+		"for a backend, %ld stalled, %ld refused, %ld over the share of an "
+		"address\n",
+		&p.seconds, &p.hello, &p.waiting, &p.stalled, &p.refused, &p.share) == 6,
+	    "the log tells no counts");
+	/* A log line for one that reset in time is fine, if those are bounded. */
+	int lines = count(log, "\n"), most = 60 + 6 * (flood_seconds() + 20);
+	check(lines <= most, "%d lines were logged, not %d at most", lines, most);
+	free(log);
+	return p;
+}
+
+/* --- The scenarios --- */
+
+static void
+print(const char *scenario, const char *addresses, struct result r, struct pressure p)
+{
+	fprintf(stderr,
+	    "[FLOOD] %s from %s addresses: honest %ld, failed %ld, p50 %.1f ms, p99 %.1f "
+	    "ms, max %.1f ms; attacks %ld; gave way: %ld hello, %ld waiting, %ld "
+	    "stalled, %ld refused, %ld over the share\n",
+	    scenario, strcmp(addresses, "0") == 0 ? "ever new" : addresses, r.honest,
+	    r.failed, (double)r.p50_us / 1000, (double)r.p99_us / 1000,
+	    (double)r.max_us / 1000, r.attacks, p.hello, p.waiting, p.stalled, p.refused,
+	    p.share);
+}
+
+/* Checks that honest clients were served, and as if nothing were. */
+static void
+expect_served_meanwhile(struct result r)
+{
+	check(r.honest == 50L * flood_seconds(), "%ld honest clients", r.honest);
+	check(r.failed * ONE_FAILURE_IN <= r.honest,
+	    "%ld honest clients of %ld failed, first with errno %ld", r.failed, r.honest,
+	    r.first_failure);
+	check(r.p99_us < margin_ms(P99_MS) * 1000L,
+	    "the 99th percentile of honest clients was %ld us", r.p99_us);
+	check(r.established == ESTABLISHED,
+	    "%ld of %d established connections have survived", r.established,
+	    ESTABLISHED);
+	check(r.attacks > OPEN_FILES, "there were but %ld attacks", r.attacks);
+}
+
+/* Floods the proxy, and checks that it treats honest clients as it should and is
+ * afterwards as before. Returns how many gave way. */
+static struct pressure
+withstand(const char *scenario, const char *addresses)
+{
+	start();
+	int descriptors = proxy_descriptors(proxy);
+	int threads = proxy_threads(proxy);
+	testing("%s from %s addresses", scenario, addresses);
+
+	struct result r = flood(scenario, addresses);
+	print(scenario, addresses, r, (struct pressure){0});
+	expect_served_meanwhile(r);
+	struct pressure p = expect_pressure_logged();
+	print(scenario, addresses, r, p);
+
+	long gave_way = p.hello + p.waiting + p.stalled + p.refused + p.share;
+	check(gave_way <= r.attacks + r.honest, "%ld gave way, which are too many",
+	    gave_way);
+	wait_until(proxy_descriptors(proxy) == descriptors, 15000);
+	wait_until(proxy_threads(proxy) <= threads, 25000);
+	expect_idle(proxy);
+	return p;
+}
+
+#define FLOOD_TEST(name) \
+	static void flood_##name(void); \
+	Test(flood, name, .timeout = TIMEOUT_S) \
+	{ \
+		harness_run("flood/" #name, flood_##name); \
+	} \
+	static void flood_##name(void)
+
+#define HANDFUL "5"
+#define BOTNET "0"
+
+/* Of several hundred connections at a time most have to give way. */
+#define expect_many(count) check((count) > 100, "only %ld: " #count, count)
+#define expect_none(count) check((count) == 0, "%ld: " #count, count)
+
+/* --- Silent connections --- */
+
+FLOOD_TEST(silent)
+{
+	struct pressure p = withstand("silent", HANDFUL);
+	expect_many(p.share);
+	expect_none(p.waiting + p.stalled);
+}
+
+FLOOD_TEST(silent_botnet)
+{
+	struct pressure p = withstand("silent", BOTNET);
+	expect_many(p.hello);
+	expect_none(p.waiting + p.stalled + p.share);
+}
+
+/* --- Hellos that never end --- */
+
+FLOOD_TEST(half_hellos)
+{
+	struct pressure p = withstand("half", HANDFUL);
+	expect_many(p.share);
+	expect_none(p.waiting + p.stalled);
+}
+
+FLOOD_TEST(half_hellos_botnet)
+{
+	struct pressure p = withstand("half", BOTNET);
+	expect_many(p.hello);
+	expect_none(p.waiting + p.stalled + p.share);
+}
+
+FLOOD_TEST(dribble)
+{
+	struct pressure p = withstand("dribble", HANDFUL);
+	expect_many(p.share);
+	expect_none(p.waiting + p.stalled);
+}
+
+FLOOD_TEST(dribble_botnet)
+{
+	struct pressure p = withstand("dribble", BOTNET);
+	expect_many(p.hello);
+	expect_none(p.waiting + p.stalled + p.share);
+}
+
+/* --- Whole hellos for backends that do nothing --- */
+
+FLOOD_TEST(unaccepted)
+{
+	struct pressure p = withstand("unaccepted", HANDFUL);
+	expect_many(p.share);
+	expect_none(p.stalled);
+}
+
+FLOOD_TEST(unaccepted_botnet)
+{
+	struct pressure p = withstand("unaccepted", BOTNET);
+	expect_many(p.waiting);
+	expect_none(p.stalled + p.share);
+}
+
+/* The backend does not accept either, but its backlog has room for all: what it was sent
+ * lies there untaken. */
+FLOOD_TEST(unread)
+{
+	struct pressure p = withstand("unread", HANDFUL);
+	expect_many(p.share);
+}
+
+FLOOD_TEST(unread_botnet)
+{
+	struct pressure p = withstand("unread", BOTNET);
+	expect_many(p.waiting + p.stalled);
+	expect_none(p.share);
+}
+
+/* --- Downloads that nobody reads --- */
+
+FLOOD_TEST(stalled)
+{
+	struct pressure p = withstand("stalled", HANDFUL);
+	expect_many(p.share);
+	expect_none(p.waiting);
+}
+
+FLOOD_TEST(stalled_botnet)
+{
+	struct pressure p = withstand("stalled", BOTNET);
+	expect_many(p.stalled);
+	expect_none(p.waiting + p.share);
+}
+
+/* --- Others --- */
+
+/* They got their alert, and stay. */
+FLOOD_TEST(refused_botnet)
+{
+	struct pressure p = withstand("refused", BOTNET);
+	expect_many(p.refused);
+	expect_none(p.waiting + p.stalled + p.share);
+}
+
+FLOOD_TEST(mixture)
+{
+	struct pressure p = withstand("mixture", HANDFUL);
+	expect_many(p.share);
+}
+
+FLOOD_TEST(mixture_botnet)
+{
+	struct pressure p = withstand("mixture", BOTNET);
+	expect_many(p.hello);
+	expect_none(p.share);
+}

@@ -1,0 +1,551 @@
+/* The most memory that clients can make the proxy take, however many they are: a budget
+ * bounds it, what is beyond that is refused or read in small pieces, and others are served
+ * meanwhile. */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+	/* What the README states, in KiB: for hellos or bytes on their way, for each
+	 * connection besides, and for all the rest. */
+	BUDGET_KIB = 64 * 1024,
+	CONNECTION_KIB = 9,
+	REST_KIB = 16 * 1024,
+
+	/* By how much the same load may take more the second time, in KiB. */
+	REUSE_KIB = 4 * 1024,
+
+	WORST_HELLOS = 3000,
+	FEW_WORST_HELLOS = 8,
+	STALLED_DOWNLOADS = 4000,
+
+	/* Enough for the budget, and far less than those connections could take. */
+	ADDRESS_SPACE = 320 * 1024 * 1024,
+	GROUP_MEMORY = 128 * 1024 * 1024,
+
+	HONEST_PAUSE_MS = 20,
+	HONEST_MIN = 20,
+	EVENTS = 256,
+	ALERT_SIZE = 7,
+};
+
+#define HONEST_HOST "honest.example"
+
+static struct proxy *proxy;
+static int backend;
+static struct bytes worst; /* the largest hello, in records of a byte each */
+
+/* --- Honest clients --- */
+
+static struct service service;
+
+static struct {
+	atomic_int served;
+	atomic_int failed;
+	atomic_bool stop;
+	pthread_t thread;
+} honest;
+
+static bool
+is_served(void)
+{
+	char answer = 0;
+	int fd = client_try_connect(NULL);
+	bool served = fd >= 0 &&
+	    send(fd, service.hello.data, service.hello.length, MSG_NOSIGNAL) ==
+		(ssize_t)service.hello.length &&
+	    read_up_to(fd, &answer, 1) == 1 && answer == service.answer;
+	if (fd >= 0)
+		close(fd);
+	return served;
+}
+
+static void *
+run_honest_clients(void *unused)
+{
+	(void)unused;
+	while (!honest.stop) {
+		if (is_served())
+			honest.served++;
+		else
+			honest.failed++;
+		poll(NULL, 0, HONEST_PAUSE_MS);
+	}
+	return NULL;
+}
+
+static void
+start_honest_clients(void)
+{
+	service = (struct service){
+	    .listener = backend_listen(HONEST_HOST),
+	    .hello = hello_for(HONEST_HOST),
+	    .answer = '!',
+	};
+	service_start(&service);
+	check(pthread_create(&honest.thread, NULL, run_honest_clients, NULL) == 0,
+	    "pthread_create");
+}
+
+static void
+expect_honest_clients_served(void)
+{
+	wait_until(honest.served >= HONEST_MIN || honest.failed > 0, 10000);
+	honest.stop = true;
+	pthread_join(honest.thread, NULL);
+	service_stop(&service);
+	check(honest.failed == 0, "%d honest clients failed, %d were served",
+	    honest.failed, honest.served);
+	check(service.wrong == 0, "%d hellos came otherwise", service.wrong);
+}
+
+/* --- Memory --- */
+
+/* A number of KiB from /proc/PID/status of the proxy. */
+static long
+memory_kib(const char *field)
+{
+	char *status = proxy_proc(proxy, "status");
+	const char *line = strstr(status, field);
+	check(line != NULL, "the proxy has ended, or has no %s", field);
+	long kib = strtol(line + strlen(field), NULL, 10);
+	free(status);
+	return kib;
+}
+
+/* The most that the proxy has had in memory so far. */
+static long
+peak_kib(void)
+{
+	return memory_kib("VmHWM:");
+}
+
+/* Checks that the proxy never had more than its budget for so many connections. The
+ * sanitizers have memory of their own. */
+static void
+expect_within_budget(int connections)
+{
+	long most_kib = BUDGET_KIB + REST_KIB + CONNECTION_KIB * (long)connections;
+	fprintf(stderr, "[MEMORY] %d connections: %ld KiB at most, of %ld\n", connections,
+	    peak_kib(), most_kib);
+	if (!sanitized())
+		check(peak_kib() <= most_kib, "%ld KiB in memory, not %ld at most",
+		    peak_kib(), most_kib);
+}
+
+static void
+limit_address_space(void)
+{
+	/* The sanitizers reserve terabytes. */
+	struct rlimit space = {.rlim_cur = ADDRESS_SPACE, .rlim_max = ADDRESS_SPACE};
+	if (!sanitized())
+		setrlimit(RLIMIT_AS, &space);
+}
+
+/* Fewer where all is slower. */
+static int
+scaled(int count)
+{
+	return sanitized() ? count / 10 : count;
+}
+
+static void
+start(void (*prepare)(void))
+{
+	server_listen("127.0.0.1");
+	backend = backend_listen(HOST);
+	proxy = proxy_start(prepare);
+	worst = in_records(largest_message(), 1);
+	struct rlimit files;
+	getrlimit(RLIMIT_NOFILE, &files);
+	if (files.rlim_cur < 2 * STALLED_DOWNLOADS + 500)
+		skip("too few descriptors");
+}
+
+/* --- Many clients at once --- */
+
+struct member {
+	int fd; /* -1 once it has ended */
+	size_t sent;
+	uint8_t answer[ALERT_SIZE];
+	size_t answer_length;
+};
+
+static struct crowd {
+	int set;
+	int size;
+	struct member *members;
+	int left;      /* those that have neither sent all nor ended */
+	size_t length; /* how many bytes each has to send */
+} crowd;
+
+static void
+crowd_connect(int size, size_t length)
+{
+	crowd = (struct crowd){
+	    .set = epoll_create1(EPOLL_CLOEXEC),
+	    .size = size,
+	    .members = calloc((size_t)size, sizeof *crowd.members),
+	    .left = size,
+	    .length = length,
+	};
+	check(crowd.set >= 0 && crowd.members != NULL, "no memory for the clients");
+	for (int i = 0; i < size; i++) {
+		struct member *m = &crowd.members[i];
+		struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = m};
+		m->fd = client_connect();
+		int flags = fcntl(m->fd, F_GETFL);
+		check(fcntl(m->fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
+			epoll_ctl(crowd.set, EPOLL_CTL_ADD, m->fd, &event) == 0,
+		    "client %d: %s", i, strerror(errno));
+	}
+}
+
+static void
+member_ends(struct member *m)
+{
+	if (m->sent < crowd.length)
+		crowd.left--;
+	close(m->fd);
+	m->fd = -1;
+}
+
+static void
+member_reads(struct member *m)
+{
+	ssize_t got = recv(
+	    m->fd, m->answer + m->answer_length, sizeof m->answer - m->answer_length, 0);
+	if (got > 0)
+		m->answer_length += (size_t)got;
+	else if (got == 0 || errno != EAGAIN)
+		member_ends(m);
+}
+
+static void
+member_sends(struct member *m)
+{
+	ssize_t sent =
+	    send(m->fd, worst.data + m->sent, crowd.length - m->sent, MSG_NOSIGNAL);
+	if (sent > 0)
+		m->sent += (size_t)sent;
+	if (m->sent == crowd.length) {
+		struct epoll_event event = {.events = EPOLLIN, .data.ptr = m};
+		epoll_ctl(crowd.set, EPOLL_CTL_MOD, m->fd, &event);
+		crowd.left--;
+	}
+}
+
+/* Lets each send and read what it can, for up to MS milliseconds if there is nothing. */
+static void
+crowd_goes_on(int ms)
+{
+	struct epoll_event events[EVENTS];
+	int count = epoll_wait(crowd.set, events, EVENTS, ms);
+	for (int i = 0; i < count; i++) {
+		struct member *m = events[i].data.ptr;
+		if ((events[i].events & ~(uint32_t)EPOLLOUT) != 0)
+			member_reads(m);
+		if (m->fd != -1 && m->sent < crowd.length)
+			member_sends(m);
+	}
+}
+
+/* How many have ended after ALERT. */
+static int
+crowd_refused(enum alert alert)
+{
+	const uint8_t record[] = {0x15, 3, 3, 0, 2, 2, (uint8_t)alert};
+	int count = 0;
+	for (int i = 0; i < crowd.size; i++) {
+		const struct member *m = &crowd.members[i];
+		count += m->fd == -1 && m->answer_length == sizeof record &&
+		    memcmp(m->answer, record, sizeof record) == 0;
+	}
+	return count;
+}
+
+static int
+crowd_open(void)
+{
+	int count = 0;
+	for (int i = 0; i < crowd.size; i++)
+		count += crowd.members[i].fd != -1;
+	return count;
+}
+
+static void
+crowd_close(void)
+{
+	for (int i = 0; i < crowd.size; i++)
+		if (crowd.members[i].fd != -1)
+			close(crowd.members[i].fd);
+	free(crowd.members);
+	close(crowd.set);
+}
+
+/* --- The worst hellos --- */
+
+/* So many clients send the worst hello at once, but for its last byte. Those that are
+ * refused are told internal_error, all others may wait. */
+static void
+send_worst_hellos(int size)
+{
+	crowd_connect(size, worst.length - 1);
+	int64_t end_ms = now_ms() + margin_ms(30000);
+	while (crowd.left > 0) {
+		crowd_goes_on(100);
+		check(now_ms() < end_ms, "%d clients are neither done nor refused",
+		    crowd.left);
+	}
+	crowd_goes_on(0);
+	int open = crowd_open(), refused = crowd_refused(INTERNAL_ERROR);
+	int late = crowd_refused(USER_CANCELED);
+	fprintf(stderr, "[MEMORY] %d worst hellos: %d wait, %d refused, %d late\n", size,
+	    open, refused, late);
+	check(open + refused + late == size, "%d have ended otherwise",
+	    size - open - refused - late);
+	check(refused > size / 2, "only %d of %d were refused", refused, size);
+}
+
+/* A few at once are served, one-byte records and all. */
+static void
+expect_few_served(void)
+{
+	struct pair pairs[FEW_WORST_HELLOS];
+	struct bytes all_but_one = slice(worst, 0, worst.length - 1);
+	for (int i = 0; i < FEW_WORST_HELLOS; i++)
+		pairs[i].client = client_send(all_but_one);
+	for (int i = 0; i < FEW_WORST_HELLOS; i++) {
+		testing("worst hello %d", i);
+		send_all(pairs[i].client, slice(worst, worst.length - 1, 1));
+		pairs[i].backend = backend_accept(backend);
+		expect_bytes(pairs[i].backend, worst);
+		pair_talk(pairs[i]);
+	}
+	for (int i = 0; i < FEW_WORST_HELLOS; i++)
+		pair_close(pairs[i]);
+	testing("%d worst hellos", FEW_WORST_HELLOS);
+}
+
+static void
+withstand_worst_hellos(void)
+{
+	int size = scaled(WORST_HELLOS);
+	start_honest_clients();
+	expect_few_served();
+	send_worst_hellos(size);
+	check(proxy_runs(proxy), "the proxy has ended");
+	expect_within_budget(size);
+	crowd_close();
+	expect_honest_clients_served();
+	/* What was freed is used again. */
+	long peak_before_kib = peak_kib();
+	send_worst_hellos(size);
+	crowd_close();
+	check(sanitized() || peak_kib() <= peak_before_kib + REUSE_KIB,
+	    "the second time it took %ld KiB, after %ld", peak_kib(), peak_before_kib);
+	expect_few_served();
+}
+
+PROGRAM_TEST(memory, worst_hellos)
+{
+	start(limit_address_space);
+	withstand_worst_hellos();
+}
+
+/* --- The same in a control group, where more memory than allowed means death --- */
+
+static struct {
+	char directory[512];
+	char procs[544];
+	const char *limit;  /* the file that sets the limit */
+	const char *events; /* the file that counts kills */
+	int guard;          /* while it is open, the group stays */
+} group;
+
+static void
+join_group(void)
+{
+	int procs = open(group.procs, O_WRONLY | O_CLOEXEC);
+	if (procs < 0 || write(procs, "0", 1) != 1)
+		_exit(127);
+	close(procs);
+}
+
+static bool
+try_group(const char *parent, const char *limit, const char *events)
+{
+	char path[1024], bytes[32];
+	snprintf(group.directory, sizeof group.directory, "%s/sniproxy-test.%d", parent,
+	    (int)getpid());
+	snprintf(group.procs, sizeof group.procs, "%s/cgroup.procs", group.directory);
+	group.events = events;
+	if (mkdir(group.directory, 0755) == -1)
+		return false;
+	snprintf(path, sizeof path, "%s/%s", group.directory, limit);
+	snprintf(bytes, sizeof bytes, "%d", GROUP_MEMORY);
+	int file = open(path, O_WRONLY | O_CLOEXEC);
+	bool set = file >= 0 && write(file, bytes, strlen(bytes)) > 0;
+	if (file >= 0)
+		close(file);
+	if (!set)
+		rmdir(group.directory);
+	return set;
+}
+
+/* Version 2 of control groups where it has the memory controller, else version 1. */
+static bool
+make_group(void)
+{
+	char own[256] = "", parent[320];
+	char *groups = read_file("/proc/self/cgroup");
+	const char *line = strstr(groups, ":memory:");
+	if (line != NULL)
+		sscanf(line, ":memory:%255s", own);
+	free(groups);
+	snprintf(parent, sizeof parent, "/sys/fs/cgroup/memory%s", own);
+	return try_group("/sys/fs/cgroup", "memory.max", "memory.events") ||
+	    (line != NULL &&
+		try_group(parent, "memory.limit_in_bytes", "memory.oom_control"));
+}
+
+/* A process that removes the group once the test is over, in whichever way: by then all
+ * in the group have ended, or are about to. */
+static void
+guard_group(void)
+{
+	int ends[2];
+	check(pipe2(ends, O_CLOEXEC) == 0, "pipe2");
+	pid_t pid = fork();
+	check(pid >= 0, "fork");
+	if (pid == 0) {
+		char byte;
+		dup2(ends[0], 0);
+		close_range(1, ~0U, 0);
+		while (read(0, &byte, 1) > 0) {
+		}
+		while (rmdir(group.directory) == -1 && errno == EBUSY)
+			poll(NULL, 0, 10);
+		_exit(0);
+	}
+	close(ends[0]);
+	group.guard = ends[1];
+}
+
+static long
+kills(void)
+{
+	char path[1024];
+	snprintf(path, sizeof path, "%s/%s", group.directory, group.events);
+	char *events = read_file(path);
+	const char *line = strstr(events, "oom_kill ");
+	check(line != NULL, "%s: %s", path, events);
+	long count = strtol(line + strlen("oom_kill "), NULL, 10);
+	free(events);
+	return count;
+}
+
+PROGRAM_TEST(memory, worst_hellos_in_a_control_group)
+{
+	if (sanitized())
+		skip("the sanitizers take more memory than the program");
+	if (!make_group())
+		skip("no control group with a limit on memory can be made");
+	guard_group();
+	start(join_group);
+	withstand_worst_hellos();
+	check(kills() == 0, "the kernel has killed the proxy");
+}
+
+/* --- Stalled downloads --- */
+
+static struct pair *downloads;
+static size_t *download_sent;
+
+/* Sends as much of the pattern as is taken. Returns whether any was. */
+static bool
+download_sends(int number)
+{
+	int fd = downloads[number].backend;
+	bool any = false;
+	for (;;) {
+		struct bytes next = pattern(download_sent[number], 65536);
+		ssize_t sent =
+		    send(fd, next.data, next.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (sent <= 0)
+			break;
+		download_sent[number] += (size_t)sent;
+		any = true;
+	}
+	check(errno == EAGAIN, "download %d: %s", number, strerror(errno));
+	return any;
+}
+
+/* Opens connections whose backends send as much as is taken, and whose clients take
+ * nothing. */
+static void
+stall_downloads(int size)
+{
+	downloads = calloc((size_t)size, sizeof *downloads);
+	download_sent = calloc((size_t)size, sizeof *download_sent);
+	check(downloads != NULL && download_sent != NULL, "no memory for the downloads");
+	const int narrow = 4096;
+	for (int i = 0; i < size; i++) {
+		testing("download %d", i);
+		downloads[i] = pair_open(backend);
+		setsockopt(
+		    downloads[i].client, SOL_SOCKET, SO_RCVBUF, &narrow, sizeof narrow);
+	}
+	testing("stalled downloads");
+	bool any = true;
+	while (any) {
+		any = false;
+		for (int i = 0; i < size; i++)
+			any |= download_sends(i);
+		/* The proxy may be at it. */
+		poll(NULL, 0, margin_ms(100));
+	}
+}
+
+static void
+end_downloads(int size)
+{
+	for (int i = 0; i < size; i++)
+		pair_close(downloads[i]);
+	free(downloads);
+	free(download_sent);
+}
+
+PROGRAM_TEST(memory, stalled_downloads)
+{
+	int size = scaled(STALLED_DOWNLOADS);
+	start(limit_address_space);
+	start_honest_clients();
+	stall_downloads(size);
+	expect_within_budget(size);
+	/* What is on its way is neither lost nor mixed up. */
+	for (int i = 0; i < size; i += size / 10) {
+		testing("download %d", i);
+		expect_pattern(downloads[i].client, download_sent[i]);
+		pair_talk(downloads[i]);
+	}
+	testing("%d stalled downloads", size);
+	expect_honest_clients_served();
+	end_downloads(size);
+
+	long peak_before_kib = peak_kib();
+	stall_downloads(size);
+	check(sanitized() || peak_kib() <= peak_before_kib + REUSE_KIB,
+	    "the second time it took %ld KiB, after %ld", peak_kib(), peak_before_kib);
+	end_downloads(size);
+}
