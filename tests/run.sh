@@ -18,11 +18,14 @@ if [ "$build" = --one ]; then
 	export HASHED SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
 	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
 	export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp
+	export FLOOD="$build/tests/flood"
+	# Their load is all that the machine can take.
+	case $name in program_flood* | program_memory*) jobs=1 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 	case $test in
 	*.bats) set -- timeout 300 bats --tap "$test" ;;
 	*/oracle) set -- timeout 300 "$test" ;;
-	*) set -- timeout 300 "$test" --jobs=8 --tap="$result.tap" ;;
+	*) set -- timeout 300 "$test" --jobs=$jobs --tap="$result.tap" ;;
 	esac
 	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
 	case $build in *thread*) set -- setarch -R "$@" ;; esac
@@ -44,6 +47,7 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 	# The longest first.
 	for test in tests/program_*.c tests/oracle.c tests/test_*.c; do
 		test=$build/${test%.c}
+		case $test in */program_flood | */program_memory) continue ;; esac
 		[ ! -e "$test" ] || echo "$build $test"
 	done
 	for test in tests/*.bats; do
@@ -60,6 +64,9 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 		done
 	fi
 } | xargs -P 4 -L 1 tests/run.sh --one
+for test in flood memory; do
+	tests/run.sh --one "$build" "$build/tests/program_$test"
+done
 
 count() {
 	cat "$build/results/"*.tap ${hashed_build:+"$hashed_build/results/"*.tap} | grep -c -i "$@"
