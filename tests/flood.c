@@ -30,7 +30,7 @@
  * from another one. Honest clients come from other addresses.
  *
  * Descriptors 3, 4 and 5 are the listening sockets of the backends of answer.example,
- * bulk.example and echo.example, which are served here. */
+ * echo.example and bulk.example, which are served here. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -52,8 +52,9 @@
 
 enum {
 	ANSWER_LISTENER = 3,
-	BULK_LISTENER = 4,
-	ECHO_LISTENER = 5,
+	ECHO_LISTENER = 4,
+	BULK_LISTENER = 5,
+	LAST_LISTENER = BULK_LISTENER,
 
 	HONEST_A_SECOND = 50,
 	ESTABLISHED = 20,
@@ -193,7 +194,7 @@ make_set(void)
 	return set;
 }
 
-/* --- The backends, in a process of their own --- */
+/* --- The backends, in processes of their own --- */
 
 /* By descriptor. */
 static struct backend {
@@ -239,7 +240,7 @@ serve_backend(int socket, size_t hello_length)
 }
 
 static _Noreturn void
-run_backends(void)
+run_backends(int first_listener, int last_listener)
 {
 	struct hello answer, echo;
 	make_hello(&answer, "answer.example");
@@ -248,14 +249,14 @@ run_backends(void)
 	if (backends == NULL)
 		fail("calloc");
 	int set = make_set();
-	for (int listener = ANSWER_LISTENER; listener <= ECHO_LISTENER; listener++)
+	for (int listener = first_listener; listener <= last_listener; listener++)
 		watch(set, listener, EPOLLIN);
 	for (;;) {
 		struct epoll_event events[EVENTS];
 		int count = epoll_wait(set, events, EVENTS, -1);
 		for (int i = 0; i < count; i++) {
 			int fd = events[i].data.fd;
-			if (fd <= ECHO_LISTENER)
+			if (fd <= LAST_LISTENER)
 				accept_backend(set, fd);
 			else if (!serve_backend(fd,
 				     backends[fd].listener == ECHO_LISTENER
@@ -264,6 +265,19 @@ run_backends(void)
 				close(fd);
 		}
 	}
+}
+
+static _Noreturn void
+run_small_backends(void)
+{
+	run_backends(ANSWER_LISTENER, ECHO_LISTENER);
+}
+
+/* What it sends must not hold up the answers. */
+static _Noreturn void
+run_bulk_backend(void)
+{
+	run_backends(BULK_LISTENER, BULK_LISTENER);
 }
 
 /* --- The attackers, in a process of their own --- */
@@ -669,12 +683,14 @@ main(int argc, char **argv)
 	raise_open_files();
 	prepare_honest_clients(seconds);
 
-	pid_t backend_pid = start(run_backends);
+	pid_t small_backends_pid = start(run_small_backends);
+	pid_t bulk_backend_pid = start(run_bulk_backend);
 	establish();
 	pid_t attackers_pid = start(run_attackers);
 	run_honest_clients();
 	stop(attackers_pid, "attackers");
 	unsigned survivors = still_established();
-	stop(backend_pid, "backends");
+	stop(small_backends_pid, "backends");
+	stop(bulk_backend_pid, "bulk backend");
 	print(survivors);
 }

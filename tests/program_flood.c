@@ -65,8 +65,8 @@ start(void)
 {
 	server_listen("127.0.0.1");
 	listeners[0] = backend_listen("answer.example");
-	listeners[1] = backend_listen("bulk.example");
-	listeners[2] = backend_listen("echo.example");
+	listeners[1] = backend_listen("echo.example");
+	listeners[2] = backend_listen("bulk.example");
 	host_make("busy.example");
 	unix_listen(host_path("busy.example", "tls-socket"), 4);
 	backend_listen("asleep.example");
