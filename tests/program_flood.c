@@ -184,7 +184,7 @@ expect_pressure_logged(void)
 	check(
 	    sscanf(strstr(log, ENDS),
 		ENDS "%ld s; gave way: %ld in the hello, %ld waiting for a backend, "
-		     "%ld stalled, %ld refused; turned away: %ld of addresses",
+		     "%ld stalled, %ld not closed; turned away: %ld of addresses",
 		&p.seconds, &p.hello, &p.waiting, &p.stalled, &p.refused, &p.share) == 6,
 	    "the log tells no counts");
 	/* Lines for clients that reset or were refused are fine, if those are bounded. */
