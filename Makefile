@@ -7,6 +7,8 @@
 # oracle     many more hellos for OpenSSL, GnuTLS and sniproxy to agree on
 # flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes a quarter of an hour
 # check-systemd    the units under a real systemd, in a container; as root
+# fuzz       the fuzz tests, each for FUZZ_SECONDS (60); corpus makes their inputs anew
+# coverage   how much of the code the unit tests and the corpora reach
 # lint       the formatter and the linters, and both compilers with -Werror
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
 # install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
@@ -102,6 +104,27 @@ $(BUILD)/tests/oracle: $(addprefix $(BUILD)/tests/,oracle.o oracle_hellos.o orac
     oracle_decisions.o oracle_openssl.o oracle_gnutls.o hellos.o) \
     $(addprefix $(BUILD)/,tls.o hostname.o)
 	$(link) -o $@ $^ $(shell pkg-config --libs libssl libcrypto gnutls)
+# Fuzz tests: in builds for `make fuzz` with an engine's main, and in all builds with one that
+# replays a corpus.
+fuzz_tests := hello name path
+replays := $(fuzz_tests:%=$(BUILD)/tests/replay_%)
+fuzzers := $(fuzz_tests:%=$(BUILD)/tests/fuzz_%)
+fuzz_hello_modules := tls.o tests/hellos.o
+fuzz_name_modules := hostname.o
+fuzz_path_modules := $(filter-out worker.o log.o thread.o,$(modules))
+%_path: wrapped = -Wl,--wrap=clock_gettime,--wrap=getsockname
+
+.SECONDEXPANSION:
+$(replays): $(BUILD)/tests/replay_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o \
+    $$(addprefix $(BUILD)/,$$(fuzz_%_modules))
+	$(link) $(wrapped) -o $@ $^
+
+$(fuzzers): $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz_%.o \
+    $$(addprefix $(BUILD)/,$$(fuzz_%_modules))
+	$(link) $(wrapped) -fsanitize=fuzzer -o $@ $^
+
+$(BUILD)/tests/corpus: $(addprefix $(BUILD)/tests/,corpus.o hellos.o) $(BUILD)/tls.o
+	$(link) -o $@ $^
 
 # The load and the backend of the benchmark.
 bench_programs := $(addprefix $(BUILD)/bench/,load await backend)
@@ -117,6 +140,7 @@ programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname tests/listen)
 oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
 
 tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood $(oracle_test))
+tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests)) $(replays)
 
 check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 	$(if $(HASHED),,$(MAKE) --no-print-directory HASHED=1 build-check)
@@ -140,7 +164,40 @@ check-systemd:
 	$(MAKE) --no-print-directory install DESTDIR=build/stage PREFIX=/usr/local
 	tests/container.sh $(CURDIR)/build/stage
 
-build-check: $(programs) $(tests) $(bench_programs)
+build-check: $(programs) $(tests) $(bench_programs) $(BUILD)/tests/corpus
+
+FUZZ_SECONDS ?= 60
+fuzz_build := build/fuzz$(if $(HASHED),-hashed)
+build_fuzzers = $(MAKE) --no-print-directory CC=clang BUILD=$(fuzz_build) \
+	SANITIZE=fuzzer-no-link,address,undefined build-fuzzers
+
+fuzz:
+	$(build_fuzzers)
+	$(MAKE) --no-print-directory CC=afl-clang-fast BUILD=$(fuzz_build)-afl \
+	    SANITIZE=address,undefined $(fuzz_build)-afl/tests/fuzz_hello
+	tests/fuzz.sh run $(fuzz_build) $(fuzz_build)-afl $(FUZZ_SECONDS)
+
+corpus: $(BUILD)/tests/corpus
+	$(build_fuzzers)
+	tests/fuzz.sh corpus $(fuzz_build) $<
+
+build-fuzzers: $(fuzzers)
+
+# Without optimization each branch is one of the source's. Other files are there to be seen;
+# the limits are for the parser.
+coverage:
+	$(MAKE) --no-print-directory BUILD=build/coverage SANITIZE= STATIC= \
+	    CFLAGS='-O0 -g --coverage -Wno-cpp' build-unit-check
+	find build/coverage -name '*.gcda' -delete
+	tests/run.sh build/coverage
+	gcovr --root . --object-directory build/coverage --filter '[^/]*\.c' --exclude-unreachable-branches \
+	    --json build/coverage/gcovr.json
+	gcovr --root . --add-tracefile build/coverage/gcovr.json
+	gcovr --root . --add-tracefile build/coverage/gcovr.json --branches
+	gcovr --root . --add-tracefile build/coverage/gcovr.json --filter 'tls\.c' \
+	    --fail-under-line 100 --fail-under-branch 95 --output /dev/null
+
+build-unit-check: $(addprefix $(BUILD)/tests/,$(unit_tests)) $(replays)
 
 lint:
 	clang-format --dry-run -Werror *.[ch] tests/*.[ch] bench/*.[ch]
@@ -198,6 +255,8 @@ clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
 .PHONY: all static static-copy check flood oracle build-check lint demo install uninstall \
+.PHONY: all static static-copy check build-check fuzz corpus build-fuzzers coverage \
+	build-unit-check lint demo install uninstall \
 	check-systemd bench deps deps-bench clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

@@ -3,6 +3,7 @@
 # the programs in HASHED_BUILD too, several at a time. Ends with the counts.
 #
 # usage: tests/run.sh BUILD [HASHED_BUILD]
+# Where BUILD has no programs, what runs them is left out.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=$1
@@ -26,6 +27,11 @@ if [ "$build" = --one ]; then
 	*.bats) set -- timeout 300 bats --tap "$test" ;;
 	*/oracle) set -- timeout 300 "$test" ;;
 	*) set -- timeout 300 "$test" --jobs=$jobs --tap="$result.tap" ;;
+	*/replay_*)
+		mkdir "$result.tmp"
+		set -- env TMPDIR="$result.tmp" timeout 300 "$test" "tests/corpus/${test##*_}"
+		;;
+	*) set -- timeout 300 "$test" --jobs=8 --tap="$result.tap" ;;
 	esac
 	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
 	case $build in *thread*) set -- setarch -R "$@" ;; esac
@@ -33,6 +39,7 @@ if [ "$build" = --one ]; then
 	"$@" > "$result.log" 2>&1 < /dev/null
 	status=$?
 	case $test in *.bats | */oracle) cp "$result.log" "$result.tap" ;; esac
+	case $test in *.bats | */replay_*) cp "$result.log" "$result.tap" ;; esac
 	if [ $status -ne 0 ]; then
 		cat "$result.log"
 		grep -q '^not ok' "$result.tap" || echo "not ok - exit status $status" >> "$result.tap"
@@ -50,12 +57,16 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 		case $test in */program_flood | */program_memory) continue ;; esac
 		[ ! -e "$test" ] || echo "$build $test"
 	done
+	for test in tests/fuzz_*.c; do
+		test=${test%.c}
+		echo "$build $build/tests/replay_${test#*_}"
+	done
 	for test in tests/*.bats; do
-		echo "$build $test"
+		[ ! -e "$build/sniproxy" ] || echo "$build $test"
 	done
 	if [ -n "$hashed_build" ]; then
 		rm -rf "$hashed_build/results" && mkdir -p "$hashed_build/results" || exit 1
-		for test in program_name program_backend test_hostname; do
+		for test in program_name program_backend test_hostname replay_name replay_path; do
 			test=$hashed_build/tests/$test
 			[ ! -e "$test" ] || echo "$hashed_build $test"
 		done
