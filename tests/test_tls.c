@@ -545,6 +545,7 @@ Test(tls, writes_each_alert)
 		const char *name = tls_alert_name(wanted[i].alert);
 		cr_expect(strcmp(name, wanted[i].name) == 0, "%s", name);
 	}
+	cr_expect(strcmp(tls_alert_name((enum tls_alert)0), "unknown alert") == 0);
 }
 
 /* A source of numbers that are the same in each run (xorshift64*, Vigna). */
