@@ -6,6 +6,7 @@
 # check      the tests
 # oracle     many more hellos for OpenSSL, GnuTLS and sniproxy to agree on
 # flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes a quarter of an hour
+# soak       SOAK_SECONDS (600) of load and mishap, a third for each of three builds
 # check-systemd    the units under a real systemd, in a container; as root
 # fuzz       the fuzz tests, each for FUZZ_SECONDS (60); corpus makes their inputs anew
 # coverage   how much of the code the unit tests and the corpora reach
@@ -126,6 +127,10 @@ $(fuzzers): $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz_%.o \
 $(BUILD)/tests/corpus: $(addprefix $(BUILD)/tests/,corpus.o hellos.o) $(BUILD)/tls.o
 	$(link) -o $@ $^
 
+$(BUILD)/tests/soak: $(addprefix $(BUILD)/tests/,soak.o soak_plan.o soak_stream.o \
+    soak_hosts.o soak_copies.o hellos.o)
+	$(link) -o $@ $^
+
 # The load and the backend of the benchmark.
 bench_programs := $(addprefix $(BUILD)/bench/,load await backend)
 
@@ -157,6 +162,16 @@ flood: $(programs) $(BUILD)/tests/program_flood
 	SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy FLOOD=$(CURDIR)/$(BUILD)/tests/flood \
 	    HASHED=$(HASHED) SANITIZE='$(SANITIZE)' FLOOD_SECONDS=$(FLOOD_SECONDS) \
 	    $(BUILD)/tests/program_flood --jobs=1 --filter='flood/$(FLOOD_TESTS)'
+# The plain build, and one with each of two sanitizers, by the plain build's soak.
+SOAK_SECONDS ?= 600
+soak_variants := plain plain-address-undefined plain-thread
+
+soak:
+	$(MAKE) --no-print-directory HASHED= SANITIZE= build/plain/tests/soak build/plain/sniproxy
+	$(MAKE) --no-print-directory HASHED= SANITIZE=address,undefined \
+	    build/plain-address-undefined/sniproxy
+	$(MAKE) --no-print-directory HASHED= SANITIZE=thread build/plain-thread/sniproxy
+	tests/soak.sh build/plain/tests/soak $(SOAK_SECONDS) $(soak_variants:%=build/%/sniproxy)
 
 # As root. Boots a systemd of its own; nothing outside of it is changed.
 check-systemd:
@@ -198,6 +213,7 @@ coverage:
 	    --fail-under-line 100 --fail-under-branch 95 --output /dev/null
 
 build-unit-check: $(addprefix $(BUILD)/tests/,$(unit_tests)) $(replays)
+build-check: $(programs) $(tests) $(bench_programs) $(BUILD)/tests/soak
 
 lint:
 	clang-format --dry-run -Werror *.[ch] tests/*.[ch] bench/*.[ch]
@@ -257,6 +273,7 @@ clean:
 .PHONY: all static static-copy check flood oracle build-check lint demo install uninstall \
 .PHONY: all static static-copy check build-check fuzz corpus build-fuzzers coverage \
 	build-unit-check lint demo install uninstall \
+.PHONY: all static static-copy check soak build-check lint demo install uninstall \
 	check-systemd bench deps deps-bench clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

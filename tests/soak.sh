@@ -1,0 +1,33 @@
+#!/bin/sh
+# Soaks builds of sniproxy, one after the other, SECONDS in all.
+#
+# usage: tests/soak.sh SOAK SECONDS PROGRAM...
+set -eu
+soak=$1
+seconds=$(($2 / ($# - 2)))
+shift 2
+seed=${SOAK_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+trap 'exit 1' HUP INT TERM
+export UBSAN_OPTIONS=print_stacktrace=1
+
+status=0
+for program; do
+	echo "soak: $program for $seconds s; SOAK_SEED=$seed"
+	mkdir "$directory/run"
+	case $program in
+	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
+	*thread*) set -- setarch -R "$soak" ;;
+	*address*) set -- "$soak" ;; # its LeakSanitizer looks at memory
+	# malloc(3) gives back what is free, so that what is not can be seen to grow.
+	*) set -- env MEMORY=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=32768 \
+	    MALLOC_TRIM_THRESHOLD_=0 MALLOC_TOP_PAD_=0 "$soak" ;;
+	esac
+	if ! "$@" "$program" "$directory/run" "$seconds" "$seed"; then
+		status=1
+		tail -n 20 "$directory"/run/log.*
+	fi
+	rm -rf "$directory/run"
+done
+exit $status
