@@ -440,7 +440,7 @@ run_connection(struct record *record, uint64_t number, unsigned role)
 	if (s != -1) {
 		use_socket(record, s);
 		await_session(record);
-		copies_note(record->began_ms, record->client.ended_ms);
+		copies_note(record->copy, record->began_ms, record->client.ended_ms);
 		conclude(record);
 	}
 	bytes_release(&record->plan.opening);

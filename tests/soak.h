@@ -250,8 +250,9 @@ struct usage copy_usage(const struct copy *copy);
 /* Notes that the process PID connected to a backend. */
 void copies_served(pid_t pid);
 
-/* Notes that a connection lasted from BEGAN_MS until ENDED_MS. */
-void copies_note(int64_t began_ms, int64_t ended_ms);
+/* Notes that a connection, that of process PID if it is not 0, lasted from BEGAN_MS until
+ * ENDED_MS. */
+void copies_note(pid_t pid, int64_t began_ms, int64_t ended_ms);
 
 /* Whether a copy, that of process PID if it is not 0, may have cut off a connection that
  * began at BEGAN_MS and ended at ENDED_MS: it had been told to stop, the grace was over,

@@ -8,8 +8,9 @@ seconds=$(($2 / ($# - 2)))
 shift 2
 seed=${SOAK_SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 directory=$(mktemp -d)
+pid=
 trap 'rm -rf "$directory"' EXIT
-trap 'exit 1' HUP INT TERM
+trap '[ -z "$pid" ] || { kill "$pid"; wait "$pid"; } || true; exit 1' HUP INT TERM
 export UBSAN_OPTIONS=print_stacktrace=1
 
 status=0
@@ -24,10 +25,14 @@ for program; do
 	*) set -- env MEMORY=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=32768 \
 	    MALLOC_TRIM_THRESHOLD_=0 MALLOC_TOP_PAD_=0 "$soak" ;;
 	esac
-	if ! "$@" "$program" "$directory/run" "$seconds" "$seed"; then
+	# In the background, so that signals are not kept waiting.
+	"$@" "$program" "$directory/run" "$seconds" "$seed" &
+	pid=$!
+	if ! wait "$pid"; then
 		status=1
 		tail -n 20 "$directory"/run/log.*
 	fi
+	pid=
 	rm -rf "$directory/run"
 done
 exit $status
