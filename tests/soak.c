@@ -467,6 +467,7 @@ count_begun(unsigned role)
 
 static atomic_uint clients_running;
 static int64_t load_until_ms; /* set before there are clients */
+static pthread_barrier_t crowd_is_there;
 
 static void *
 run_client(void *argument)
@@ -490,6 +491,7 @@ static void *
 run_one_of_the_crowd(void *argument)
 {
 	count_begun(crowd_role);
+	pthread_barrier_wait(&crowd_is_there);
 	run_connection(argument, take_number(), crowd_role);
 	clients_running--;
 	return NULL;
@@ -697,18 +699,6 @@ listen_for_clients(void)
 	return s;
 }
 
-/* Tells COPY to stop, and waits until all have. */
-static void
-stop(struct copy *copy)
-{
-	copies_hang_up(copy);
-	while (copies_running() > 0) {
-		copies_reap();
-		sleep_ms(20);
-	}
-	copies_judge();
-}
-
 int
 main(int argc, char *argv[])
 {
@@ -724,6 +714,7 @@ main(int argc, char *argv[])
 		pthread_mutex_init(&records[i].mutex, NULL);
 		pthread_cond_init(&records[i].changed, NULL);
 	}
+	pthread_barrier_init(&crowd_is_there, NULL, CROWD);
 	int listener = listen_for_clients();
 	copies_init(program, listener);
 	hosts_start(ntohs(proxy_address.sin_port));
@@ -733,7 +724,8 @@ main(int argc, char *argv[])
 	struct copy *last = copies_start();
 	copies_hang_up(copy);
 	load_twice(last, seconds / 5);
-	stop(last);
+	copies_stop(last);
+	copies_judge();
 	hosts_stop();
 	print_summary();
 	printf("%s\n", problems() == 0 ? "nothing was wrong" : "FAILED");

@@ -230,8 +230,8 @@ void copies_hang_up(struct copy *copy);
 /* Notes which copies have ended, and checks how. */
 void copies_reap(void);
 
-/* How many run. */
-unsigned copies_running(void);
+/* Tells LAST to stop, and waits until all have ended; kills those that do not. */
+void copies_stop(struct copy *last);
 
 /* Checks what can be checked only when all clients have ended. */
 void copies_judge(void);

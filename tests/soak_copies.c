@@ -91,9 +91,33 @@ void
 copies_hang_up(struct copy *copy)
 {
 	pthread_mutex_lock(&mutex);
-	copy->hung_up_ms = now_ms();
+	copy->hung_up_ms = copy->ended_ms == 0 ? now_ms() : 0;
 	pthread_mutex_unlock(&mutex);
-	kill(copy->pid, SIGHUP);
+	if (copy->ended_ms == 0)
+		kill(copy->pid, SIGHUP);
+}
+
+static unsigned
+running_copies(void)
+{
+	unsigned running = 0;
+	for (unsigned i = 0; i < copies_count; i++)
+		running += copies[i].ended_ms == 0;
+	return running;
+}
+
+void
+copies_stop(struct copy *last)
+{
+	copies_hang_up(last);
+	int64_t deadline_ms = now_ms() + GRACE_MS + LATE_MS;
+	while (running_copies() > 0) {
+		copies_reap();
+		for (unsigned i = 0; i < copies_count && now_ms() > deadline_ms; i++)
+			if (copies[i].ended_ms == 0)
+				kill(copies[i].pid, SIGKILL);
+		sleep_ms(20);
+	}
 }
 
 /* --- What a copy leaves --- */
@@ -169,15 +193,6 @@ copies_reap(void)
 		pthread_mutex_unlock(&mutex);
 		check_end(copy, status);
 	}
-}
-
-unsigned
-copies_running(void)
-{
-	unsigned running = 0;
-	for (unsigned i = 0; i < copies_count; i++)
-		running += copies[i].ended_ms == 0;
-	return running;
 }
 
 void
