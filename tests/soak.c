@@ -34,7 +34,7 @@ enum {
 
 	/* The memory that a second round of the same load may add: the allocator's, which
 	 * depends on the order of things. */
-	MEMORY_KIB = 256,
+	MEMORY_KIB = 512,
 };
 
 uint64_t soak_seed;
@@ -584,13 +584,13 @@ load_with_crowd(int seconds, const struct copy *copy)
 
 /* --- What is left --- */
 
-/* Some connections, one after the other, so that the proxy has all that it keeps. */
+/* Connections of ROLE, one after the other. */
 static void
-serve_some(void)
+serve_some(unsigned role, int count)
 {
-	for (int i = 0; i < 64; i++) {
-		count_begun(0);
-		run_connection(&records[0], take_number(), 0);
+	for (int i = 0; i < count; i++) {
+		count_begun(role);
+		run_connection(&records[0], take_number(), role);
 	}
 	copies_reap();
 }
@@ -644,10 +644,12 @@ check_idle(const struct copy *copy)
 static void
 load_twice(const struct copy *copy, int seconds)
 {
-	const int threads_end_ms = 25000; /* those that idle for ten seconds */
-	serve_some();
+	const int threads_end_ms = 15000; /* those that idle for ten seconds */
+	serve_some(tiny_role, 32);
 	sleep_ms(500); /* the last of them may still be ending */
 	struct usage before = copy_usage(copy);
+	serve_some(bulk_role, 32);
+	before.threads = copy_usage(copy).threads; /* now there are all that it keeps */
 	int most = load_with_crowd(seconds, copy);
 	/* Each thread has memory too. */
 	struct usage warm = before;

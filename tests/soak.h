@@ -106,7 +106,7 @@ struct role {
 
 extern const struct role roles[];
 extern const unsigned role_count;
-extern const unsigned crowd_role;
+extern const unsigned tiny_role, bulk_role, crowd_role;
 
 struct plan {
 	uint64_t number;

@@ -212,12 +212,21 @@ slow_down(struct script *script, struct chance *chance, uint64_t bytes)
 	script->read_at_once = bytes / reads + 1;
 }
 
+/* Lets little through at a time, at times. */
+static void
+use_small_buffers(struct plan *plan, struct chance *chance)
+{
+	plan->small_buffers = one_in(chance, 3);
+	if (plan->small_buffers)
+		plan->backend.bytes = between(chance, 16 * KIB, 128 * KIB);
+}
+
 static void
 slow_client(struct plan *plan, struct chance *chance)
 {
 	talk(plan, chance, any_host(chance), 10 * (uint64_t)KIB);
 	plan->backend.bytes = between(chance, 64 * KIB, 4 * MIB);
-	plan->small_buffers = one_in(chance, 2);
+	use_small_buffers(plan, chance);
 	slow_down(&plan->client, chance, plan->backend.bytes);
 }
 
@@ -241,7 +250,7 @@ stalled_client(struct plan *plan, struct chance *chance)
 {
 	talk(plan, chance, any_host(chance), 10 * (uint64_t)KIB);
 	plan->backend.bytes = between(chance, MIB, 12 * MIB);
-	plan->small_buffers = one_in(chance, 4);
+	use_small_buffers(plan, chance);
 	stall(&plan->client, chance, plan->backend.bytes);
 }
 
@@ -500,13 +509,14 @@ deaf_backend(struct plan *plan, struct chance *chance)
 	listen_only(plan, TLS_INTERNAL_ERROR);
 }
 
+/* The first two and the last are called by their numbers. */
 const struct role roles[] = {
     {"tiny", 3000, 1, SERVED, tiny},
+    {"huge upload", 40, 2, SERVED, huge_upload},
     {"ordinary", 2000, 1, SERVED, ordinary},
     {"dribbles", 150, 4, SERVED, dribbles},
     {"one-byte records", 300, 1, SERVED, one_byte_records},
     {"128 KiB hello", 100, 2, SERVED, largest_hello},
-    {"huge upload", 40, 2, SERVED, huge_upload},
     {"huge download", 40, 2, SERVED, huge_download},
     {"huge both ways", 40, 2, SERVED, huge_both_ways},
     {"slow client", 80, 4, SERVED, slow_client},
@@ -541,6 +551,7 @@ const struct role roles[] = {
 };
 
 const unsigned role_count = sizeof roles / sizeof *roles;
+const unsigned tiny_role = 0, bulk_role = 1;
 const unsigned crowd_role = sizeof roles / sizeof *roles - 1;
 
 unsigned
