@@ -31,6 +31,7 @@ for program; do
 	if ! wait "$pid"; then
 		status=1
 		tail -n 20 "$directory"/run/log.*
+		sed -n '/Sanitizer\|runtime error/,$p' "$directory"/run/log.* | head -n 200
 	fi
 	pid=
 	rm -rf "$directory/run"

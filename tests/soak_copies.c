@@ -122,16 +122,17 @@ copies_stop(struct copy *last)
 
 /* --- What a copy leaves --- */
 
-static void
-check_line(const struct copy *copy, const char *line)
+/* Returns whether there is nothing wrong with LINE. */
+static bool
+is_log_line(const char *line)
 {
 	static const char *const alarms[] = {"Sanitizer", "runtime error:", "Assertion"};
 	for (size_t i = 0; i < sizeof alarms / sizeof *alarms; i++)
 		if (strstr(line, alarms[i]) != NULL)
-			problem("%s: %s", copy->log, line);
-	if (strncmp(line, "sniproxy: ", strlen("sniproxy: ")) != 0 &&
-	    strncmp(line, "127.0.0.", strlen("127.0.0.")) != 0)
-		problem("%s: not a log line: %s", copy->log, line);
+			return false;
+	return line[0] == '=' || /* a sanitizer's, before what it has to say */
+	    strncmp(line, "sniproxy: ", strlen("sniproxy: ")) == 0 ||
+	    strncmp(line, "127.0.0.", strlen("127.0.0.")) == 0;
 }
 
 /* Checks the log. Returns how many connections it says were cut off. */
@@ -140,12 +141,16 @@ read_log(const struct copy *copy)
 {
 	char line[1024];
 	unsigned cut_off = 0;
+	bool told = false;
 	FILE *file = fopen(copy->log, "re");
 	if (file == NULL)
 		broken(copy->log);
 	while (fgets(line, sizeof line, file) != NULL) {
 		line[strcspn(line, "\n")] = '\0';
-		check_line(copy, line);
+		if (!told && line[0] != '\0' && !is_log_line(line)) {
+			problem("%s: %s", copy->log, line);
+			told = true;
+		}
 		const char *stopped = strstr(line, "sniproxy: stopped; ");
 		if (stopped != NULL)
 			cut_off = (unsigned)strtoul(
