@@ -26,20 +26,18 @@ if [ "$build" = --one ]; then
 	case $test in
 	*.bats) set -- timeout 300 bats --tap "$test" ;;
 	*/oracle) set -- timeout 300 "$test" ;;
-	*) set -- timeout 300 "$test" --jobs=$jobs --tap="$result.tap" ;;
 	*/replay_*)
 		mkdir "$result.tmp"
 		set -- env TMPDIR="$result.tmp" timeout 300 "$test" "tests/corpus/${test##*_}"
 		;;
-	*) set -- timeout 300 "$test" --jobs=8 --tap="$result.tap" ;;
+	*) set -- timeout 300 "$test" --jobs=$jobs --tap="$result.tap" ;;
 	esac
 	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
 	case $build in *thread*) set -- setarch -R "$@" ;; esac
 	began=$(date +%s)
 	"$@" > "$result.log" 2>&1 < /dev/null
 	status=$?
-	case $test in *.bats | */oracle) cp "$result.log" "$result.tap" ;; esac
-	case $test in *.bats | */replay_*) cp "$result.log" "$result.tap" ;; esac
+	case $test in *.bats | */oracle | */replay_*) cp "$result.log" "$result.tap" ;; esac
 	if [ $status -ne 0 ]; then
 		cat "$result.log"
 		grep -q '^not ok' "$result.tap" || echo "not ok - exit status $status" >> "$result.tap"
@@ -75,9 +73,6 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 		done
 	fi
 } | xargs -P 4 -L 1 tests/run.sh --one
-for test in flood memory; do
-	tests/run.sh --one "$build" "$build/tests/program_$test"
-done
 
 count() {
 	cat "$build/results/"*.tap ${hashed_build:+"$hashed_build/results/"*.tap} | grep -c -i "$@"
