@@ -219,6 +219,14 @@ judge(const struct record *record)
 	return "no such outcome";
 }
 
+/* Whether it had to give way to others, or its backend had no room in time. */
+static bool
+is_turned_away(const struct tally *client)
+{
+	return is_alert(client, TLS_INTERNAL_ERROR) ||
+	    is_alert(client, TLS_USER_CANCELED);
+}
+
 /* Whatever became of a connection, no byte may be wrong, and none come that was not written.
  * Returns what is, or null. */
 static const char *
@@ -230,8 +238,8 @@ judge_bytes(const struct record *record, bool alert_allowed)
 		return "a wrong byte reached the backend";
 	if (record->session != NONE && backend->read > client->written)
 		return "more reached the backend than was sent";
-	bool is_refused = is_alert(client, plan->alert) ||
-	    (alert_allowed && is_alert(client, TLS_INTERNAL_ERROR));
+	bool is_refused =
+	    is_alert(client, plan->alert) || (alert_allowed && is_turned_away(client));
 	if (is_refused && record->session == NONE)
 		return NULL;
 	if (client->wrong && client->read > 0)
