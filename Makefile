@@ -5,6 +5,7 @@
 # static     sniproxy-static, one file that needs nothing else
 # check      the tests
 # oracle     many more hellos for OpenSSL, GnuTLS and sniproxy to agree on
+# faults     sniproxy with each system call in service made to fail
 # flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes a quarter of an hour
 # soak       SOAK_SECONDS (600) of load and mishap, a third for each of three builds
 # check-systemd    the units under a real systemd, in a container; as root
@@ -100,6 +101,12 @@ $(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
 $(BUILD)/tests/listen $(BUILD)/tests/flood: %: %.o
 	$(link) -o $@ $^
 
+# A library that tests put before the C library's.
+$(BUILD)/tests/close_fails.so: sanitizer =
+$(BUILD)/tests/close_fails.so: tests/close_fails.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(compile) -fPIC -shared -o $@ $<
+
 # Asks OpenSSL and GnuTLS.
 $(BUILD)/tests/oracle: $(addprefix $(BUILD)/tests/,oracle.o oracle_hellos.o oracle_shape.o \
     oracle_decisions.o oracle_openssl.o oracle_gnutls.o hellos.o) \
@@ -154,6 +161,12 @@ check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 # ORACLE_COUNT=1000000, ORACLE_SEED=random and so on, see tests/oracle.c.
 oracle: $(BUILD)/tests/oracle
 	$<
+
+# Each system call in service made to fail, see tests/program_faults.c.
+faults: $(programs) $(addprefix $(BUILD)/tests/,program_faults close_fails.so) sniproxy-static
+	SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy SNIPROXY_STATIC=$(CURDIR)/sniproxy-static \
+	    CLOSE_FAILS=$(CURDIR)/$(BUILD)/tests/close_fails.so HASHED=$(HASHED) \
+	    SANITIZE='$(SANITIZE)' $(BUILD)/tests/program_faults --jobs=8
 
 # One flood after another; FLOOD_TESTS is a pattern of their names.
 FLOOD_SECONDS ?= 30
@@ -270,7 +283,7 @@ deps-bench: deps
 clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
-.PHONY: all static static-copy check flood oracle soak build-check fuzz corpus build-fuzzers \
+.PHONY: all static static-copy check faults flood oracle soak build-check fuzz corpus build-fuzzers \
 	coverage build-unit-check lint demo install uninstall check-systemd bench deps deps-bench \
 	clean FORCE
 .DELETE_ON_ERROR:

@@ -1,0 +1,1081 @@
+/* System calls that fail in service: strace(1) makes each of them fail in each way that
+ * the kernel has, always and now and then, under traffic of all kinds. A connection that
+ * is hit may end; the program serves on, loses neither descriptors nor memory, and never
+ * spins. FAULTS is the list of what is injected; a call that the program makes in
+ * service and that is not listed fails the test. */
+#include "harness.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* --- What is injected --- */
+
+/* When a row's fault comes. */
+enum when {
+	SOME = 1,   /* each thread's first call fails, and then each third one */
+	ALWAYS = 2, /* all calls fail, for a second */
+	BOTH = SOME | ALWAYS,
+
+	/* The call is the C library's, which may find that it need not make it. */
+	IF_MADE = 4,
+};
+
+/* What a fault may do to connections. */
+enum harm {
+	NONE, /* nothing: they wait, or do without */
+	HIT,  /* each fault may end one */
+};
+
+/* What makes the call. */
+enum traffic {
+	MIXED,   /* small and bulky, both ways, refused, with a PROXY header */
+	BUSY,    /* the same, and clients of a backend that does not accept for a while */
+	FRESH,   /* the same as BUSY, and the proxy has served next to nothing before */
+	IDLE,    /* the same as FRESH, and then a silence until threads end */
+	SLOW,    /* MIXED, but less: each fault takes a client some seconds */
+	PATIENT, /* MIXED, and clients that are slow to take the last of a backend */
+	LATE,    /* MIXED, and clients whose hello never ends */
+	SHORT,   /* MIXED, and too few descriptors */
+};
+
+/* What the kernel can return. Not here, because a false one is no fault but a lie about
+ * the state of a socket or a file: EAGAIN where there are bytes or room, ENOENT for a
+ * send-proxy-v1 that is there. Only SOME: what the kernel does not say again and again, as
+ * EINTR from a wait, or ECONNABORTED, which takes the connection away. */
+#define FAULTS(ROW) \
+	ROW(accept4, EMFILE, BOTH, NONE, MIXED) \
+	ROW(accept4, ENFILE, BOTH, NONE, MIXED) \
+	ROW(accept4, ENOMEM, BOTH, NONE, MIXED) \
+	ROW(accept4, ENOBUFS, BOTH, NONE, MIXED) \
+	ROW(accept4, EPERM, BOTH, NONE, MIXED) \
+	ROW(accept4, EPROTO, BOTH, NONE, MIXED) \
+	ROW(accept4, ENETDOWN, BOTH, NONE, MIXED) \
+	ROW(accept4, ECONNABORTED, SOME, NONE, MIXED) \
+	ROW(accept4, EINTR, BOTH, NONE, MIXED) \
+	ROW(accept4, EAGAIN, SOME, NONE, MIXED) \
+	ROW(clone, EAGAIN, BOTH, NONE, IDLE) \
+	ROW(clone, ENOMEM, BOTH, NONE, FRESH) \
+	ROW(clone, EPERM, BOTH, NONE, FRESH) \
+	ROW(mmap, ENOMEM, BOTH, HIT, IDLE) \
+	ROW(mprotect, ENOMEM, BOTH, HIT, IDLE) \
+	ROW(munmap, ENOMEM, SOME | IF_MADE, HIT, FRESH) \
+	ROW(madvise, ENOMEM, SOME | IF_MADE, NONE, IDLE) \
+	ROW(brk, ENOMEM, BOTH | IF_MADE, HIT, FRESH) \
+	ROW(openat, EMFILE, BOTH | IF_MADE, NONE, FRESH) \
+	ROW(openat, ENFILE, BOTH | IF_MADE, NONE, FRESH) \
+	ROW(openat, EACCES, BOTH | IF_MADE, NONE, FRESH) \
+	ROW(openat, ENOENT, BOTH | IF_MADE, NONE, FRESH) \
+	ROW(unshare, EPERM, BOTH, HIT, FRESH) \
+	ROW(unshare, ENOMEM, BOTH, HIT, IDLE) \
+	ROW(fchdir, EACCES, BOTH, HIT, MIXED) \
+	ROW(fchdir, EIO, BOTH, HIT, MIXED) \
+	ROW(chdir, EACCES, BOTH, HIT, MIXED) \
+	ROW(chdir, EIO, BOTH, HIT, MIXED) \
+	ROW(chdir, ELOOP, BOTH, HIT, MIXED) \
+	ROW(chdir, ENOENT, BOTH, HIT, MIXED) \
+	ROW(chdir, ENOMEM, BOTH, HIT, MIXED) \
+	ROW(newfstatat, EACCES, BOTH, HIT, MIXED) \
+	ROW(newfstatat, EIO, BOTH, HIT, MIXED) \
+	ROW(newfstatat, ENOMEM, BOTH, HIT, MIXED) \
+	ROW(newfstatat, ENOTDIR, BOTH, HIT, MIXED) \
+	ROW(socket, EMFILE, BOTH, NONE, MIXED) \
+	ROW(socket, ENFILE, BOTH, NONE, MIXED) \
+	ROW(socket, ENOBUFS, BOTH, NONE, MIXED) \
+	ROW(socket, ENOMEM, BOTH, NONE, MIXED) \
+	ROW(socket, EACCES, BOTH, HIT, MIXED) \
+	ROW(connect, EAGAIN, BOTH, HIT, MIXED) \
+	ROW(connect, ECONNREFUSED, BOTH, HIT, MIXED) \
+	ROW(connect, EACCES, BOTH, HIT, MIXED) \
+	ROW(connect, ENOENT, BOTH, HIT, MIXED) \
+	ROW(connect, ENOMEM, BOTH, HIT, MIXED) \
+	ROW(connect, ENOBUFS, BOTH, HIT, MIXED) \
+	ROW(connect, EPERM, BOTH, HIT, MIXED) \
+	ROW(connect, EPROTOTYPE, BOTH, HIT, MIXED) \
+	ROW(connect, EINTR, SOME, HIT, BUSY) \
+	ROW(setsockopt, ENOMEM, BOTH, HIT, BUSY) \
+	ROW(setsockopt, EPERM, BOTH, HIT, BUSY) \
+	ROW(getsockopt, ENOBUFS, BOTH, NONE, MIXED) \
+	ROW(getsockopt, EPERM, BOTH, NONE, MIXED) \
+	ROW(getsockname, ENOBUFS, BOTH, HIT, MIXED) \
+	ROW(recvfrom, ECONNRESET, BOTH, HIT, MIXED) \
+	ROW(recvfrom, ENOMEM, BOTH, HIT, MIXED) \
+	ROW(recvfrom, ETIMEDOUT, BOTH, HIT, MIXED) \
+	ROW(sendto, ECONNRESET, BOTH, HIT, MIXED) \
+	ROW(sendto, ENOBUFS, BOTH, HIT, MIXED) \
+	ROW(sendto, ENOMEM, BOTH, HIT, MIXED) \
+	ROW(sendto, EPIPE, BOTH, HIT, MIXED) \
+	ROW(sendto, EACCES, BOTH, HIT, MIXED) \
+	ROW(splice, ECONNRESET, BOTH, HIT, MIXED) \
+	ROW(splice, EINVAL, BOTH, HIT, MIXED) \
+	ROW(splice, ENOMEM, BOTH, HIT, MIXED) \
+	ROW(splice, EPIPE, BOTH, HIT, MIXED) \
+	ROW(pipe2, EMFILE, BOTH, NONE, MIXED) \
+	ROW(pipe2, ENFILE, BOTH, NONE, MIXED) \
+	ROW(pipe2, ENOMEM, BOTH, NONE, MIXED) \
+	ROW(fcntl, EBUSY, BOTH, NONE, MIXED) \
+	ROW(fcntl, ENOMEM, BOTH, NONE, MIXED) \
+	ROW(fcntl, EPERM, BOTH, HIT, BUSY) \
+	ROW(shutdown, ENOTCONN, BOTH, HIT, SLOW) \
+	ROW(ioctl, EINVAL, BOTH, HIT, PATIENT) \
+	ROW(epoll_ctl, ENOMEM, BOTH, HIT, MIXED) \
+	ROW(epoll_ctl, ENOSPC, BOTH, HIT, MIXED) \
+	ROW(epoll_wait, EINTR, SOME, NONE, MIXED) \
+	ROW(poll, EINTR, SOME, NONE, MIXED) \
+	ROW(poll, ENOMEM, SOME, NONE, MIXED) \
+	ROW(timerfd_settime, EINVAL, BOTH, NONE, LATE) \
+	ROW(read, EAGAIN, SOME, NONE, SHORT) \
+	ROW(read, EINTR, SOME, NONE, SHORT) \
+	ROW(write, EAGAIN, BOTH, NONE, SHORT) \
+	ROW(write, EINTR, SOME, NONE, SHORT) \
+	ROW(write, EIO, BOTH, NONE, MIXED) \
+	ROW(write, ENOSPC, BOTH, NONE, MIXED) \
+	ROW(write, EPIPE, BOTH, NONE, MIXED)
+
+/* What is not injected, and why. */
+static const struct {
+	const char *call;
+	const char *why;
+} cannot_fail[] = {
+    {"close", "it frees the descriptor even where it fails; see close_fails.c"},
+    {"exit", "it does not return"},
+    {"futex", "it fails only where a lock is broken, and the C library aborts then"},
+    {"restart_syscall", "the kernel's own way to go on with a call"},
+    {"rseq", "the C library does without"},
+    {"rt_sigprocmask", "it fails only where its arguments are wrong"},
+    {"set_robust_list", "likewise"},
+};
+
+struct fault {
+	const char *call;
+	const char *error;
+	int when;
+	enum harm harm;
+	enum traffic traffic;
+};
+
+static const char *const calls_listed[] = {
+#define ROW(call, error, when, harm, traffic) #call,
+    FAULTS(ROW)
+#undef ROW
+};
+
+/* Calls that another C library or machine makes under another name. strace(1) takes a name
+ * with a question mark although the machine has none such. */
+static const char *const synonyms[][3] = {
+    {"clone", "?clone", "?clone3"},
+    {"newfstatat", "?newfstatat", "?lstat"},
+    {"pipe2", "?pipe2", "?pipe"},
+    {"poll", "?poll", "?ppoll"},
+    {"epoll_wait", "?epoll_wait", "?epoll_pwait"},
+};
+enum { SYNONYMS = sizeof synonyms / sizeof *synonyms };
+
+/* --- Sending and receiving, for a bounded time --- */
+
+enum {
+	BULK = 1 << 20,
+
+	/* How long a connection may take: a hello's ten seconds, and five more in which a
+	 * client that was refused is listened to. */
+	PATIENCE_MS = 17 * 1000,
+
+	/* A backend, and in a download the client, begin to read so late that the proxy
+	 * has to wait for them. */
+	STALL_MS = 30,
+};
+
+/* How an exchange went. */
+enum outcome {
+	DONE,
+	CUT,   /* an end, a reset or an alert came too early */
+	WRONG, /* other bytes than those that were sent */
+	HUNG,  /* nothing more came */
+	OUTCOMES,
+};
+
+static int64_t
+patience_end_ms(void)
+{
+	return now_ms() + margin_ms(PATIENCE_MS);
+}
+
+static bool
+ready(int fd, short events, int64_t end_ms)
+{
+	int64_t left_ms = end_ms - now_ms();
+	struct pollfd entry = {.fd = fd, .events = events};
+	return left_ms > 0 && poll(&entry, 1, (int)left_ms) == 1;
+}
+
+static enum outcome
+give(int fd, struct bytes bytes, int64_t end_ms)
+{
+	while (bytes.length > 0) {
+		if (!ready(fd, POLLOUT, end_ms))
+			return HUNG;
+		ssize_t sent =
+		    send(fd, bytes.data, bytes.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (sent == -1 && errno != EAGAIN)
+			return CUT;
+		if (sent > 0)
+			bytes = slice(bytes, (size_t)sent, bytes.length - (size_t)sent);
+	}
+	return DONE;
+}
+
+/* Whether the bytes are a fatal alert, or begin like one. */
+static bool
+is_alert(const uint8_t *bytes, size_t length)
+{
+	static const uint8_t alert[] = {0x15, 0x03, 0x03, 0x00, 0x02, 0x02};
+	return memcmp(bytes, alert, length < sizeof alert ? length : sizeof alert) == 0;
+}
+
+/* Receives exactly BYTES. An alert may come in their place. */
+static enum outcome
+take(int fd, struct bytes bytes, int64_t end_ms)
+{
+	uint8_t got[65536];
+	for (size_t have = 0; have < bytes.length;) {
+		if (!ready(fd, POLLIN, end_ms))
+			return HUNG;
+		size_t left = bytes.length - have;
+		ssize_t length =
+		    recv(fd, got, left < sizeof got ? left : sizeof got, MSG_DONTWAIT);
+		if (length <= 0)
+			return CUT;
+		if (memcmp(got, bytes.data + have, (size_t)length) != 0)
+			return have == 0 && is_alert(got, (size_t)length) ? CUT : WRONG;
+		have += (size_t)length;
+	}
+	return DONE;
+}
+
+static enum outcome
+take_end(int fd, int64_t end_ms)
+{
+	uint8_t byte;
+	if (!ready(fd, POLLIN, end_ms))
+		return HUNG;
+	ssize_t length = recv(fd, &byte, 1, MSG_DONTWAIT);
+	return length == 0 ? DONE : length == -1 ? CUT : WRONG;
+}
+
+static enum outcome
+each_piece(enum outcome (*move)(int, struct bytes, int64_t), int fd, int64_t end_ms)
+{
+	enum outcome outcome = DONE;
+	for (size_t done = 0; done < BULK && outcome == DONE;) {
+		struct bytes piece = pattern(done, BULK - done);
+		outcome = move(fd, piece, end_ms);
+		done += piece.length;
+	}
+	return outcome;
+}
+
+static void
+stall(void)
+{
+	poll(NULL, 0, STALL_MS);
+}
+
+/* --- Backends --- */
+
+/* What a client asks for, by the byte after its hello. */
+enum { ECHO = 'e', UPLOAD = 'u', DOWNLOAD = 'd', LAST_BYTES = 'l' };
+
+struct host {
+	const char *name;
+	bool wants_header;
+	atomic_bool busy; /* does not accept */
+	int listener;
+	struct bytes hello;
+	pthread_t thread;
+};
+
+static struct host hosts[] = {
+    {.name = HOST},
+    {.name = "header.example", .wants_header = true},
+    {.name = "busy.example"},
+};
+enum { PLAIN_HOST, HEADER_HOST, BUSY_HOST, HOSTS };
+
+static struct {
+	atomic_int open;
+	atomic_int wrong;
+	atomic_int hung;
+} backends;
+
+struct visit {
+	const struct host *host;
+	int fd;
+};
+
+static enum outcome
+take_header(int fd, int64_t end_ms)
+{
+	char line[108] = "";
+	for (size_t length = 0; strchr(line, '\n') == NULL; length++) {
+		if (length == sizeof line - 1)
+			return WRONG;
+		if (!ready(fd, POLLIN, end_ms))
+			return HUNG;
+		if (recv(fd, line + length, 1, MSG_DONTWAIT) != 1)
+			return CUT;
+	}
+	unsigned client_port = 0;
+	char expected[sizeof line];
+	sscanf(line, "PROXY TCP4 127.0.0.1 127.0.0.1 %u", &client_port);
+	snprintf(expected, sizeof expected, "PROXY TCP4 127.0.0.1 127.0.0.1 %u %u\r\n",
+	    client_port, (unsigned)server.port);
+	return strcmp(line, expected) == 0 ? DONE : WRONG;
+}
+
+/* Sends back what comes, until the end. */
+static enum outcome
+echo(int fd, int64_t end_ms)
+{
+	uint8_t some[4096];
+	enum outcome outcome = DONE;
+	while (outcome == DONE) {
+		if (!ready(fd, POLLIN, end_ms))
+			return HUNG;
+		ssize_t length = recv(fd, some, sizeof some, MSG_DONTWAIT);
+		if (length <= 0)
+			return length == 0 ? DONE : CUT;
+		outcome = give(fd, (struct bytes){some, (size_t)length, 0}, end_ms);
+	}
+	return outcome;
+}
+
+static enum outcome
+take_upload(int fd, int64_t end_ms)
+{
+	stall();
+	enum outcome outcome = each_piece(take, fd, end_ms);
+	if (outcome == DONE)
+		outcome = take_end(fd, end_ms);
+	return outcome == DONE ? give(fd, text("k"), end_ms) : outcome;
+}
+
+static enum outcome
+receive_visitor(const struct visit *visit, int64_t end_ms)
+{
+	int fd = visit->fd;
+	uint8_t request;
+	enum outcome outcome = DONE;
+	if (visit->host->wants_header)
+		outcome = take_header(fd, end_ms);
+	if (outcome == DONE)
+		outcome = take(fd, visit->host->hello, end_ms);
+	if (outcome != DONE)
+		return outcome;
+	if (!ready(fd, POLLIN, end_ms))
+		return HUNG;
+	if (recv(fd, &request, 1, MSG_DONTWAIT) != 1)
+		return CUT;
+	switch (request) {
+	case ECHO:
+		return echo(fd, end_ms);
+	case UPLOAD:
+		return take_upload(fd, end_ms);
+	case DOWNLOAD:
+	case LAST_BYTES:
+		return each_piece(give, fd, end_ms);
+	default:
+		return WRONG;
+	}
+}
+
+static void *
+serve_visitor(void *argument)
+{
+	struct visit *visit = argument;
+	enum outcome outcome = receive_visitor(visit, patience_end_ms());
+	backends.wrong += outcome == WRONG;
+	backends.hung += outcome == HUNG;
+	close(visit->fd);
+	free(visit);
+	backends.open--;
+	return NULL;
+}
+
+/* Those that fill the backlog come from the test itself, and want nothing. */
+static bool
+is_filler(int fd)
+{
+	struct ucred peer = {0};
+	socklen_t length = sizeof peer;
+	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+	return peer.pid == getpid();
+}
+
+_Noreturn static void *
+run_host(void *argument)
+{
+	const struct host *host = argument;
+	for (;;) {
+		if (host->busy) {
+			wait_a_moment();
+			continue;
+		}
+		if (!readable_within(host->listener, 20))
+			continue;
+		int fd = accept4(host->listener, NULL, NULL, SOCK_CLOEXEC);
+		pthread_t thread;
+		struct visit *visit = malloc(sizeof *visit);
+		if (fd == -1 || visit == NULL || is_filler(fd)) {
+			free(visit);
+			close(fd);
+			continue;
+		}
+		*visit = (struct visit){host, fd};
+		backends.open++;
+		if (pthread_create(&thread, NULL, serve_visitor, visit) != 0)
+			abort();
+		pthread_detach(thread);
+	}
+}
+
+static void
+start_host(struct host *host, int backlog)
+{
+	host->hello = hello_for(host->name);
+	free(host_make(host->name));
+	if (host->wants_header)
+		make_file(host_path(host->name, "send-proxy-v1"), "");
+	host->listener = unix_listen(host_path(host->name, "tls-socket"), backlog);
+	cr_assert_eq(pthread_create(&host->thread, NULL, run_host, host), 0);
+}
+
+/* --- Clients --- */
+
+typedef enum outcome client_kind(int fd, int64_t end_ms);
+
+static enum outcome
+ask(int fd, const struct host *host, uint8_t request, int64_t end_ms)
+{
+	struct bytes bytes = {0};
+	put_bytes(&bytes, host->hello);
+	put(&bytes, &request, 1);
+	enum outcome outcome = give(fd, bytes, end_ms);
+	free(bytes.data);
+	return outcome;
+}
+
+static enum outcome
+ask_for_echo(int fd, const struct host *host, int64_t end_ms)
+{
+	static uint8_t said[] = "a few words and no more";
+	const struct bytes words = {said, sizeof said, 0};
+	enum outcome outcome = ask(fd, host, ECHO, end_ms);
+	if (outcome == DONE)
+		outcome = give(fd, words, end_ms);
+	if (outcome == DONE)
+		outcome = take(fd, words, end_ms);
+	shutdown(fd, SHUT_WR);
+	return outcome == DONE ? take_end(fd, end_ms) : outcome;
+}
+
+static enum outcome
+client_echo(int fd, int64_t end_ms)
+{
+	return ask_for_echo(fd, &hosts[PLAIN_HOST], end_ms);
+}
+
+static enum outcome
+client_header(int fd, int64_t end_ms)
+{
+	return ask_for_echo(fd, &hosts[HEADER_HOST], end_ms);
+}
+
+static enum outcome
+client_busy(int fd, int64_t end_ms)
+{
+	return ask_for_echo(fd, &hosts[BUSY_HOST], end_ms);
+}
+
+static enum outcome
+client_upload(int fd, int64_t end_ms)
+{
+	enum outcome outcome = ask(fd, &hosts[PLAIN_HOST], UPLOAD, end_ms);
+	if (outcome == DONE)
+		outcome = each_piece(give, fd, end_ms);
+	shutdown(fd, SHUT_WR);
+	if (outcome == DONE)
+		outcome = take(fd, text("k"), end_ms);
+	return outcome == DONE ? take_end(fd, end_ms) : outcome;
+}
+
+static enum outcome
+client_download(int fd, int64_t end_ms)
+{
+	enum outcome outcome = ask(fd, &hosts[PLAIN_HOST], DOWNLOAD, end_ms);
+	stall();
+	if (outcome == DONE)
+		outcome = each_piece(take, fd, end_ms);
+	return outcome == DONE ? take_end(fd, end_ms) : outcome;
+}
+
+static enum outcome
+refused(int fd, struct bytes bytes, uint8_t description, int64_t end_ms)
+{
+	uint8_t alert[] = {0x15, 0x03, 0x03, 0x00, 0x02, 0x02, description};
+	enum outcome outcome = give(fd, bytes, end_ms);
+	if (outcome == DONE)
+		outcome = take(fd, (struct bytes){alert, sizeof alert, 0}, end_ms);
+	return outcome == DONE ? take_end(fd, end_ms) : outcome;
+}
+
+static enum outcome
+client_without_tls(int fd, int64_t end_ms)
+{
+	return refused(fd, text("GET / HTTP/1.1\r\n\r\n"), UNEXPECTED_MESSAGE, end_ms);
+}
+
+static enum outcome
+client_without_host(int fd, int64_t end_ms)
+{
+	return refused(fd, hello_for("no.example"), UNRECOGNIZED_NAME, end_ms);
+}
+
+/* Its backend has sent all and closed; it takes that after the proxy has begun to ask
+ * whether it still does. */
+static enum outcome
+client_patient(int fd, int64_t end_ms)
+{
+	enum outcome outcome = ask(fd, &hosts[PLAIN_HOST], LAST_BYTES, end_ms);
+	poll(NULL, 0, 6000);
+	if (outcome == DONE)
+		outcome = each_piece(take, fd, end_ms);
+	return outcome == DONE ? take_end(fd, end_ms) : outcome;
+}
+
+/* It never ends its hello. */
+static enum outcome
+client_late(int fd, int64_t end_ms)
+{
+	return refused(fd, slice(hosts[PLAIN_HOST].hello, 0, 20), USER_CANCELED, end_ms);
+}
+
+static client_kind *const kinds[] = {
+    client_echo,
+    client_upload,
+    client_without_tls,
+    client_header,
+    client_download,
+    client_without_host,
+};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+/* --- Traffic --- */
+
+enum {
+	CLIENTS = 2 * KINDS,
+	SPECIAL_CLIENTS = 12,
+	CLIENTS_MAX = CLIENTS + SPECIAL_CLIENTS
+};
+
+struct client {
+	client_kind *special; /* or else KINDS, from FIRST on, one after another */
+	size_t first;
+	size_t rounds;
+	pthread_t thread;
+};
+
+static struct {
+	struct client clients[CLIENTS_MAX];
+	size_t count;
+	atomic_int outcomes[OUTCOMES];
+} load;
+
+static void *
+run_client(void *argument)
+{
+	const struct client *client = argument;
+	for (size_t i = 0; i < client->rounds; i++) {
+		client_kind *kind = client->special != NULL
+		    ? client->special
+		    : kinds[(client->first + i) % KINDS];
+		int fd = client_try_connect(NULL);
+		enum outcome outcome = fd == -1 ? HUNG : kind(fd, patience_end_ms());
+		load.outcomes[outcome]++;
+		close(fd);
+		if (outcome == HUNG)
+			break;
+	}
+	return NULL;
+}
+
+static void
+begin_client(struct client client)
+{
+	struct client *place = &load.clients[load.count++];
+	*place = client;
+	check(pthread_create(&place->thread, NULL, run_client, place) == 0, "pthread");
+}
+
+/* Begins the clients that TRAFFIC says; ROUNDS connections of each that is not special. */
+static void
+begin_load(enum traffic traffic, size_t rounds)
+{
+	static client_kind *const specials[] = {
+	    [BUSY] = client_busy,
+	    [FRESH] = client_busy,
+	    [IDLE] = client_busy,
+	    [PATIENT] = client_patient,
+	    [LATE] = client_late,
+	    [SHORT] = NULL,
+	};
+	load.count = 0;
+	for (size_t i = 0; i < OUTCOMES; i++)
+		load.outcomes[i] = 0;
+	if (specials[traffic] == client_busy) {
+		hosts[BUSY_HOST].busy = true;
+		fill_backlog(host_path(hosts[BUSY_HOST].name, "tls-socket"));
+	}
+	for (size_t i = 0; i < SPECIAL_CLIENTS && specials[traffic] != NULL; i++)
+		begin_client((struct client){specials[traffic], 0, 1, 0});
+	for (size_t i = 0; i < CLIENTS; i++)
+		begin_client((struct client){NULL, i, rounds, 0});
+}
+
+static void
+join_load(void)
+{
+	hosts[BUSY_HOST].busy = false;
+	for (size_t i = 0; i < load.count; i++)
+		pthread_join(load.clients[i].thread, NULL);
+	load.count = 0;
+}
+
+/* Waits until all have ended, and fails where bytes went wrong, one hangs, or more than
+ * CUT_MAX were cut off. */
+static void
+end_load(int cut_max)
+{
+	join_load();
+	check(load.outcomes[WRONG] == 0 && backends.wrong == 0,
+	    "%d clients and %d backends got wrong bytes", load.outcomes[WRONG],
+	    backends.wrong);
+	wait_until(backends.open == 0, 3000);
+	check(load.outcomes[HUNG] == 0 && backends.hung == 0,
+	    "%d connections of clients and %d of backends hung", load.outcomes[HUNG],
+	    backends.hung);
+	check(load.outcomes[CUT] <= cut_max,
+	    "%d connections were cut off, where %d may be, and %d were served",
+	    load.outcomes[CUT], cut_max, load.outcomes[DONE]);
+}
+
+/* --- The proxy --- */
+
+static struct proxy *proxy;
+
+static void
+few_descriptors(void)
+{
+	struct rlimit files = {.rlim_cur = 24, .rlim_max = 24};
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+static void
+start_with(void (*prepare)(void))
+{
+	if (hosts[PLAIN_HOST].listener == 0) {
+		pattern(0, 1); /* makes the noise, before there are threads */
+		server_listen("127.0.0.1");
+		start_host(&hosts[PLAIN_HOST], SOMAXCONN);
+		start_host(&hosts[HEADER_HOST], SOMAXCONN);
+		start_host(&hosts[BUSY_HOST], 2);
+	}
+	proxy = proxy_start(prepare);
+	/* It starts a thread for each processor as connections come, two at least. */
+	for (long i = 0; i <= sysconf(_SC_NPROCESSORS_ONLN); i++)
+		proxy_wait_ready();
+}
+
+static void
+start(enum traffic traffic)
+{
+	start_with(traffic == SHORT ? few_descriptors : NULL);
+	if (traffic == FRESH || traffic == IDLE)
+		return;
+	begin_load(MIXED, 1);
+	end_load(0);
+}
+
+/* What the proxy holds. */
+struct holdings {
+	int sockets;
+	int pipes;
+	int others;
+	int threads;
+	long memory_kib; /* what is its own */
+};
+
+static struct holdings
+look(void)
+{
+	struct holdings holdings = {.threads = proxy_threads(proxy)};
+	char path[64], target[64];
+	snprintf(path, sizeof path, "/proc/%d/fd", (int)proxy->pid);
+	DIR *directory = opendir(path);
+	const struct dirent *entry;
+	while (directory != NULL && (entry = readdir(directory)) != NULL) {
+		ssize_t length = readlinkat(
+		    dirfd(directory), entry->d_name, target, sizeof target - 1);
+		if (length == -1)
+			continue; /* "." and "..", or just closed */
+		target[length] = '\0';
+		if (strncmp(target, "socket:", 7) == 0)
+			holdings.sockets++;
+		else if (strncmp(target, "pipe:", 5) == 0)
+			holdings.pipes++;
+		else
+			holdings.others++;
+	}
+	closedir(directory);
+	/* The count in /proc/PID/status is not exact. */
+	char *maps = proxy_proc(proxy, "smaps_rollup");
+	const char *memory = strstr(maps, "\nAnonymous:");
+	check(memory != NULL, "no Anonymous in /proc/PID/smaps_rollup");
+	holdings.memory_kib = strtol(memory + strlen("\nAnonymous:"), NULL, 10);
+	free(maps);
+	return holdings;
+}
+
+/* With no connection, the proxy has no socket but the one that listens. */
+static struct holdings
+look_at_rest(void)
+{
+	wait_until(look().sockets == 1, 8000);
+	return look();
+}
+
+enum {
+	/* The proxy may keep pipes, of two ends each, for the next bulk; about as many as
+	 * there are bulks at once. */
+	PIPE_ENDS_MAX = 2 * 8,
+
+	/* By how much memory may be more after the same load: what each thread's arena
+	 * comes to hold with time, and more threads with a stack, a buffer and an arena
+	 * each. Smaller leaks are found where the proxy is built with sanitizers. */
+	MEMORY_SLACK_KIB = 1024,
+	THREAD_KIB = 200,
+};
+
+static void
+expect_nothing_lost(const struct holdings *before)
+{
+	struct holdings after = look_at_rest();
+	check(after.others == before->others, "%d descriptors were %d before",
+	    after.others, before->others);
+	check(after.pipes <= PIPE_ENDS_MAX, "%d ends of pipes are open", after.pipes);
+	check(after.threads <= before->threads + CLIENTS_MAX, "%d threads were %d before",
+	    after.threads, before->threads);
+}
+
+static void
+expect_no_more_memory(const struct holdings *before, const struct holdings *after)
+{
+	int more = after->threads - before->threads;
+	long allowed =
+	    before->memory_kib + MEMORY_SLACK_KIB + (more > 0 ? more * THREAD_KIB : 0);
+	check(sanitized() || after->memory_kib <= allowed,
+	    "%ld KiB of memory were %ld before, with %d more threads", after->memory_kib,
+	    before->memory_kib, more);
+}
+
+/* Under a fault that lasts, what can be done is done soon, and the rest waits without
+ * work. */
+static void
+expect_quiet(void)
+{
+	enum { WATCHED_MS = 200 };
+	int64_t end_ms = now_ms() + margin_ms(5000);
+	int64_t used_us = INT64_MAX;
+	while (used_us > margin_ms(WATCHED_MS) * 1000 / 20) {
+		check(now_ms() < end_ms, "the proxy never stops using CPU time");
+		int64_t before_us = proxy_cpu_us(proxy);
+		poll(NULL, 0, WATCHED_MS);
+		used_us = proxy_cpu_us(proxy) - before_us;
+	}
+}
+
+/* --- Faults --- */
+
+/* The calls that stand for CALL, as strace(1) takes them. */
+static void
+spell(char *calls, size_t size, const char *call)
+{
+	snprintf(calls, size, "%s", call);
+	for (size_t i = 0; i < SYNONYMS; i++)
+		if (strcmp(synonyms[i][0], call) == 0)
+			snprintf(calls, size, "%s,%s", synonyms[i][1], synonyms[i][2]);
+}
+
+static pid_t
+inject(const struct fault *fault, enum when when)
+{
+	char calls[64], what[64];
+	spell(calls, sizeof calls, fault->call);
+	/* brk(2) tells of no error, but returns an end that is not the one asked for. */
+	const char *result = strcmp(fault->call, "brk") == 0 ? "retval=0" : NULL;
+	snprintf(what, sizeof what, "%s%s%s",
+	    result != NULL ? result : "error=", result != NULL ? "" : fault->error,
+	    when == ALWAYS ? "" : ":when=1+3");
+	return fault_begin(proxy, calls, what);
+}
+
+/* How often TEXT is in what strace(1) wrote. */
+static int
+count_traced(const char *text_in_trace)
+{
+	char path[128];
+	snprintf(path, sizeof path, "%s/strace", base_directory());
+	char *trace = read_file(path);
+	int count = 0;
+	for (const char *hit = trace; (hit = strstr(hit, text_in_trace)) != NULL; hit++)
+		count++;
+	free(trace);
+	return count;
+}
+
+enum {
+	/* How long a fault that lasts does so the first time, and when it comes again; and
+	 * for how long one that comes now and then at least. */
+	ALWAYS_MS = 1000,
+	AGAIN_MS = 200,
+
+	/* Calls that fail all the time, of which each connection makes some; a loop that
+	 * spins makes some thousands in a second. */
+	ALWAYS_INJECTED_MAX = 600,
+};
+
+/* Whether the load ends while the fault lasts. */
+static bool
+ends_under(const struct fault *fault, enum when when)
+{
+	return fault->traffic == PATIENT || (when == SOME && fault->traffic != LATE);
+}
+
+/* Injects FAULT under traffic once, for MS at least. Returns how many calls it made
+ * fail. */
+static int
+suffer(const struct fault *fault, enum when when, int ms, int threads_before)
+{
+	pid_t tracer = inject(fault, when);
+	begin_load(fault->traffic, when == SOME && fault->traffic != SLOW ? KINDS : 1);
+	poll(NULL, 0, ms);
+	expect_quiet();
+	if (ends_under(fault, when))
+		join_load();
+	if (fault->traffic == IDLE && when == SOME)
+		wait_until(proxy_threads(proxy) <= threads_before, 14000);
+	check(proxy_runs(proxy), "the proxy has ended");
+	fault_end(tracer);
+	int injected = count_traced("(INJECTED)");
+	/* A call in which strace(1) lets go of the thread is not made, and its error is
+	 * ENOSYS then. */
+	int let_go = count_traced("<detached ...>");
+	check(when == SOME || injected < ALWAYS_INJECTED_MAX, "%d calls were made",
+	    injected);
+	/* A new connection is served, and reminds the proxy of those that wait. */
+	proxy_wait_ready();
+	end_load(let_go + (fault->harm == NONE ? 0 : injected));
+	begin_load(fault->traffic == SHORT ? SHORT : MIXED, 1);
+	end_load(0);
+	return injected;
+}
+
+static void
+stop(void)
+{
+	kill(proxy->pid, SIGTERM);
+	int status = proxy_wait(proxy, 8000);
+	check(status == 0, "the proxy ended with wait status %#x", (unsigned)status);
+}
+
+enum { REPETITIONS = 3 };
+
+/* What takes so long, or depends so much on the first time, that it is done once. */
+static bool
+is_slow(enum traffic traffic)
+{
+	return traffic == IDLE || traffic == SLOW || traffic == PATIENT ||
+	    traffic == LATE;
+}
+
+static void
+test(const struct fault *fault, enum when when)
+{
+	testing("%s: %s, %s", fault->call, fault->error,
+	    when == SOME ? "now and then" : "always");
+	start(fault->traffic);
+	struct holdings before = look_at_rest();
+	struct holdings first = before;
+	int injected = 0;
+	int repetitions = is_slow(fault->traffic) ? 1 : when == ALWAYS ? 2 : REPETITIONS;
+	for (int i = 0; i < repetitions; i++) {
+		int ms = when == ALWAYS && i == 0 ? ALWAYS_MS : AGAIN_MS;
+		injected += suffer(fault, when, ms, before.threads);
+		expect_nothing_lost(&before);
+		struct holdings now = look();
+		if (i == 0)
+			first = now;
+		expect_no_more_memory(&first, &now);
+	}
+	check(injected > 0 || (fault->when & IF_MADE) != 0, "nothing made this call");
+	stop();
+}
+
+/* The sanitizers end the program where memory is short. */
+static bool
+is_of_memory(const char *call)
+{
+	static const char *const calls[] = {
+	    "brk", "madvise", "mmap", "mprotect", "munmap"};
+	bool is = false;
+	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+		is = is || strcmp(calls[i], call) == 0;
+	return is;
+}
+
+static void
+test_both(struct fault fault)
+{
+	if (sanitized() && is_of_memory(fault.call))
+		skip("the sanitizers do not bear a want of memory");
+	if ((fault.when & SOME) != 0)
+		test(&fault, SOME);
+	if ((fault.when & ALWAYS) != 0)
+		test(&fault, ALWAYS);
+}
+
+#define ROW(call, error, when, harm, traffic) \
+	PROGRAM_TEST(faults, call##_##error) \
+	{ \
+		test_both((struct fault){#call, #error, when, harm, traffic}); \
+	}
+FAULTS(ROW)
+#undef ROW
+
+/* --- What strace(1) cannot do --- */
+
+static void
+preload_close_fails(void)
+{
+	setenv("LD_PRELOAD", getenv("CLOSE_FAILS"), 1);
+}
+
+/* A close(2) that fails has closed: to try again would close another's descriptor. */
+PROGRAM_TEST(faults, close_EINTR_EIO)
+{
+	if (getenv("CLOSE_FAILS") == NULL || sanitized())
+		skip("the sanitizers' library has to be the first one");
+	start_with(preload_close_fails);
+	struct holdings before = look_at_rest();
+	for (int i = 0; i < REPETITIONS; i++) {
+		begin_load(BUSY, KINDS);
+		expect_quiet();
+		end_load(0);
+		expect_nothing_lost(&before);
+	}
+	check(strstr(proxy_proc(proxy, "maps"), "close_fails") != NULL,
+	    "the failing close(2) was not used");
+}
+
+/* --- Whether the list is complete --- */
+
+static bool
+is_listed(const char *call)
+{
+	char calls[64];
+	for (size_t i = 0; i < sizeof cannot_fail / sizeof *cannot_fail; i++)
+		if (strcmp(cannot_fail[i].call, call) == 0)
+			return true;
+	for (size_t i = 0; i < sizeof calls_listed / sizeof *calls_listed; i++) {
+		spell(calls, sizeof calls, calls_listed[i]);
+		for (char *rest = calls, *one; (one = strsep(&rest, ",?")) != NULL;)
+			if (strcmp(one, call) == 0)
+				return true;
+	}
+	return false;
+}
+
+/* A line is "123 call(...", "123 <... call resumed>...", or news of a process. */
+static void
+check_line(const char *line)
+{
+	char call[64];
+	if (sscanf(line, "%*d <... %63[a-z0-9_] resumed", call) != 1 &&
+	    sscanf(line, "%*d %63[a-z0-9_](", call) != 1)
+		return;
+	check(is_listed(call), "%s is made in service, but is not in the list of faults",
+	    call);
+}
+
+/* Serves all kinds of traffic; returns the lines of strace(1). */
+static char *
+trace_service(void (*prepare)(void), enum traffic traffic)
+{
+	char path[128];
+	start_with(prepare);
+	pid_t tracer = fault_begin(proxy, "all", "delay_enter=1");
+	int threads = proxy_threads(proxy);
+	begin_load(traffic, KINDS);
+	poll(NULL, 0, ALWAYS_MS);
+	end_load(0);
+	if (traffic == BUSY)
+		wait_until(proxy_threads(proxy) <= threads, 14000);
+	fault_end(tracer);
+	stop();
+	snprintf(path, sizeof path, "%s/strace", base_directory());
+	return read_file(path);
+}
+
+static void
+expect_all_listed(void)
+{
+	static const struct {
+		const char *what;
+		void (*prepare)(void);
+		enum traffic traffic;
+	} services[] = {
+	    {"a backlog that is full, then silence", NULL, BUSY},
+	    {"slow clients", NULL, PATIENT},
+	    {"a shortage of descriptors", few_descriptors, SHORT},
+	};
+	for (size_t i = 0; i < sizeof services / sizeof *services; i++) {
+		testing("%s", services[i].what);
+		char *trace = trace_service(services[i].prepare, services[i].traffic);
+		int lines = 0;
+		for (char *rest = trace, *line; (line = strsep(&rest, "\n")) != NULL;) {
+			check_line(line);
+			lines++;
+		}
+		check(lines > 1000, "strace(1) saw %d calls only", lines);
+		free(trace);
+	}
+}
+
+PROGRAM_TEST(faults, whole_list)
+{
+	if (sanitized())
+		skip("the sanitizers make calls of their own");
+	expect_all_listed();
+}
+
+PROGRAM_TEST(faults, whole_list_of_the_static_program)
+{
+	if (sanitized() || !proxy_use_static())
+		skip("there is no static program");
+	expect_all_listed();
+}
