@@ -19,6 +19,13 @@ enum {
 	ESTABLISHED = 20,
 	P99_MS = 500,
 
+	/* A flood that lasts so long counts whole; of a shorter one, the first second, in
+	 * which the attackers come all at once, would be too large a part. */
+	WHOLE_S = 30,
+
+	/* The sanitizers slow down the proxy, but not the attackers. */
+	SANITIZED_RATE = 1000,
+
 	/* One honest client of so many may fail. */
 	ONE_FAILURE_IN = 1000,
 
@@ -32,7 +39,8 @@ enum {
 
 /* What the flood has printed. */
 struct result {
-	long honest, failed, p50_us, p99_us, max_us, established, attacks, first_failure;
+	long honest, failed, p50_us, p99_us, later_p99_us, max_us;
+	long established, attacks, first_failure;
 };
 
 /* What the proxy has logged of the flood. */
@@ -84,9 +92,10 @@ start(void)
 _Noreturn static void
 execute_flood(const char *scenario, const char *addresses, int output)
 {
-	char port[8], seconds[16];
+	char port[8], seconds[16], rate[16];
 	snprintf(port, sizeof port, "%u", server.port);
 	snprintf(seconds, sizeof seconds, "%d", flood_seconds());
+	snprintf(rate, sizeof rate, "%d", sanitized() ? SANITIZED_RATE : 0);
 	/* First out of the way of one another. */
 	int sources[LISTENERS];
 	for (int i = 0; i < LISTENERS; i++)
@@ -97,7 +106,8 @@ execute_flood(const char *scenario, const char *addresses, int output)
 		dup2(sources[i], FIRST_LISTENER + i);
 	close_range(FIRST_LISTENER + LISTENERS, ~0U, CLOSE_RANGE_CLOEXEC);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	execl(getenv("FLOOD"), "flood", port, scenario, seconds, addresses, (char *)NULL);
+	execl(getenv("FLOOD"), "flood", port, scenario, seconds, addresses, rate,
+	    (char *)NULL);
 	_exit(127);
 }
 
@@ -124,10 +134,10 @@ flood(const char *scenario, const char *addresses)
 
 	struct result r;
 	check(sscanf(text,
-		  "honest %ld\nfailed %ld\np50_us %ld\np99_us %ld\nmax_us %ld\n"
-		  "established %ld\nattacks %ld\nfirst_failure %ld\n",
-		  &r.honest, &r.failed, &r.p50_us, &r.p99_us, &r.max_us, &r.established,
-		  &r.attacks, &r.first_failure) == 8,
+		  "honest %ld\nfailed %ld\np50_us %ld\np99_us %ld\nlater_p99_us %ld\n"
+		  "max_us %ld\nestablished %ld\nattacks %ld\nfirst_failure %ld\n",
+		  &r.honest, &r.failed, &r.p50_us, &r.p99_us, &r.later_p99_us, &r.max_us,
+		  &r.established, &r.attacks, &r.first_failure) == 9,
 	    "flood has printed: %s", text);
 	return r;
 }
@@ -201,10 +211,10 @@ print_result(const char *scenario, const char *addresses, struct result r)
 {
 	fprintf(stderr,
 	    "[FLOOD] %s from %s addresses: %ld attacks; %ld honest, %ld failed, p50 %.1f "
-	    "ms, p99 %.1f ms, max %.1f ms\n",
+	    "ms, p99 %.1f ms (%.1f ms after the first second), max %.1f ms\n",
 	    scenario, strcmp(addresses, "0") == 0 ? "ever new" : addresses, r.attacks,
 	    r.honest, r.failed, (double)r.p50_us / 1000, (double)r.p99_us / 1000,
-	    (double)r.max_us / 1000);
+	    (double)r.later_p99_us / 1000, (double)r.max_us / 1000);
 }
 
 static void
@@ -224,8 +234,9 @@ expect_served_meanwhile(struct result r)
 	check(r.failed * ONE_FAILURE_IN <= r.honest,
 	    "%ld honest clients of %ld failed, first with errno %ld", r.failed, r.honest,
 	    r.first_failure);
-	check(r.p99_us < margin_ms(P99_MS) * 1000L,
-	    "the 99th percentile of honest clients was %ld us", r.p99_us);
+	long p99_us = flood_seconds() >= WHOLE_S ? r.p99_us : r.later_p99_us;
+	check(p99_us < margin_ms(P99_MS) * 1000L,
+	    "the 99th percentile of honest clients was %ld us", p99_us);
 	check(r.established == ESTABLISHED,
 	    "%ld of %d established connections have survived", r.established,
 	    ESTABLISHED);
