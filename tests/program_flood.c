@@ -6,6 +6,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -243,13 +244,42 @@ expect_served_meanwhile(struct result r)
 	check(r.attacks > OPEN_FILES, "there were but %ld attacks", r.attacks);
 }
 
+/* How many descriptors the proxy has once it has closed those of connections that have
+ * ended. */
+static int
+settled_descriptors(void)
+{
+	int before, now = proxy_descriptors(proxy);
+	do {
+		before = now;
+		poll(NULL, 0, margin_ms(100));
+		now = proxy_descriptors(proxy);
+	} while (now != before);
+	return now;
+}
+
+/* Waits until the proxy has no more descriptors and threads than that; a thread without
+ * work lives for ten seconds. */
+static void
+expect_as_before(int descriptors, int threads)
+{
+	const int patience_ms = 25000;
+	int64_t end_ms = now_ms() + margin_ms(patience_ms);
+	while (proxy_descriptors(proxy) > descriptors || proxy_threads(proxy) > threads) {
+		check(now_ms() < end_ms,
+		    "%d descriptors and %d threads, after %d and %d before",
+		    proxy_descriptors(proxy), proxy_threads(proxy), descriptors, threads);
+		poll(NULL, 0, 10);
+	}
+}
+
 /* Floods the proxy, and checks that it treats honest clients as it should and is
  * afterwards as before. Returns how many gave way. */
 static struct pressure
 withstand(const char *scenario, const char *addresses)
 {
 	start();
-	int descriptors = proxy_descriptors(proxy);
+	int descriptors = settled_descriptors();
 	int threads = proxy_threads(proxy);
 	testing("%s from %s addresses", scenario, addresses);
 
@@ -262,8 +292,7 @@ withstand(const char *scenario, const char *addresses)
 	long gave_way = p.hello + p.waiting + p.stalled + p.refused + p.share;
 	check(gave_way <= r.attacks + r.honest, "%ld gave way, which are too many",
 	    gave_way);
-	wait_until(proxy_descriptors(proxy) == descriptors, 15000);
-	wait_until(proxy_threads(proxy) <= threads, 25000);
+	expect_as_before(descriptors, threads);
 	expect_idle(proxy);
 	return p;
 }
