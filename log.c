@@ -154,33 +154,53 @@ log_open(void)
 	return error;
 }
 
-void
-log_line(const char *format, ...)
+/* Queues LENGTH bytes of LINE; where it is LIMITED, only as many as are allowed. */
+static void
+queue_or_leave_out(const char *line, size_t length, bool limited)
+{
+	pthread_mutex_lock(&logger.mutex);
+	allow_lines();
+	if ((!limited || logger.lines_allowed > 0) && queue_line(line, length))
+		logger.lines_allowed -= limited;
+	else if (logger.left_out++ == 0)
+		pthread_cond_broadcast(&logger.changed);
+	pthread_mutex_unlock(&logger.mutex);
+}
+
+static void
+log_arguments(const char *format, va_list arguments, bool limited)
 {
 	int saved_errno = errno;
 	char line[LOG_LINE_MAX];
-	va_list arguments;
-	va_start(arguments, format);
 	int length = vsnprintf(line, sizeof line - 1, format, arguments);
-	va_end(arguments);
 	if (length < 0)
 		length = 0;
 	if (length > (int)sizeof line - 2)
 		length = (int)sizeof line - 2;
 	line[length++] = '\n';
-
-	if (!logger.open) {
+	if (logger.open)
+		queue_or_leave_out(line, (size_t)length, limited);
+	else
 		write_line(line, (size_t)length);
-	} else {
-		pthread_mutex_lock(&logger.mutex);
-		allow_lines();
-		if (logger.lines_allowed > 0 && queue_line(line, (size_t)length))
-			logger.lines_allowed--;
-		else if (logger.left_out++ == 0)
-			pthread_cond_broadcast(&logger.changed);
-		pthread_mutex_unlock(&logger.mutex);
-	}
 	errno = saved_errno;
+}
+
+void
+log_line(const char *format, ...)
+{
+	va_list arguments;
+	va_start(arguments, format);
+	log_arguments(format, arguments, true);
+	va_end(arguments);
+}
+
+void
+log_notice(const char *format, ...)
+{
+	va_list arguments;
+	va_start(arguments, format);
+	log_arguments(format, arguments, false);
+	va_end(arguments);
 }
 
 void

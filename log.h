@@ -25,6 +25,10 @@ int log_open(void);
  * only after they were validated. errno is left as it was. */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* The same for what must not be left out because strangers have had much written. Whoever
+ * calls it sees to it that there are few. */
+void log_notice(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* Logs the count of lines left out, if any were, and waits until all is written, for a
  * second at most. */
 void log_flush(void);

@@ -138,8 +138,8 @@ pressure_gives_way(
 		return;
 	pressure.is_on = true;
 	pressure.began_ms = now_ms;
-	log_line("sniproxy: %u connections are open, and no more fit; those without "
-		 "progress give way",
+	log_notice("sniproxy: %u connections are open, and no more fit; those without "
+		   "progress give way",
 	    connections);
 }
 
@@ -161,7 +161,7 @@ pressure_look(unsigned connections, int64_t now_ms)
 	if (connections >= pressure.connections_max / 8 * PRESSURE_EIGHTHS + 1 ||
 	    now_ms < over_ms)
 		return over_ms > now_ms ? over_ms : now_ms + PRESSURE_REST_MS;
-	log_line(
+	log_notice(
 	    "sniproxy: all connections fit again after %lld s; gave way: %u in the "
 	    "hello, %u waiting for a backend, %u stalled, %u not closed; turned away: "
 	    "%u of addresses with too many",

@@ -153,6 +153,25 @@ Test(log, leaves_out_what_is_too_much_and_says_so)
 	expect_log("after\n");
 }
 
+/* What must be seen is, and takes nothing from what strangers may have written. */
+Test(log, never_leaves_out_a_notice)
+{
+	char text[TEXT_SIZE];
+	struct counts counts = {0};
+	errno = EXDEV;
+	log_notice("notice %d", 1);
+	cr_expect(errno == EXDEV);
+	for (int i = 0; i < 2 * LOG_BURST; i++)
+		log_line("line %d", i);
+	log_notice("notice %d", 2);
+	read_log(text);
+	cr_expect(strncmp(text, "notice 1\n", strlen("notice 1\n")) == 0, "%s", text);
+	cr_expect(strstr(text, "\nnotice 2\n") != NULL, "%s", text);
+	count_lines(&counts, text);
+	cr_expect(counts.written >= LOG_BURST + 2, "%u written", counts.written);
+	cr_expect(counts.written + counts.left_out == 2 * LOG_BURST + 2);
+}
+
 Test(log, counts_what_it_left_out_before_the_next_line)
 {
 	char text[TEXT_SIZE], first[100], last[100];
