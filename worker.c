@@ -101,7 +101,7 @@ static struct {
 	atomic_bool accepts;
 	atomic_uint slots; /* how many there are */
 
-	pthread_mutex_t timer_mutex; /* for setting the timer */
+	pthread_mutex_t timer_mutex; /* for setting the timer and timer_ms */
 	pthread_mutex_t mutex;       /* for all that follows, and pressure.h */
 	struct slot *free;
 	unsigned connections;
@@ -441,7 +441,10 @@ look_at_pressure(void)
 static void
 ring(struct thread *thread)
 {
+	/* Behind the mutex: it may ring before set_timer() has noted when. */
+	pthread_mutex_lock(&pool.timer_mutex);
 	atomic_store(&pool.timer_ms, 0);
+	pthread_mutex_unlock(&pool.timer_mutex);
 	end_shortage();
 	look_at_pressure();
 	look_at_deadlines(thread);

@@ -251,6 +251,23 @@ PROGRAM_TEST(deadline, backend_with_a_full_backlog)
 	pair_talk(((struct pair){late, accepted}));
 }
 
+/* The thread that sets the timer is kept from going on until after the timer has rung. */
+PROGRAM_TEST(deadline, timer_that_rings_at_once)
+{
+	struct proxy *proxy = proxy_start_default();
+	proxy_wait_ready();
+	pid_t tracer = fault_begin(proxy, "timerfd_settime", "delay_exit=50000");
+	int backend, fillers;
+	int late = client_of_full_backend("late.example", &backend, &fillers);
+	cr_assert(silent_for(late, 1000), "the proxy gave up early");
+	fault_end(tracer);
+	for (int i = 0; i < fillers; i++)
+		close(backend_accept(backend));
+	int accepted = backend_accept(backend);
+	expect_bytes(accepted, hello_for("late.example"));
+	pair_talk(((struct pair){late, accepted}));
+}
+
 /* --- A refused client --- */
 
 /* The clients have their alerts but stay; one goes on sending, a little from time to
