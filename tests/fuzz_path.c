@@ -194,6 +194,19 @@ remove_hosts(void)
 	rmdir(world.path);
 }
 
+/* libFuzzer's timer would make splice(2) fail with EINTR. That is nothing to sniproxy: it
+ * handles no signal, it reads them from a descriptor. */
+static void
+restart_after_timer(void)
+{
+	struct sigaction action;
+	PROPERTY(
+	    sigaction(SIGALRM, NULL, &action) == 0, "sigaction: %s", strerror(errno));
+	action.sa_flags |= SA_RESTART;
+	PROPERTY(
+	    sigaction(SIGALRM, &action, NULL) == 0, "sigaction: %s", strerror(errno));
+}
+
 /* Makes the hosts directory, below TMPDIR, and all else that outlives a run. */
 static void
 make_world(void)
@@ -211,6 +224,7 @@ make_world(void)
 	for (size_t i = 0; i < HOST_COUNT; i++)
 		make_host(&hosts[i]);
 	atexit(remove_hosts);
+	restart_after_timer();
 	world.proxy.hosts = (struct backend_hosts){
 	    .directory = world.directory, .own_working_directory = true};
 	signal(SIGPIPE, SIG_IGN); /* as in the program: splice(2) raises it */
