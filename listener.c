@@ -22,6 +22,9 @@ enum {
 	KEEPALIVE_IDLE_S = 120,
 	KEEPALIVE_INTERVAL_S = 30,
 	KEEPALIVE_PROBES = 4,
+
+	/* How many bytes the kernel takes for a client beyond what it has sent. */
+	UNSENT_MAX = 64 * 1024,
 };
 
 /* Which of the descriptors are the listening socket. */
@@ -77,6 +80,7 @@ set_options(int descriptor)
 	    {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
 	    {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
 	    {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
+	    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_MAX},
 	};
 	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
 		setsockopt(descriptor, options[i].level, options[i].name,

@@ -12,17 +12,21 @@ struct pressure_source {
 	unsigned connections;
 };
 
+/* Where those wait who are without progress for the same time before they give way; and
+ * those that never do. */
+enum { QUIET, IN_GENERAL, STALLED, RINGS };
+
 static struct {
 	unsigned connections_max;
 	unsigned share;
-	struct pressure_place waiting; /* a ring; who has waited for longest comes next */
-	void *sources;                 /* a tree of them, see tsearch(3) */
+	struct pressure_place rings[RINGS]; /* who has waited for longest comes next */
+	void *sources;                      /* a tree of them, see tsearch(3) */
 	bool is_on;
 	int64_t began_ms;
 	int64_t last_ms; /* when someone last gave way */
 	unsigned gave_way[PROXY_OBSTACLES];
 	unsigned over_share;
-} pressure = {.waiting = {.next = &pressure.waiting, .previous = &pressure.waiting}};
+} pressure;
 
 void
 pressure_init(unsigned connections_max)
@@ -30,6 +34,21 @@ pressure_init(unsigned connections_max)
 	unsigned share = connections_max / PRESSURE_SHARE;
 	pressure.connections_max = connections_max;
 	pressure.share = share > PRESSURE_SHARE_MIN ? share : PRESSURE_SHARE_MIN;
+	for (size_t i = 0; i < RINGS; i++)
+		pressure.rings[i].next = pressure.rings[i].previous = &pressure.rings[i];
+}
+
+static struct pressure_place *
+ring_of(const struct pressure_place *place)
+{
+	switch (place->obstacle) {
+	case PROXY_NO_OBSTACLE:
+		return &pressure.rings[QUIET];
+	case PROXY_UNTAKEN:
+		return &pressure.rings[STALLED];
+	default:
+		return &pressure.rings[IN_GENERAL];
+	}
 }
 
 static int
@@ -82,15 +101,15 @@ bool
 pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms)
 {
 	struct pressure_source *source = find_source(peer);
-	if (source == NULL)
-		return true;
-	if (pressure.is_on && source->connections >= pressure.share) {
+	if (source != NULL && pressure.is_on && source->connections >= pressure.share) {
 		pressure.over_share++;
 		pressure.last_ms = now_ms;
 		return false;
 	}
-	source->connections++;
-	place->source = source;
+	if (source != NULL)
+		source->connections++;
+	*place = (struct pressure_place){.source = source};
+	insque(place, ring_of(place)->previous);
 	return true;
 }
 
@@ -98,34 +117,65 @@ void
 pressure_note(struct pressure_place *place, enum proxy_obstacle obstacle,
     uint64_t progress, int64_t now_ms)
 {
-	if (place->obstacle != PROXY_NO_OBSTACLE)
-		remque(place);
+	remque(place);
 	place->obstacle = obstacle;
 	place->progress = progress;
 	place->since_ms = now_ms;
-	if (obstacle != PROXY_NO_OBSTACLE)
-		insque(place, pressure.waiting.previous);
+	insque(place, ring_of(place)->previous);
+}
+
+/* For how long the first one in the ring WHICH from PLACE on is overdue to give way; below
+ * zero where it is not. */
+static int64_t
+overdue_ms(const struct pressure_place *place, int which, int waiting, int64_t now_ms)
+{
+	int64_t patience_ms = which == STALLED ? PRESSURE_STALL_MS : PRESSURE_AGE_MS;
+	if (waiting > PRESSURE_FEW)
+		patience_ms = patience_ms * PRESSURE_FEW / waiting;
+	return place == &pressure.rings[which] ? INT64_MIN
+					       : now_ms - place->since_ms - patience_ms;
 }
 
 struct pressure_place *
-pressure_first(void)
+pressure_choose(int waiting, int64_t now_ms, bool (*consents)(struct pressure_place *))
 {
-	return pressure_next(&pressure.waiting);
-}
-
-struct pressure_place *
-pressure_next(struct pressure_place *place)
-{
-	return place->next == &pressure.waiting ? NULL : place->next;
+	struct pressure_place *next[RINGS] = {
+	    [IN_GENERAL] = pressure.rings[IN_GENERAL].next,
+	    [STALLED] = pressure.rings[STALLED].next,
+	};
+	for (;;) {
+		int64_t general_ms =
+		    overdue_ms(next[IN_GENERAL], IN_GENERAL, waiting, now_ms);
+		int64_t stalled_ms = overdue_ms(next[STALLED], STALLED, waiting, now_ms);
+		int which = general_ms >= stalled_ms ? IN_GENERAL : STALLED;
+		if (general_ms < 0 && stalled_ms < 0)
+			return NULL;
+		if (consents(next[which]))
+			return next[which];
+		next[which] = next[which]->next;
+	}
 }
 
 bool
-pressure_is_ripe(const struct pressure_place *place, bool hurry, int64_t now_ms)
+pressure_has_obstacles(void)
 {
-	int64_t age_ms = now_ms - place->since_ms;
-	if (place->obstacle == PROXY_UNTAKEN)
-		return age_ms >= PRESSURE_STALL_MS;
-	return hurry || age_ms >= PRESSURE_AGE_MS;
+	return pressure.rings[IN_GENERAL].next != &pressure.rings[IN_GENERAL] ||
+	    pressure.rings[STALLED].next != &pressure.rings[STALLED];
+}
+
+struct pressure_place *
+pressure_quiet(unsigned *left, bool (*consents)(struct pressure_place *))
+{
+	struct pressure_place *ring = &pressure.rings[QUIET];
+	while (*left > 0 && ring->next != ring) {
+		struct pressure_place *place = ring->next;
+		--*left;
+		remque(place);
+		insque(place, ring->previous);
+		if (consents(place))
+			return place;
+	}
+	return NULL;
 }
 
 void
@@ -146,7 +196,7 @@ pressure_gives_way(
 void
 pressure_leave(struct pressure_place *place)
 {
-	if (place->obstacle != PROXY_NO_OBSTACLE)
+	if (place->next != NULL)
 		remque(place);
 	leave_source(place->source);
 	*place = (struct pressure_place){0};

@@ -18,11 +18,13 @@ enum {
 	PRESSURE_SHARE = 16,
 	PRESSURE_SHARE_MIN = 4,
 
-	/* Nobody gives way who made progress so short a while ago: in general, unless there
-	 * is a hurry; and where a side has not taken bytes, so that a lost packet, which TCP
-	 * repeats after 200 ms, does not count as no progress. */
+	/* Nobody gives way who made progress so short a while ago: in general; and where a
+	 * side has not taken bytes, so that a lost packet, which TCP repeats after 200 ms,
+	 * does not count as no progress. When more than a few wait to be accepted, these
+	 * shrink as those grow in number. */
 	PRESSURE_AGE_MS = 100,
 	PRESSURE_STALL_MS = 500,
+	PRESSURE_FEW = 16,
 
 	/* Pressure is over when fewer than this many eighths of all places are taken, and
 	 * nobody has had to give way for so long. */
@@ -30,8 +32,8 @@ enum {
 	PRESSURE_REST_MS = 5 * 1000,
 };
 
-/* A connection's place among those that wait for something. All zero at first; nothing
- * in it is for others to read. */
+/* A connection's place among the others. All zero at first; OBSTACLE and PROGRESS may be
+ * read by who noted them. */
 struct pressure_place {
 	struct pressure_place *next, *previous; /* first of all, for insque(3) */
 	int64_t since_ms;                       /* when it last made progress */
@@ -43,8 +45,8 @@ struct pressure_place {
 /* Says for how many connections there is room. To be called first, once. */
 void pressure_init(unsigned connections_max);
 
-/* Takes PLACE for a new connection from PEER. Returns false where its address has its
- * share; then the connection is not to be served. */
+/* Takes PLACE for a new connection from PEER, which has no obstacle yet. Returns false where
+ * its address has its share; then the connection is not to be served. */
 bool
 pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms);
 
@@ -53,12 +55,18 @@ pressure_enter(struct pressure_place *place, const union address *peer, int64_t 
 void pressure_note(struct pressure_place *place, enum proxy_obstacle obstacle,
     uint64_t progress, int64_t now_ms);
 
-/* The place that gives way first, and the next one after PLACE; or NULL. */
-struct pressure_place *pressure_first(void);
-struct pressure_place *pressure_next(struct pressure_place *place);
+/* Returns the place of the connection that gives way when WAITING others wait to be
+ * accepted, the first of them to which CONSENTS says true; or NULL. */
+struct pressure_place *
+pressure_choose(int waiting, int64_t now_ms, bool (*consents)(struct pressure_place *));
 
-/* Whether the connection of PLACE has made no progress for long enough to give way. */
-bool pressure_is_ripe(const struct pressure_place *place, bool hurry, int64_t now_ms);
+/* Whether some connection may give way sooner or later. */
+bool pressure_has_obstacles(void);
+
+/* Returns the place of a connection without an obstacle, another one each time, to which
+ * CONSENTS says true; or NULL. LEFT says how many may still be asked, and is counted down. */
+struct pressure_place *
+pressure_quiet(unsigned *left, bool (*consents)(struct pressure_place *));
 
 /* Counts that the connection of PLACE, of CONNECTIONS in all, gives way, and logs where
  * that begins. */

@@ -22,7 +22,9 @@ enum {
 	LARGE_HELLO = 16 * 1024,
 
 	/* A backend that has no room for one more connection is asked again after pauses
-	 * that grow from the first of these to the second. Nothing tells when it has. */
+	 * that grow from the first of these to the second. Nothing tells when it has.
+	 * All that wait together ask about once a millisecond, up to where the pauses are
+	 * longest. */
 	RETRY_MIN_MS = 10,
 	RETRY_MAX_MS = 250,
 
@@ -38,6 +40,9 @@ enum {
 
 /* How many bytes of PROXY_MEMORY_MAX the connections have. */
 static atomic_size_t memory;
+
+/* How many connections wait for room in a backend's backlog. */
+static atomic_int waiting;
 
 /* Counts what C holds now. */
 static void
@@ -69,12 +74,12 @@ log_failure(const struct connection *c, const char *what, const char *why)
 	log_line("%s %s: %s: %s", client, c->name[0] == '\0' ? "-" : c->name, what, why);
 }
 
-/* How many bytes the client has not received yet, as far as the kernel has them. */
+/* How many bytes the kernel has that the other end of SOCKET has not taken yet. */
 static int
-unsent(const struct connection *c)
+untaken(int socket)
 {
 	int bytes = 0;
-	ioctl(c->client, TIOCOUTQ, &bytes); /* another name of SIOCOUTQ, see tcp(7) */
+	ioctl(socket, TIOCOUTQ, &bytes); /* another name of SIOCOUTQ: tcp(7), unix(7) */
 	return bytes;
 }
 
@@ -84,7 +89,7 @@ static bool
 is_receiving(struct connection *c)
 {
 	int64_t now_ms = clock_ms();
-	int64_t taken = (int64_t)c->relay.download.written - unsent(c);
+	int64_t taken = (int64_t)c->relay.download.written - untaken(c->client);
 	if (c->progress_ms == 0 || taken != c->taken)
 		c->progress_ms = now_ms;
 	c->taken = taken;
@@ -127,7 +132,8 @@ linger(struct connection *c, struct relay_room *room)
 		return PROXY_OVER;
 	if (clock_left_ms(c->deadline_ms) > 0)
 		return PROXY_WAITS;
-	return c->patient && unsent(c) > 0 && is_receiving(c) ? PROXY_WAITS : PROXY_OVER;
+	return c->patient && untaken(c->client) > 0 && is_receiving(c) ? PROXY_WAITS
+								       : PROXY_OVER;
 }
 
 static void
@@ -266,11 +272,24 @@ may_ask_again(struct connection *c)
 	int left_ms = clock_left_ms(c->give_up_ms);
 	if (left_ms == 0)
 		return false;
+	if (c->retry_ms == 0)
+		atomic_fetch_add(&waiting, 1);
 	c->retry_ms += c->retry_ms / 4 + RETRY_MIN_MS;
+	if (c->retry_ms < atomic_load(&waiting))
+		c->retry_ms = atomic_load(&waiting);
 	if (c->retry_ms > RETRY_MAX_MS)
 		c->retry_ms = RETRY_MAX_MS;
 	c->deadline_ms = clock_ms() + (c->retry_ms < left_ms ? c->retry_ms : left_ms);
 	return true;
+}
+
+/* Notes that C does not wait for room any more, if it did. */
+static void
+ask_no_more(struct connection *c)
+{
+	if (c->retry_ms > 0)
+		atomic_fetch_sub(&waiting, 1);
+	c->retry_ms = 0;
 }
 
 static enum proxy_status
@@ -286,6 +305,7 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 	if (backend.socket == -1 && backend_may_recover(backend.error) &&
 	    may_ask_again(c))
 		return PROXY_WAITS;
+	ask_no_more(c);
 	c->backend = backend.socket;
 	c->deadline_ms = 0;
 	if (backend.socket == -1)
@@ -394,7 +414,7 @@ proxy_wants(const struct connection *c, enum relay_side side)
 }
 
 enum proxy_obstacle
-proxy_obstacle(const struct connection *c)
+proxy_obstacle(const struct connection *c, bool closely)
 {
 	switch (c->phase) {
 	case PROXY_HELLO:
@@ -402,9 +422,14 @@ proxy_obstacle(const struct connection *c)
 	case PROXY_BACKEND:
 		return PROXY_BACKEND_FULL;
 	case PROXY_RELAY:
-		return relay_has_left(&c->relay) ? PROXY_UNTAKEN : PROXY_NO_OBSTACLE;
+		return relay_has_left(&c->relay) ||
+			(closely && (untaken(c->client) > 0 || untaken(c->backend) > 0))
+		    ? PROXY_UNTAKEN
+		    : PROXY_NO_OBSTACLE;
 	case PROXY_LINGER:
-		return unsent(c) > 0 ? PROXY_UNTAKEN : PROXY_UNCLOSED;
+		/* An alert is nothing that anybody has to wait for. */
+		return c->patient && untaken(c->client) > 0 ? PROXY_UNTAKEN
+							    : PROXY_UNCLOSED;
 	}
 	return PROXY_NO_OBSTACLE;
 }
@@ -412,21 +437,28 @@ proxy_obstacle(const struct connection *c)
 uint64_t
 proxy_progress(const struct connection *c)
 {
-	return ((uint64_t)c->phase << 60) + (uint64_t)c->taken + c->relay.upload.written +
-	    c->relay.download.written;
+	uint64_t progress = (uint64_t)c->phase << 60;
+	if (c->phase == PROXY_RELAY)
+		progress += c->relay.upload.written - (uint64_t)untaken(c->backend);
+	if (c->phase == PROXY_RELAY || c->phase == PROXY_LINGER)
+		progress += c->relay.download.written - (uint64_t)untaken(c->client);
+	return progress;
 }
 
 void
-proxy_give_way(const struct connection *c)
+proxy_give_way(const struct connection *c, bool hurry)
 {
-	/* What the kernel still has for a client that does not take it goes at once. */
-	const struct linger reset = {.l_onoff = 1};
-	if (c->phase == PROXY_HELLO)
-		send_alert(c, TLS_USER_CANCELED);
-	else if (c->phase == PROXY_BACKEND)
-		send_alert(c, TLS_INTERNAL_ERROR);
-	else if (proxy_obstacle(c) == PROXY_UNTAKEN)
+	enum proxy_obstacle obstacle = proxy_obstacle(c, true);
+	if (obstacle == PROXY_UNTAKEN || (hurry && obstacle != PROXY_UNCLOSED)) {
+		/* What the kernel still has for a client that does not take it goes at
+		 * once. */
+		const struct linger reset = {.l_onoff = 1};
 		setsockopt(c->client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+	} else if (obstacle == PROXY_HELLO_UNFINISHED) {
+		send_alert(c, TLS_USER_CANCELED);
+	} else if (obstacle == PROXY_BACKEND_FULL) {
+		send_alert(c, TLS_INTERNAL_ERROR);
+	}
 }
 
 bool
@@ -442,6 +474,7 @@ proxy_end(struct connection *c)
 	relay_release(&c->relay);
 	tls_hello_release(&c->hello);
 	relay_buffer_release(&c->received);
+	ask_no_more(c);
 	count_memory(c);
 	if (c->backend != -1)
 		close(c->backend);

@@ -95,16 +95,17 @@ enum proxy_status proxy_serve(struct connection *c, struct proxy_thread *thread,
 /* The events that C waits for on the socket of SIDE. */
 uint32_t proxy_wants(const struct connection *c, enum relay_side side);
 
-/* What C waits for, where it is something that someone owes it. */
-enum proxy_obstacle proxy_obstacle(const struct connection *c);
+/* What C waits for, where it is something that someone owes it. What the kernel holds, since
+ * a side has not taken it, counts only where one looks CLOSELY, which takes system calls. */
+enum proxy_obstacle proxy_obstacle(const struct connection *c, bool closely);
 
 /* A number that changes when C, which has an obstacle, comes a step further. What a client
  * sends of its hello is no such step. */
 uint64_t proxy_progress(const struct connection *c);
 
-/* Tells the client of C that it had to give way to others. To be followed by
- * proxy_end(). */
-void proxy_give_way(const struct connection *c);
+/* Tells the client of C that it had to give way to others; in a HURRY, by a reset, which
+ * takes half the time of an alert. To be followed by proxy_end(). */
+void proxy_give_way(const struct connection *c, bool hurry);
 
 /* Whether bytes came in bulk when some came last. */
 bool proxy_is_bulky(const struct connection *c);

@@ -26,10 +26,11 @@ enum {
 	/* How many slots are allocated at once. */
 	CHUNK_SLOTS = 64,
 
-	/* Fewer connections than these that wait to be accepted are no hurry; they are
-	 * looked at again so soon. */
-	FEW = 16,
-	AGAIN_MS = 25,
+	/* When to accept again where somebody may soon give way. */
+	AGAIN_MS = 5,
+
+	/* How many quiet connections are looked at in that time. */
+	LOOKS_MAX = 500,
 
 	/* When to accept again after a shortage, if no connection ends before that. */
 	RETRY_MS = 250,
@@ -107,6 +108,7 @@ static struct {
 	unsigned connections;
 	bool tell;                 /* write to news when a connection ends */
 	bool is_short;             /* of something, so that new connections wait */
+	int64_t next_look_ms;      /* when to look at quiet connections again */
 	int64_t next_complaint_ms; /* when that is worth a log line again */
 } pool = {
     .timer_mutex = PTHREAD_MUTEX_INITIALIZER,
@@ -230,12 +232,16 @@ await_connection(void)
 	set_timer(clock_ms() + RETRY_MS);
 }
 
-/* Makes SLOT free again. */
+/* Makes SLOT free again. What is still heard of the connection that had it is of another
+ * generation. */
 static void
 put_back(struct slot *slot)
 {
 	pthread_mutex_lock(&pool.mutex);
 	pressure_leave(&slot->place);
+	/* Only now: the place led others here. */
+	uint32_t next = generation(atomic_load(&slot->state)) + 1;
+	atomic_store(&slot->state, (uint64_t)next << GENERATION_SHIFT);
 	slot->team->members--;
 	slot->next_free = pool.free;
 	pool.free = slot;
@@ -249,15 +255,13 @@ put_back(struct slot *slot)
 		await_connection();
 }
 
-/* Ends the connection in SLOT, of which nobody hears again. */
+/* Ends the connection in SLOT, which this thread owns. */
 static void
 release(struct slot *slot)
 {
 	proxy_end(&slot->connection);
 	atomic_store(&slot->deadline_ms, 0);
 	slot->watched[RELAY_CLIENT] = slot->watched[RELAY_BACKEND] = 0;
-	uint32_t next = generation(atomic_load(&slot->state)) + 1;
-	atomic_store(&slot->state, (uint64_t)next << GENERATION_SHIFT);
 	put_back(slot);
 }
 
@@ -322,16 +326,27 @@ serve_blocking(struct connection *c, struct thread *thread, uint64_t news)
 
 /* Notes whether the connection in SLOT waits for something that someone owes it. */
 static void
-rank(struct slot *slot)
+rank(struct slot *slot, bool closely)
 {
-	enum proxy_obstacle obstacle = proxy_obstacle(&slot->connection);
+	const struct pressure_place *place = &slot->place;
+	enum proxy_obstacle obstacle = proxy_obstacle(
+	    &slot->connection, closely || place->obstacle == PROXY_UNTAKEN);
+	if (obstacle == PROXY_NO_OBSTACLE && place->obstacle == PROXY_NO_OBSTACLE)
+		return;
 	uint64_t progress = proxy_progress(&slot->connection);
-	if (obstacle == slot->place.obstacle &&
-	    (obstacle == PROXY_NO_OBSTACLE || progress == slot->place.progress))
+	if (obstacle == place->obstacle && progress == place->progress)
 		return;
 	pthread_mutex_lock(&pool.mutex);
 	pressure_note(&slot->place, obstacle, progress, clock_ms());
 	pthread_mutex_unlock(&pool.mutex);
+}
+
+/* Leaves the connection in SLOT to whoever hears of it next, unless there are news. */
+static bool
+leave(struct slot *slot)
+{
+	uint64_t left = atomic_load(&slot->state) & ~NEWS;
+	return atomic_compare_exchange_strong(&slot->state, &left, left & ~OWNED);
 }
 
 /* Serves the connection in SLOT, which is this thread's to serve, until it has to
@@ -340,7 +355,6 @@ static void
 serve(struct slot *slot, struct thread *thread)
 {
 	struct connection *c = &slot->connection;
-	uint64_t left;
 	do {
 		uint64_t news = atomic_fetch_and(&slot->state, ~NEWS) & NEWS;
 		enum proxy_status status = PROXY_BLOCKS;
@@ -354,10 +368,8 @@ serve(struct slot *slot, struct thread *thread)
 			return;
 		}
 		note_deadline(slot);
-		rank(slot);
-		left = atomic_load(&slot->state) & ~NEWS;
-		/* Leave it, unless there are news. */
-	} while (!atomic_compare_exchange_strong(&slot->state, &left, left & ~OWNED));
+		rank(slot, false);
+	} while (!leave(slot));
 }
 
 /* Tells whoever serves the connection of GENERATION in SLOT of NEWS_BITS; if nobody does,
@@ -487,65 +499,106 @@ claim(struct slot **slot)
 	return error;
 }
 
-/* Takes the connection in SLOT over from nobody. */
-static bool
-own(struct slot *slot)
-{
-	uint64_t state = atomic_load(&slot->state);
-	return (state & OWNED) == 0 &&
-	    atomic_compare_exchange_strong(&slot->state, &state, state | OWNED);
-}
-
 static struct slot *
 slot_of(struct pressure_place *place)
 {
 	return (struct slot *)((char *)place - offsetof(struct slot, place));
 }
 
-/* Behind the mutex: takes over the connection that has made no progress for longest, of
- * those that may give way. Returns its slot, or NULL. */
-static struct slot *
-choose(bool hurry, int64_t now_ms)
+/* Takes over the connection of PLACE, if no thread is at it. */
+static bool
+own(struct pressure_place *place)
 {
-	struct pressure_place *place = pressure_first();
-	while (place != NULL &&
-	    !(pressure_is_ripe(place, hurry, now_ms) && own(slot_of(place))))
-		place = pressure_next(place);
-	if (place == NULL)
-		return NULL;
-	pressure_gives_way(place, pool.connections, now_ms);
-	return slot_of(place);
+	struct slot *slot = slot_of(place);
+	uint64_t state = atomic_load(&slot->state);
+	return (state & OWNED) == 0 &&
+	    atomic_compare_exchange_strong(&slot->state, &state, state | OWNED);
+}
+
+/* Looks for quiet connections with bytes in the kernel that a side has not taken, which
+ * nobody is told of. */
+static void
+look_at_quiet(struct thread *thread)
+{
+	for (unsigned left = LOOKS_MAX; left > 0;) {
+		pthread_mutex_lock(&pool.mutex);
+		struct pressure_place *place = pressure_quiet(&left, own);
+		pthread_mutex_unlock(&pool.mutex);
+		if (place == NULL)
+			return;
+		rank(slot_of(place), true);
+		if (!leave(slot_of(place)))
+			serve(slot_of(place), thread);
+	}
+}
+
+/* Takes over the connection that has made no progress for longest, of those that may give
+ * way where WAITING wait to be accepted. Returns its slot, or NULL. */
+static struct slot *
+choose(struct thread *thread, int waiting)
+{
+	for (;;) {
+		pthread_mutex_lock(&pool.mutex);
+		struct pressure_place *place = pressure_choose(waiting, clock_ms(), own);
+		pthread_mutex_unlock(&pool.mutex);
+		if (place == NULL)
+			return NULL;
+		struct slot *slot = slot_of(place);
+		if (proxy_progress(&slot->connection) == place->progress)
+			return slot;
+		/* A side has taken something meanwhile. */
+		rank(slot, true);
+		if (!leave(slot))
+			serve(slot, thread);
+	}
+}
+
+/* What it means that nobody gives way: EAGAIN where one may soon be worth it, or EMFILE. */
+static int
+find_nobody(struct thread *thread)
+{
+	int64_t now_ms = clock_ms();
+	pthread_mutex_lock(&pool.mutex);
+	bool looks = now_ms >= pool.next_look_ms;
+	if (looks)
+		pool.next_look_ms = now_ms + AGAIN_MS;
+	pthread_mutex_unlock(&pool.mutex);
+	if (looks)
+		look_at_quiet(thread);
+	pthread_mutex_lock(&pool.mutex);
+	bool may_find = pressure_has_obstacles();
+	pthread_mutex_unlock(&pool.mutex);
+	return may_find ? EAGAIN : EMFILE;
 }
 
 /* Ends a connection for the sake of a new one. Returns 0; EAGAIN where one may soon be
  * worth it; EMFILE where there is none. */
 static int
-make_way(void)
+make_way(struct thread *thread)
 {
-	int64_t now_ms = clock_ms();
-	/* A few can wait until somebody is clearly at fault. */
-	bool hurry = listener_waiting() >= FEW;
-	pthread_mutex_lock(&pool.mutex);
-	struct slot *slot = choose(hurry, now_ms);
-	bool none = pressure_first() == NULL;
-	pthread_mutex_unlock(&pool.mutex);
+	int waiting = listener_waiting();
+	struct slot *slot = choose(thread, waiting);
 	if (slot == NULL)
-		return none ? EMFILE : EAGAIN;
+		return find_nobody(thread);
+	int64_t now_ms = clock_ms();
+	pthread_mutex_lock(&pool.mutex);
+	pressure_gives_way(&slot->place, pool.connections, now_ms);
+	pthread_mutex_unlock(&pool.mutex);
 	set_timer(now_ms + PRESSURE_REST_MS);
-	proxy_give_way(&slot->connection);
+	proxy_give_way(&slot->connection, waiting > PRESSURE_FEW);
 	release(slot);
 	return 0;
 }
 
 /* Claims a slot for a new connection; somebody may have to give way for it. */
 static struct slot *
-find_slot(void)
+find_slot(struct thread *thread)
 {
 	struct slot *slot;
 	int error = claim(&slot);
 	if (error == 0)
 		return slot;
-	int none = make_way();
+	int none = make_way(thread);
 	if (none == 0 && claim(&slot) == 0)
 		return slot;
 	run_short(none == EMFILE ? "limit" : NULL, error);
@@ -563,9 +616,9 @@ may_enter(struct slot *slot, const union address *peer)
 
 /* What to do where accept(2) has failed with ERROR. */
 static void
-bear_failure(int error)
+bear_failure(struct thread *thread, int error)
 {
-	if (error == EAGAIN || (backend_may_recover(error) && make_way() == 0))
+	if (error == EAGAIN || (backend_may_recover(error) && make_way(thread) == 0))
 		await_connection();
 	else if (error == ECONNABORTED || error == EINTR)
 		run_short(NULL, error);
@@ -579,25 +632,23 @@ static void
 take_connection(struct thread *thread)
 {
 	union address peer;
-	struct slot *slot = find_slot();
+	struct slot *slot = find_slot(thread);
 	if (slot == NULL)
 		return;
 	int client = listener_accept(&peer);
 	if (client == -1) {
 		int error = errno;
 		put_back(slot);
-		bear_failure(error);
+		bear_failure(thread, error);
 		return;
 	}
 	await_connection();
-	if (!may_enter(slot, &peer)) {
-		close(client);
-		put_back(slot);
-		return;
-	}
 	proxy_begin(&slot->connection, client, &peer);
 	atomic_fetch_or(&slot->state, OWNED);
-	serve(slot, thread);
+	if (may_enter(slot, &peer))
+		serve(slot, thread);
+	else
+		release(slot);
 }
 
 /* Waits for the next event. Returns false where this thread is not needed any more. */

@@ -34,13 +34,16 @@ all_silent(void)
 	return poll(entries, CLIENTS, 0) == 0;
 }
 
-/* Accepts what comes to the backend until nothing does for a while; returns how many. */
+/* Accepts what comes to the backend until nothing does for a while, and reads the requests:
+ * who leaves them untaken would give way. Returns how many came. */
 static int
 accept_all(int *accepted, int ms)
 {
 	int count = 0;
-	while (count < CLIENTS && readable_within(backend, ms))
-		accepted[count++] = backend_accept(backend);
+	for (; count < CLIENTS && readable_within(backend, ms); count++) {
+		accepted[count] = backend_accept(backend);
+		expect_bytes(accepted[count], request);
+	}
 	return count;
 }
 
@@ -48,7 +51,6 @@ static void
 answer(int *accepted, int count)
 {
 	for (int i = 0; i < count; i++) {
-		expect_bytes(accepted[i], request);
 		send_all(accepted[i], text("served"));
 		close(accepted[i]);
 	}

@@ -79,9 +79,9 @@ expect_finishes_connections(int signal)
 		pair_talk(busy);
 		wait_a_moment();
 	}
-	send_all(half.backend, pattern(0, 500000));
+	send_all(half.backend, pattern(0, 300000));
 	close(half.backend);
-	expect_pattern(half.client, 500000);
+	expect_pattern(half.client, 300000);
 	expect_end(half.client);
 	pair_close(half);
 	pair_talk(silent);
