@@ -189,9 +189,10 @@ soak:
 
 # As root. Boots a systemd of its own; nothing outside of it is changed.
 check-systemd:
-	rm -rf build/stage
-	$(MAKE) --no-print-directory install DESTDIR=build/stage PREFIX=/usr/local
-	tests/container.sh $(CURDIR)/build/stage
+	rm -rf build/stage build/stage-hashed
+	$(MAKE) --no-print-directory HASHED=1 install DESTDIR=build/stage-hashed PREFIX=/usr/local
+	$(MAKE) --no-print-directory HASHED= install DESTDIR=build/stage PREFIX=/usr/local
+	tests/container.sh $(CURDIR)/build/stage $(CURDIR)/build/stage-hashed
 
 build-check: $(programs) $(tests) $(bench_programs) $(addprefix $(BUILD)/tests/,corpus soak)
 
