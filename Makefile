@@ -15,7 +15,7 @@
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
 # install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
 # bench      sniproxy beside other proxies, see bench/README.md; make deps-bench before
-# deps       installs the Debian packages in packages.txt
+# deps       installs the Debian packages in packages.txt, and removes none for them
 #
 # HASHED=1          directories are named by the XXH128 of the name
 # SANITIZE=address,undefined or thread    builds apart from the plain build
@@ -272,8 +272,8 @@ missing = $(strip $(foreach package,$(packages),$(if $(filter \
 	install,$(shell dpkg-query -W -f '$${db:Status-Want} ' $(package) 2>/dev/null)),,$(package))))
 as_root = $(if $(filter-out 0,$(shell id -u)),sudo)
 install_packages = $(if $(missing),$(as_root) apt-get update && \
-	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-	$(missing),@echo 'all packages are installed')
+	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-remove \
+	--no-install-recommends $(missing),@echo 'all packages are installed')
 
 deps:
 	$(call install_packages,packages.txt)
