@@ -411,8 +411,10 @@ try_owners() {
 	ok "a host that was given to a user" reaches alice.example
 	ok "another member of the group makes one" \
 		runuser -u bob -- mkdir "$hosts/bob.example"
-	ok "but cannot remove that of the first" is_refused bob 'rm -r alice.example'
-	ok "nor rename it" is_refused bob 'mv alice.example mine.example'
+	runuser -u alice -- mkdir "$hosts/empty.example"
+	ok "but cannot rename one of the first's" \
+		is_refused bob 'mv empty.example mine.example'
+	ok "nor remove it" is_refused bob 'rmdir empty.example'
 	ok "nor put a socket into it" is_refused bob 'ln -s /x alice.example/x'
 	ok "who is no member makes none" is_refused carol 'mkdir carol.example'
 	stop_server

@@ -4,6 +4,7 @@
 #
 # $work is the test's directory, inside and outside; its files ca.pem, blog.example.pem and
 # blog.example.key are the server's.
+# shellcheck disable=SC2154 # work is the test's
 
 # The block N of README.md below HEADING.
 readme() { # HEADING [N]
