@@ -377,7 +377,7 @@ try_hosts() {
 # A server of a user's own, in the directory of their host; its socket has the rights that
 # the umask leaves it.
 serve_as() { # USER UMASK NAME; sets $server
-	runuser -u "$1" -- sh -c "umask $2; cd '$hosts/$3' &&
+	setpriv --reuid="$1" --regid="$1" --init-groups sh -c "umask $2; cd '$hosts/$3' &&
 		exec openssl s_server -unix tls-socket -unlink -www -key /tmp/key \
 			-cert /tmp/certificate" >"/tmp/$1.log" 2>&1 &
 	server=$!
@@ -422,17 +422,22 @@ try_owners() {
 	ok "it is served under the name of its maker's choice" reaches bob.example
 	stop_server
 
-	serve_as alice 077 alice.example
+	serve_as alice 007 alice.example
 	ok "a socket without rights for others" is "alert number 112" alert alice.example
 	ok "is said in the journal, too" \
 		in_journal ' alice\.example: tls-socket: Permission denied'
 	stop_server
 	chmod 700 "$hosts/alice.example"
 	readme '### Permissions' 3
-	serve_as alice 077 alice.example
-	ok "an ACL opens it to the proxy" reaches alice.example
+	serve_as alice 007 alice.example
+	ok "an ACL that it inherits opens it to the proxy" reaches alice.example
 	ok "and to nobody else" is_refused bob \
 		'openssl s_client -unix alice.example/tls-socket </dev/null'
+	stop_server
+	serve_as alice 077 alice.example
+	ok "not where the umask is narrower" is "alert number 112" alert alice.example
+	readme '### Permissions' 4
+	ok "but one of the socket's own does" reaches alice.example
 	stop_server
 }
 
