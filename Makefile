@@ -15,7 +15,7 @@
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
 # install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
 # bench      sniproxy beside other proxies, see bench/README.md; make deps-bench before
-# deps       installs the Debian packages in packages.txt
+# deps       installs the Debian packages in packages.txt, and removes none for them
 #
 # HASHED=1          directories are named by the XXH128 of the name
 # SANITIZE=address,undefined or thread    builds apart from the plain build
@@ -189,9 +189,10 @@ soak:
 
 # As root. Boots a systemd of its own; nothing outside of it is changed.
 check-systemd:
-	rm -rf build/stage
-	$(MAKE) --no-print-directory install DESTDIR=build/stage PREFIX=/usr/local
-	tests/container.sh $(CURDIR)/build/stage
+	rm -rf build/stage build/stage-hashed
+	$(MAKE) --no-print-directory HASHED=1 install DESTDIR=build/stage-hashed PREFIX=/usr/local
+	$(MAKE) --no-print-directory HASHED= install DESTDIR=build/stage PREFIX=/usr/local
+	tests/container.sh $(CURDIR)/build/stage $(CURDIR)/build/stage-hashed
 
 build-check: $(programs) $(tests) $(bench_programs) $(addprefix $(BUILD)/tests/,corpus soak)
 
@@ -271,8 +272,8 @@ missing = $(strip $(foreach package,$(packages),$(if $(filter \
 	install,$(shell dpkg-query -W -f '$${db:Status-Want} ' $(package) 2>/dev/null)),,$(package))))
 as_root = $(if $(filter-out 0,$(shell id -u)),sudo)
 install_packages = $(if $(missing),$(as_root) apt-get update && \
-	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-	$(missing),@echo 'all packages are installed')
+	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-remove \
+	--no-install-recommends $(missing),@echo 'all packages are installed')
 
 deps:
 	$(call install_packages,packages.txt)

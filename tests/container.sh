@@ -1,14 +1,21 @@
 #!/bin/bash
 # The units under a real systemd: boots one in a container that sees this machine's files
 # through an overlay and has a loopback interface for a network, puts into it what `make
-# install` has put into STAGE, and uses it. Nothing outside of the container is changed.
+# install` has put into STAGE, and uses it, by README.md's own commands where it has some.
+# Nothing outside of the container is changed. HASHED_STAGE is the same of a HASHED build.
 #
-# usage: tests/container.sh STAGE    as root, after make install DESTDIR=STAGE PREFIX=/usr/local
+# usage: tests/container.sh STAGE [HASHED_STAGE]
+#     as root, after make install DESTDIR=STAGE PREFIX=/usr/local
 set -eu -o pipefail
 
 give_up() {
 	echo "${0##*/}: $*" >&2
 	exit 2
+}
+
+skip() {
+	echo "1..0 # SKIP $*"
+	exit 0
 }
 
 # ---- Outside ----
@@ -52,7 +59,7 @@ write_guest_units() { # DIRECTORY
 		FailureAction=poweroff
 		[Service]
 		Type=oneshot
-		ExecStart=/bin/bash /try/guest.sh inside
+		ExecStart=/bin/bash /try/tests/container.sh inside
 		StandardOutput=append:/try/log
 		StandardError=append:/try/log
 		TimeoutStartSec=5min
@@ -60,7 +67,7 @@ write_guest_units() { # DIRECTORY
 }
 
 # Runs in a mount namespace of its own, so that the overlay is gone when this process is.
-boot() { # DIRECTORY NAME
+run() { # DIRECTORY NAME SYSTEMD-NSPAWN-ARGUMENT...
 	local options=(--register=no)
 	if [ ! -d /run/systemd/system ]; then
 		options+=(--keep-unit)
@@ -73,29 +80,40 @@ boot() { # DIRECTORY NAME
 	mount -t overlay -o "lowerdir=/,upperdir=$1/files/upper,workdir=$1/files/work" \
 		overlay "$1/files/root"
 	cp "$1"/units/* "$1/files/root/etc/systemd/system/"
-	exec systemd-nspawn --quiet --boot --directory="$1/files/root" --bind="$1/try:/try" \
+	exec systemd-nspawn --quiet --directory="$1/files/root" --bind="$1/try:/try" \
 		--machine="$2" --private-network --console=pipe "${options[@]}" \
-		systemd.unit=sniproxy-try.target </dev/null >"$1/console" 2>&1
+		"${@:3}" </dev/null >"$1/console" 2>&1
+}
+
+# Whether a container can be had at all, before anything in it counts as a failure.
+need_containers() {
+	local tool
+	[ "$(id -u)" = 0 ] || skip "needs root, to boot a container"
+	for tool in systemd-nspawn nginx openssl curl setfacl xxh128sum; do
+		command -v "$tool" >/dev/null || skip "needs $tool"
+	done
+	unshare --mount -- "$0" run "$dir" "$name" /bin/true ||
+		skip "systemd-nspawn cannot run here: $(tail -n 1 "$dir/console")"
+	remove_cgroup "$name"
 }
 
 outside() {
 	[ -d "${1-}" ] || give_up "no directory STAGE given"
-	[ "$(id -u)" = 0 ] || give_up "needs root, to boot a container"
-	for tool in systemd-nspawn nginx openssl curl; do
-		command -v "$tool" >/dev/null || give_up "needs $tool"
-	done
 	dir=$(mktemp -d)
 	name=sniproxy-try-$$
 	container=
 	trap '[ -z "$container" ] || kill "$container" 2>/dev/null || :
 		wait; remove_cgroup "$name"; rm -rf "$dir"' EXIT
-	mkdir "$dir"/{files,try,units}
-	cp -r "$1" "$dir/try/stage"
-	cp "$0" "$dir/try/guest.sh"
-	: >"$dir/try/log"
+	mkdir "$dir"/{files,try,try/tests,units}
 	write_guest_units "$dir/units"
+	need_containers
+	cp -r "$1" "$dir/try/stage"
+	[ -z "${2-}" ] || cp -r "$2" "$dir/try/hashed-stage"
+	cp "$0" "${0%/*}/readme.sh" "$dir/try/tests"
+	cp "${0%/*}/../README.md" "$dir/try"
+	: >"$dir/try/log"
 
-	unshare --mount -- "$0" boot "$dir" "$name" &
+	unshare --mount -- "$0" run "$dir" "$name" --boot systemd.unit=sniproxy-try.target &
 	container=$!
 	tail -n +1 -f --pid="$container" "$dir/try/log" || :
 	wait "$container" || :
@@ -106,6 +124,13 @@ outside() {
 }
 
 # ---- Inside ----
+
+# Runs a block of README.md.
+readme() { # HEADING N [SED-SCRIPT]
+	local block
+	block=$(/try/tests/readme.sh "$1" "$2")
+	bash -eu -c "$(sed "${3-}" <<<"$block")"
+}
 
 hosts=/srv/sniproxy
 drop_ins=/etc/systemd/system/sniproxy.service.d
@@ -227,10 +252,8 @@ took_between() { # MS MS
 	[ "$took" -ge "$1" ] && [ "$took" -le "$2" ]
 }
 
-install_stage() {
-	cp -r --no-preserve=ownership /try/stage/. /
-	systemd-sysusers
-	systemd-tmpfiles --create
+install_stage() { # STAGE; a program that runs is replaced, as by install(1)
+	cp -r --no-preserve=ownership --remove-destination "$1/." /
 	systemctl daemon-reload
 	program=$(sed -n 's/^ExecStart=//p' "$(property sniproxy.service FragmentPath)")
 }
@@ -246,11 +269,19 @@ no_drop_in() {
 	systemctl daemon-reload
 }
 
-# The longest name that curl and the DNS allow, 253 bytes.
-long_name() {
+# The longest name that curl and the DNS allow has 253 bytes, the longest that sniproxy
+# allows one more.
+long_name() { # LENGTH
 	local label
 	label=$(printf 'a%.0s' {1..62})
-	echo "$label.$label.$label.$(printf 'b%.0s' {1..56}).example"
+	printf "%s.%s.%s.%0$(($1 - 197))d.example\n" "$label" "$label" "$label" 0
+}
+
+# By openssl, which takes names that curl does not.
+says_hello() { # NAME
+	printf 'GET / HTTP/1.0\r\nHost: long\r\n\r\n' |
+		openssl s_client -quiet -connect 127.0.0.1:443 -servername "$1" 2>&1 |
+		grep 'hello from long' >/dev/null
 }
 
 server() { # DIRECTORY [LISTEN OPTION] [VARIABLE]
@@ -258,16 +289,19 @@ server() { # DIRECTORY [LISTEN OPTION] [VARIABLE]
 		server {
 			listen unix:$1/tls-socket ssl ${2-};
 			location / { return 200 "hello from \$host${3-}"; }
+			location /slow/ { alias /tmp/slow/; limit_rate 100k; }
 		}
 	END
 }
 
 start_backends() {
-	mkdir "$hosts"/{blog.example,shop.example,private.example,long} /late /apart
-	ln -s long "$hosts/$(long_name)"
+	mkdir "$hosts"/{shop.example,private.example,long} /late /apart
+	ln -s long "$hosts/$(long_name 253)"
+	ln -s long "$hosts/$(long_name 254)"
 	: >"$hosts/shop.example/send-proxy-v1"
 	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
 		-subj /CN=example -keyout /tmp/key -out /tmp/certificate 2>/dev/null
+	chmod 644 /tmp/key
 	cat >/tmp/nginx.conf <<-END
 		daemon off;
 		error_log stderr;
@@ -302,7 +336,8 @@ try_serving() {
 		is "hello from shop.example to 127.0.0.1" ask shop.example 127.0.0.1
 	ok "the PROXY header names the client over IPv6" \
 		is "hello from shop.example to ::1" ask shop.example '[::1]'
-	ok "a name of 253 bytes" answers "$(long_name)"
+	ok "a name of 253 bytes" answers "$(long_name 253)"
+	ok "a name of 254 bytes" says_hello "$(long_name 254)"
 	ok "an unknown name has alert 112" is "alert number 112" alert nobody.example
 	ok "and a line in the journal" in_journal '^127\.0\.0\.1:[0-9]+ nobody\.example: '
 }
@@ -335,8 +370,75 @@ try_hosts() {
 
 	mkdir /tmp/expected
 	mkdir /tmp/expected/{blog,shop,private,late,alias,apart}.example
-	mkdir /tmp/expected/{long,"$(long_name)"}
+	mkdir /tmp/expected/{long,"$(long_name 253)","$(long_name 254)"}
 	ok "systemd has left nothing there" is "$(ls -A /tmp/expected)" ls -A "$hosts"
+}
+
+# A server of a user's own, in the directory of their host; its socket has the rights that
+# the umask leaves it.
+serve_as() { # USER UMASK NAME; sets $server
+	setpriv --reuid="$1" --regid="$1" --init-groups sh -c "umask $2; cd '$hosts/$3' &&
+		exec openssl s_server -unix tls-socket -unlink -www -key /tmp/key \
+			-cert /tmp/certificate" >"/tmp/$1.log" 2>&1 &
+	server=$!
+	wait_for 10 grep -q '^ACCEPT' "/tmp/$1.log"
+}
+
+stop_server() {
+	kill "$server"
+	wait "$server" || :
+}
+
+reaches() { # NAME
+	ask "$1" 127.0.0.1 | grep '^Ciphers supported in s_server' >/dev/null
+}
+
+is_refused() { # USER COMMAND...
+	! runuser -u "$1" -- sh -c "cd '$hosts' && $2" 2>/tmp/refusal &&
+		grep -qE 'Operation not permitted|Permission denied' /tmp/refusal
+}
+
+# Hosts that belong to users who do not trust each other, as README.md sets them up.
+try_owners() {
+	groupadd hosts
+	useradd -M -G hosts alice
+	useradd -M -G hosts bob
+	useradd -M carol
+	readme '### Permissions' 1
+	readme '### Permissions' 2
+	ok "the hosts directory has the sticky bit" is "1771 hosts" stat -c '%a %G' "$hosts"
+	serve_as alice 000 alice.example
+	ok "a host that was given to a user" reaches alice.example
+	ok "another member of the group makes one" \
+		runuser -u bob -- mkdir "$hosts/bob.example"
+	runuser -u alice -- mkdir "$hosts/empty.example"
+	ok "but cannot rename one of the first's" \
+		is_refused bob 'mv empty.example mine.example'
+	ok "nor remove it" is_refused bob 'rmdir empty.example'
+	ok "nor put a socket into it" is_refused bob 'ln -s /x alice.example/x'
+	ok "who is no member makes none" is_refused carol 'mkdir carol.example'
+	stop_server
+	serve_as bob 000 bob.example
+	ok "it is served under the name of its maker's choice" reaches bob.example
+	stop_server
+
+	serve_as alice 007 alice.example
+	ok "a socket without rights for others" is "alert number 112" alert alice.example
+	ok "is said in the journal, too" \
+		in_journal ' alice\.example: tls-socket: Permission denied'
+	stop_server
+	chmod 700 "$hosts/alice.example"
+	readme '### Permissions' 3
+	serve_as alice 007 alice.example
+	ok "an ACL that it inherits opens it to the proxy" reaches alice.example
+	ok "and to nobody else" is_refused bob \
+		'openssl s_client -unix alice.example/tls-socket </dev/null'
+	stop_server
+	serve_as alice 077 alice.example
+	ok "not where the umask is narrower" is "alert number 112" alert alice.example
+	readme '### Permissions' 4
+	ok "but one of the socket's own does" reaches alice.example
+	stop_server
 }
 
 status_line() { # NAME
@@ -410,18 +512,57 @@ try_sandbox() {
 	ok "and have many threads" is 16384 tasks_max
 }
 
+runs_what_is_installed() {
+	is "$(stat -c %i "$program")" stat -L -c %i "/proc/$(main_pid)/exe"
+}
+
+start_download() { # FILE; the server sends 100 kB a second
+	curl -sSk -o "/tmp/$1" --resolve blog.example:443:127.0.0.1 \
+		"https://blog.example/slow/$1" 2>"/tmp/$1.error" &
+	download=$!
+	wait_for 10 test -s "/tmp/$1"
+}
+
+# How long after START_MS, in ms, the download last got something.
+last_byte_after() { # FILE START_MS; sets $took
+	took=$(($(date -r "/tmp/$1" +%s%3N) - $2))
+	echo "# $1 went on for $took ms"
+}
+
+try_downloads() {
+	local start
+	mkdir -m 755 /tmp/slow
+	head -c 600000 /dev/urandom >/tmp/slow/short
+	truncate -s 1G /tmp/slow/endless
+
+	start_download short
+	milliseconds_of systemctl restart sniproxy.service
+	ok "a restart waits for a download" took_between 2500 9000
+	ok "which succeeds" wait "$download"
+	ok "and is whole" cmp /tmp/slow/short /tmp/short
+
+	start_download endless
+	start=$(date +%s%3N)
+	milliseconds_of systemctl restart sniproxy.service
+	ok "a restart waits for ten seconds, not longer" took_between 9900 11900
+	! wait "$download" || touch /tmp/endless
+	last_byte_after endless "$start"
+	ok "a long download goes on until then" took_between 8500 11900
+}
+
 try_restarts() {
 	local before
 	start_load
 	for _ in 1 2 3; do
 		before=$(wc -l </tmp/load-count)
-		cp "$program" "$program.new"
-		mv "$program.new" "$program"
+		install_stage /try/stage
 		systemctl restart sniproxy.service
 		ok "connections go on after an upgrade" wait_for 30 \
 			served_more_than $((before + 50))
+		ok "to what is installed now" runs_what_is_installed
 	done
-	ok "none of them was refused" stop_load
+	try_downloads
+	ok "no connection was refused in all that time" stop_load
 
 	hold blog.example
 	milliseconds_of systemctl restart sniproxy.service &
@@ -490,20 +631,50 @@ try_stop() {
 	ok "nothing has failed" is "" systemctl list-units --failed --quiet --plain
 }
 
-inside() {
-	trap 'kill "$nginx" 2>/dev/null || :' EXIT
-	install_stage
-	start_backends
+hashed_name_is() { # NAME HASH
+	[[ $2 =~ ^[0-9a-f]{32}$ ]] && is "$2" sh -c "printf %s $1 | xxh128sum | cut -d ' ' -f 1"
+}
+
+try_hashed() {
+	[ -d /try/hashed-stage ] || return 0
+	install_stage /try/hashed-stage
+	systemctl restart sniproxy.service
+	ok "a HASHED build takes no name for a directory" \
+		is "alert number 112" alert blog.example
+	ok "its helper prints the hash that README.md says" \
+		hashed_name_is blog.example "$(sniproxy-hostname blog.example)"
+	ln -s blog.example "$hosts/$(sniproxy-hostname blog.example)"
+	ok "which it takes" answers blog.example
+	ok "it is what is installed" runs_what_is_installed
+	install_stage /try/stage
+	systemctl restart sniproxy.service
+	ok "and names are names again after it" answers blog.example
+}
+
+try_quick_start() {
 	systemctl enable --quiet sniproxy.service
 	ok "to enable the service enables the socket" \
 		is enabled systemctl is-enabled sniproxy.socket
-	systemctl start sniproxy.socket
+	systemctl disable --quiet sniproxy.service sniproxy.socket
+	ok "the commands of the quick start" \
+		readme '## Quick start on a server with systemd' 1 '/^make /d'
+	ok "enable the socket" is enabled systemctl is-enabled sniproxy.socket
+	ok "and start it" is active property sniproxy.socket ActiveState
+}
+
+inside() {
+	trap 'kill "$nginx" 2>/dev/null || :' EXIT
+	install_stage /try/stage
+	try_quick_start
+	start_backends
 	try_serving
 	try_hosts
 	try_sandbox
+	try_owners
 	try_restarts
 	try_handover
 	try_failures
+	try_hashed
 	try_stop
 	echo "1..$number"
 	[ "$failures" = 0 ] || exit 1
@@ -512,6 +683,6 @@ inside() {
 
 case ${1-} in
 inside) inside ;;
-boot) boot "$2" "$3" ;;
+run) run "${@:2}" ;;
 *) outside "$@" ;;
 esac
