@@ -838,7 +838,7 @@ static bool
 is_fresh(enum traffic traffic)
 {
 	return traffic == FRESH || traffic == BULKY || traffic == IDLE ||
-	    traffic == SILENT || traffic == PRESSURE;
+	    traffic == SILENT || traffic == LATE || traffic == PRESSURE;
 }
 
 static void
@@ -1065,11 +1065,51 @@ ends_under(const struct fault *fault, enum when when)
 	return fault->traffic == PATIENT || (when == SOME && fault->traffic != LATE);
 }
 
+/* Whether the proxy's timer is set, as that one says itself. */
+static bool
+timer_is_set(void)
+{
+	char path[64], target[64];
+	snprintf(path, sizeof path, "/proc/%d/fd", (int)proxy->pid);
+	DIR *directory = opendir(path);
+	const struct dirent *entry;
+	bool is_set = false;
+	check(directory != NULL, "%s: %s", path, strerror(errno));
+	while ((entry = readdir(directory)) != NULL) {
+		char file[300];
+		ssize_t length = readlinkat(
+		    dirfd(directory), entry->d_name, target, sizeof target - 1);
+		target[length > 0 ? length : 0] = '\0';
+		if (strcmp(target, "anon_inode:[timerfd]") != 0)
+			continue;
+		snprintf(file, sizeof file, "fdinfo/%s", entry->d_name);
+		char *info = proxy_proc(proxy, file);
+		is_set = strstr(info, "it_value: (0, 0)") == NULL;
+		free(info);
+	}
+	closedir(directory);
+	return is_set;
+}
+
+/* A new connection is served, and as it waits for the client to close, the proxy sets its
+ * timer, which reminds it of those that wait already. */
+static void
+remind(void)
+{
+	int fd = client_send(text("GET / HTTP/1.1\r\n\r\n"));
+	expect_alert(fd, UNEXPECTED_MESSAGE);
+	wait_until(timer_is_set(), 3000);
+	close(fd);
+}
+
 /* Injects FAULT under traffic once, for MS at least. Returns how many calls it made
  * fail. */
 static int
 suffer(const struct fault *fault, enum when when, int ms)
 {
+	/* One that was set before would make up for those that fail. */
+	if (fault->traffic == LATE && when == ALWAYS)
+		wait_until(!timer_is_set(), 12000);
 	pid_t tracer = inject(fault, when);
 	begin_load(
 	    fault->traffic, when == SOME && fault->traffic != SLOW ? KINDS / 2 : 1);
@@ -1086,8 +1126,7 @@ suffer(const struct fault *fault, enum when when, int ms)
 	 * ENOSYS then. */
 	int let_go = count_traced("<detached ...>");
 	check(injected <= injected_max(fault, when), "%d calls were made", injected);
-	/* A new connection is served, and reminds the proxy of those that wait. */
-	proxy_wait_ready();
+	remind();
 	end_load(let_go + (fault->harm == NONE ? 0 : injected));
 	begin_load(MIXED, 1);
 	end_load(0);
