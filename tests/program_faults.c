@@ -834,6 +834,13 @@ ask_early(void)
 	setenv("MALLOC_ARENA_TEST", "1", 1);
 }
 
+/* The leak sanitizer cannot look at a program that is traced when it ends. */
+static void
+end_under_trace(void)
+{
+	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+}
+
 static bool
 is_fresh(enum traffic traffic)
 {
@@ -846,6 +853,8 @@ start(const struct fault *fault)
 {
 	if (is_of_memory(fault->call))
 		start_with(ask_early);
+	else if (fault->traffic == STOP)
+		start_with(end_under_trace);
 	else
 		start_with(fault->traffic == PRESSURE ? room_for_few : one_arena);
 	if (is_fresh(fault->traffic))
