@@ -5,7 +5,7 @@
 # static     sniproxy-static, one file that needs nothing else
 # check      the tests
 # oracle     many more hellos for OpenSSL, GnuTLS and sniproxy to agree on
-# faults     sniproxy with each system call in service made to fail
+# faults     sniproxy with each system call in service made to fail; check has a part of it
 # flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes a quarter of an hour
 # soak       SOAK_SECONDS (600) of load and mishap, a third for each of three builds
 # check-systemd    the units under a real systemd, in a container; as root
@@ -152,7 +152,8 @@ programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname tests/listen)
 # The oracle has no threads.
 oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
 
-tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood $(oracle_test)) $(replays)
+tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood close_fails.so \
+    $(oracle_test)) $(replays)
 
 check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 	$(if $(HASHED),,$(MAKE) --no-print-directory HASHED=1 build-check)
@@ -164,7 +165,8 @@ oracle: $(BUILD)/tests/oracle
 
 # Each system call in service made to fail, see tests/program_faults.c.
 faults: $(programs) $(addprefix $(BUILD)/tests/,program_faults close_fails.so) sniproxy-static
-	SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy SNIPROXY_STATIC=$(CURDIR)/sniproxy-static \
+	FAULTS=$(FAULTS) SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy \
+	    SNIPROXY_STATIC=$(CURDIR)/sniproxy-static \
 	    CLOSE_FAILS=$(CURDIR)/$(BUILD)/tests/close_fails.so HASHED=$(HASHED) \
 	    SANITIZE='$(SANITIZE)' $(BUILD)/tests/program_faults --jobs=8
 

@@ -315,9 +315,10 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 	if (backend.send_proxy_v1 && !prepend_proxy_header(c))
 		return refuse(c, TLS_INTERNAL_ERROR, "getsockname", strerror(errno));
 
-	/* Unless its buffer is full, all that the client had sent was read with the hello. */
+	/* All that the client had sent was read with the hello, unless its buffer is full,
+	 * or more came while the backend had no room. */
 	uint32_t events = c->client_events & ~(uint32_t)EPOLLIN;
-	if (c->received.end == c->received.capacity)
+	if (c->received.end == c->received.capacity || c->retry_ms > 0)
 		events |= EPOLLIN;
 	relay_begin(&c->relay, c->client, c->backend, &c->received, events);
 	c->phase = PROXY_RELAY;

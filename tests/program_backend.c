@@ -389,3 +389,25 @@ PROGRAM_TEST(backend, full_backlog_is_waited_for)
 	expect_bytes(accepted, hello);
 	pair_talk(((struct pair){client, accepted}));
 }
+
+/* Nothing tells again of what came in the meantime. */
+PROGRAM_TEST(backend, bytes_that_come_while_the_backlog_is_full)
+{
+	proxy_start_default();
+	host_make(HOST);
+	char *path = host_path(HOST, "tls-socket");
+	int backend = unix_listen(path, 1);
+	int fillers = fill_backlog(path);
+
+	struct bytes hello = hello_for(HOST);
+	int client = client_send(hello);
+	cr_assert(silent_for(client, 500), "the proxy gave up at once");
+	send_all(client, text("more"));
+	cr_assert(silent_for(client, 500), "the proxy gave up");
+	for (int i = 0; i < fillers; i++)
+		close(backend_accept(backend));
+	int accepted = backend_accept(backend);
+	expect_bytes(accepted, hello);
+	expect_bytes(accepted, text("more"));
+	pair_talk(((struct pair){client, accepted}));
+}
