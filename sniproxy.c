@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -70,6 +71,16 @@ fail_stdin(const char *why)
 	    "inetd or s6",
 	    why);
 	exit(EXIT_FAILURE);
+}
+
+/* Has all threads allocate from one arena. With one for each thread, as glibc has it, what
+ * one thread frees is not there for the next, and memory grows beyond the budget. */
+static void
+share_memory(void)
+{
+#ifdef M_ARENA_MAX
+	mallopt(M_ARENA_MAX, 1);
+#endif
 }
 
 /* Opens the hosts directory. Descriptors 1 and 2, where they are closed, become it too:
@@ -203,6 +214,7 @@ main(int argc, char *argv[])
 	struct server server = {0};
 	for (size_t i = 0; i < DESCRIPTORS; i++)
 		server.wait[i] = (struct pollfd){.fd = -1, .events = POLLIN};
+	share_memory();
 	signal(SIGPIPE, SIG_IGN); /* it tells nothing that errno does not */
 	if (fcntl(STDERR_FILENO, F_GETFD) == -1 || listener_is(STDERR_FILENO))
 		log_to_syslog();

@@ -21,9 +21,11 @@ for program; do
 	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
 	*thread*) set -- setarch -R "$soak" ;;
 	*address*) set -- "$soak" ;; # its LeakSanitizer looks at memory
-	# malloc(3) gives back what is free, so that what is not can be seen to grow.
-	*) set -- env MEMORY=1 MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=32768 \
-	    MALLOC_TRIM_THRESHOLD_=0 MALLOC_TOP_PAD_=0 "$soak" ;;
+	# malloc(3) gives back what is free, so that what is not can be seen to grow: small
+	# pieces that it keeps for later would hold what lies below them.
+	*) set -- env MEMORY=1 MALLOC_MMAP_THRESHOLD_=32768 MALLOC_TRIM_THRESHOLD_=0 \
+	    MALLOC_TOP_PAD_=0 \
+	    GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0 "$soak" ;;
 	esac
 	# In the background, so that signals are not kept waiting.
 	"$@" "$program" "$directory/run" "$seconds" "$seed" &
