@@ -305,6 +305,7 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 	if (backend.socket == -1 && backend_may_recover(backend.error) &&
 	    may_ask_again(c))
 		return PROXY_WAITS;
+	bool waited = c->retry_ms > 0;
 	ask_no_more(c);
 	c->backend = backend.socket;
 	c->deadline_ms = 0;
@@ -318,7 +319,7 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 	/* All that the client had sent was read with the hello, unless its buffer is full,
 	 * or more came while the backend had no room. */
 	uint32_t events = c->client_events & ~(uint32_t)EPOLLIN;
-	if (c->received.end == c->received.capacity || c->retry_ms > 0)
+	if (c->received.end == c->received.capacity || waited)
 		events |= EPOLLIN;
 	relay_begin(&c->relay, c->client, c->backend, &c->received, events);
 	c->phase = PROXY_RELAY;
