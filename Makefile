@@ -11,7 +11,7 @@
 # check-systemd    the units under a real systemd, in a container; as root
 # fuzz       the fuzz tests, each for FUZZ_SECONDS (60); corpus makes their inputs anew
 # coverage   how much of the code the unit tests and the corpora reach
-# lint       the formatter and the linters, and both compilers with -Werror
+# lint       the formatter, the linters, both compilers with -Werror, and the manual pages
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
 # install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
 # bench      sniproxy beside other proxies, see bench/README.md; make deps-bench before
@@ -238,6 +238,7 @@ lint:
 	clang-tidy --quiet *.c -- $(our_cppflags) -std=gnu11
 	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability \
 	    --inline-suppr --std=c11 $(our_cppflags) *.c
+	mandoc -T lint -W warning $(manuals)
 
 # BENCH='--only echo --rounds 3' and so on, see bench/run.
 bench: $(programs) $(bench_programs)
@@ -255,6 +256,10 @@ bindir := $(DESTDIR)$(PREFIX)/bin
 unitdir := $(DESTDIR)$(PREFIX)/lib/systemd/system
 sysusersdir := $(DESTDIR)$(PREFIX)/lib/sysusers.d
 tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+mandir := $(DESTDIR)$(PREFIX)/share/man
+manuals := $(wildcard man/*.[1-8])
+installed_manuals := $(foreach manual,$(notdir $(manuals)),\
+	$(mandir)/man$(patsubst .%,%,$(suffix $(manual)))/$(manual))
 
 install: static sniproxy-hostname
 	install -D -m 755 sniproxy-static $(sbindir)/sniproxy
@@ -264,10 +269,13 @@ install: static sniproxy-hostname
 	    install -D -m 644 /dev/stdin $(unitdir)/sniproxy.service
 	install -D -m 644 systemd/sniproxy.sysusers.conf $(sysusersdir)/sniproxy.conf
 	install -D -m 644 systemd/sniproxy.tmpfiles.conf $(tmpfilesdir)/sniproxy.conf
+	for manual in $(installed_manuals); do \
+	    install -D -m 644 man/$${manual##*/} $$manual || exit 1; done
 
 uninstall:
 	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(unitdir)/sniproxy.socket \
-	    $(unitdir)/sniproxy.service $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf
+	    $(unitdir)/sniproxy.service $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf \
+	    $(installed_manuals)
 
 packages = $(shell sed 's/#.*//' $(1))
 missing = $(strip $(foreach package,$(packages),$(if $(filter \
