@@ -1,15 +1,24 @@
 #!/bin/bash
-# The Debian package under a real systemd: tests/package.sh has tests/container.sh run this
-# in a container.
+# The Debian package, and the RPM package where there is one, under a real systemd:
+# tests/package.sh has tests/container.sh run this in a container.
 set -eu -o pipefail
 # shellcheck source=tests/container.sh
 . /try/guest.sh
 
-dpkg_does() { # OPTION... FILE_OR_NAME
-	DEBIAN_FRONTEND=noninteractive dpkg "$@" >/tmp/dpkg 2>&1 || {
-		sed 's/^/# /' /tmp/dpkg
+quietly() { # COMMAND...
+	"$@" >/tmp/output 2>&1 || {
+		sed 's/^/# /' /tmp/output
 		return 1
 	}
+}
+
+# What to install and remove a package with.
+dpkg_does() { # OPTION FILE_OR_NAME
+	DEBIAN_FRONTEND=noninteractive quietly dpkg "$@"
+}
+
+rpm_does() { # OPTION FILE_OR_NAME
+	quietly rpm --nodeps --force-debian "$@"
 }
 
 refuses() { # COMMAND...
@@ -19,15 +28,6 @@ refuses() { # COMMAND...
 version_is() { # VERSION
 	# shellcheck disable=SC2016 # a field of dpkg's
 	is "$1" dpkg-query -W -f '${Version}' sniproxy
-}
-
-status_is() { # STATUS
-	# shellcheck disable=SC2016
-	is "$1" dpkg-query -W -f '${db:Status-Status}' sniproxy
-}
-
-version_of() { # FILE
-	dpkg-deb -f "$1" Version
 }
 
 listens() {
@@ -88,23 +88,25 @@ runs_installed() {
 	[ "$(stat -L -c '%d %i' "/proc/$(main_pid)/exe")" = "$(stat -c '%d %i' /usr/sbin/sniproxy)" ]
 }
 
-try_upgrade() {
+# With the backends. INSTALL is the command that installs the new version.
+try_upgrade() { # INSTALL...
 	local before since
 	systemctl enable --quiet --now sniproxy.socket
 	ok "once its socket is enabled, it serves" answers blog.example
 	since=$(property sniproxy.socket ActiveEnterTimestampMonotonic)
 	start_load
 	wait_for 30 served_more_than 50
-	ok "it can be upgraded" dpkg_does -i "$new"
+	ok "it can be upgraded" "$@"
 	before=$(wc -l </tmp/load-count)
 	ok "clients are served after it" wait_for 30 served_more_than $((before + 50))
 	ok "none of them was refused or cut off" stop_load
-	ok "it is the new version" version_is "$(version_of "$new")"
-	ok "that runs" runs_installed
+	ok "the new version runs" runs_installed
 	ok "the socket was open all the time" is "$since" \
 		property sniproxy.socket ActiveEnterTimestampMonotonic
 	ok "and is enabled" is enabled unit_file_state
+}
 
+try_upgrade_with_connection() {
 	hold blog.example
 	dpkg_does -i "$new" &
 	upgrade=$!
@@ -115,7 +117,9 @@ try_upgrade() {
 		wait_for 5 grep -q 'hello from' /tmp/held
 	let_go
 	ok "and the upgrade comes to its end" wait "$upgrade"
+}
 
+try_upgrade_while_stopped() {
 	systemctl disable --quiet --now sniproxy.socket
 	systemctl stop sniproxy.service
 	ok "it can be upgraded where it does not run" dpkg_does -i "$new"
@@ -127,26 +131,43 @@ links_to_units() {
 	find /etc/systemd/system -name 'sniproxy.s*' -type l
 }
 
-try_remove() {
+# With the backends. REMOVE is the command that removes it.
+try_remove() { # REMOVE...
 	systemctl enable --quiet --now sniproxy.socket
 	answers blog.example
-	ok "it can be removed while it serves" dpkg_does -r sniproxy
+	ok "it can be removed while it serves" "$@"
 	ok "nothing listens any more" refuses listens
 	ok "nor runs" is inactive property sniproxy.service ActiveState
 	ok "the hosts are still there" test -d "$hosts/blog.example"
-	ok "it can be purged" dpkg_does -P sniproxy
-	ok "the hosts are still there after that" test -d "$hosts/blog.example"
-	ok "so is its user" getent passwd sniproxy
-	ok "no unit is left enabled" is "" links_to_units
-	ok "and none has failed" is "" systemctl list-units --failed --quiet --plain 'sniproxy*'
+}
 
+nothing_is_left() {
+	ok "the hosts are still there after all" test -d "$hosts/blog.example"
+	ok "so is its user" test -n "$(getent passwd sniproxy)"
+	ok "no unit is left enabled" is "" links_to_units
+	ok "none has failed" is "" systemctl list-units --failed --quiet --plain 'sniproxy*'
+	ok "the service's root is gone" test ! -e /run/sniproxy
+}
+
+try_rpm() {
+	echo "# RPM"
+	userdel sniproxy
+	ok "it can be installed" rpm_does -i "${old%deb}rpm"
+	ok "its user is made" test -n "$(getent passwd sniproxy)"
+	ok "the socket is not enabled" is disabled unit_file_state
+	ok "nothing listens" refuses listens
+	try_upgrade rpm_does -U "${new%deb}rpm"
+	try_remove rpm_does -e sniproxy
+	nothing_is_left
+}
+
+try_empty_hosts() {
 	kill "$nginx"
 	wait "$nginx" || :
 	rm -r "${hosts:?}"/*
 	ok "it can be installed again" dpkg_does -i "$old"
 	ok "and purged at once" dpkg_does -P sniproxy
-	ok "then an empty hosts directory is deleted" refuses ls -d "$hosts"
-	ok "and the service's root" refuses ls -d /run/sniproxy
+	ok "then an empty hosts directory is deleted" test ! -e "$hosts"
 }
 
 old=/try/stage/old.deb
@@ -160,6 +181,13 @@ rm -rf "$hosts"
 try_other
 try_install
 start_backends
-try_upgrade
-try_remove
+try_upgrade dpkg_does -i "$new"
+ok "it is the new version" version_is "$(dpkg-deb -f "$new" Version)"
+try_upgrade_with_connection
+try_upgrade_while_stopped
+try_remove dpkg_does -r sniproxy
+ok "it can be purged" dpkg_does -P sniproxy
+nothing_is_left
+[ ! -e "${new%deb}rpm" ] || try_rpm
+try_empty_hosts
 finish
