@@ -114,7 +114,7 @@ try_installation() {
 	[ -e "$dir/stage/new.deb" ] || { skip "$what needs the Debian package" && return 0; }
 	needs systemd-nspawn nginx openssl curl || return 0
 	[ "$(id -u)" = 0 ] || { skip "$what needs root" && return 0; }
-	tests/container.sh "$dir/stage" tests/package_guest.sh
+	GUEST=tests/package_guest.sh tests/container.sh "$dir/stage"
 }
 
 [ -n "${1-}" ] || { echo "usage: $0 DIRECTORY" >&2 && exit 2; }

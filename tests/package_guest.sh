@@ -3,7 +3,7 @@
 # tests/package.sh has tests/container.sh run this in a container.
 set -eu -o pipefail
 # shellcheck source=tests/container.sh
-. /try/guest.sh
+. "${0%/*}/container.sh"
 
 quietly() { # COMMAND...
 	"$@" >/tmp/output 2>&1 || {
@@ -180,6 +180,7 @@ dpkg --purge sniproxy >/dev/null 2>&1
 rm -rf "$hosts"
 try_other
 try_install
+mkdir "$hosts/blog.example"
 start_backends
 try_upgrade dpkg_does -i "$new"
 ok "it is the new version" version_is "$(dpkg-deb -f "$new" Version)"
