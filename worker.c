@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -37,6 +38,9 @@ enum {
 
 	/* Looking at so many slots is worth a millisecond's rest. */
 	SLOTS_A_MS = 1000,
+
+	/* The threads for bulk get the processor after the others. */
+	BULK_NICE = 5,
 
 	/* A shortage that comes and goes is logged this often at most. */
 	COMPLAINT_INTERVAL_MS = 10 * 1000,
@@ -676,6 +680,9 @@ run(void *argument)
 {
 	struct thread *thread = argument;
 	struct epoll_event event;
+	/* On Linux it is the thread's own. Where it is refused, it goes without. */
+	if (thread->team == &pool.bulk)
+		setpriority(PRIO_PROCESS, 0, BULK_NICE);
 	thread->proxy.hosts = backend_hosts(pool.hosts);
 	while (next_event(thread, &event)) {
 		uint64_t id = event.data.u64;
