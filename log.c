@@ -175,6 +175,7 @@ write_log(void *unused)
 			continue;
 		}
 		take_queue();
+		pthread_cond_broadcast(&logger.changed); /* there is room again */
 		pthread_mutex_unlock(&logger.mutex);
 		write_lines(&logger.written);
 		pthread_mutex_lock(&logger.mutex);
