@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,6 +271,89 @@ Test(log, does_without_a_reader)
 	log_line("nor this");
 	cr_expect(errno == EXDEV);
 	log_flush();
+}
+
+/* Lines of ended connections have a bound of their own, and leave room for failures. */
+Test(log, bounds_connections_apart_from_failures)
+{
+	enum { CONNECTIONS = 5 * LOG_CONNECTIONS };
+	unsigned written = 0, left_out = 0, failures = 0;
+	size_t filled = fill_pipe();
+	char *text = malloc(TEXT_SIZE);
+	int64_t begin_ms = clock_ms();
+	for (int i = 0; i < CONNECTIONS; i++)
+		log_connection("connection %d", i);
+	cr_expect(clock_ms() - begin_ms < 500, "logging waited");
+	for (int i = 0; i < LOG_BURST; i++)
+		log_line("failure %d", i);
+	cr_assert(read(reader, text, filled) == (ssize_t)filled);
+	int64_t deadline_ms = clock_ms() + 5000;
+	while (written + left_out < CONNECTIONS && clock_ms() < deadline_ms) {
+		char *rest = NULL;
+		poll(NULL, 0, 50);
+		read_written(text);
+		for (char *line = strtok_r(text, "\n", &rest); line != NULL;
+		     line = strtok_r(NULL, "\n", &rest)) {
+			unsigned count;
+			written += strncmp(line, "connection ", 11) == 0;
+			failures += strncmp(line, "failure ", 8) == 0;
+			if (sscanf(line, "sniproxy: %u lines of ended", &count) == 1)
+				left_out += count;
+		}
+	}
+	cr_expect(written == LOG_CONNECTIONS, "%u written", written);
+	cr_expect(written + left_out == CONNECTIONS, "%u left out", left_out);
+	cr_expect(failures == LOG_BURST, "%u failures", failures);
+	free(text);
+}
+
+enum { REPORT_LINES = 20000 };
+
+static void *
+read_all(void *lines)
+{
+	static char text[TEXT_SIZE];
+	while (*(atomic_int *)lines < REPORT_LINES) {
+		poll(NULL, 0, 1);
+		read_written(text);
+		for (const char *end = text; (end = strchr(end, '\n')) != NULL; end++)
+			++*(atomic_int *)lines;
+	}
+	return NULL;
+}
+
+/* A report is not bounded, but by its reader. */
+Test(log, leaves_nothing_out_of_a_report)
+{
+	atomic_int lines = 0;
+	pthread_t thread;
+	cr_assert(pthread_create(&thread, NULL, read_all, &lines) == 0);
+	errno = EXDEV;
+	for (int i = 0; i < REPORT_LINES; i++)
+		cr_assert(log_report("line %d of %d", i, REPORT_LINES), "line %d", i);
+	cr_expect(errno == EXDEV);
+	pthread_join(thread, NULL);
+}
+
+Test(log, has_a_report_wait_for_its_reader_so_long)
+{
+	char text[TEXT_SIZE], line[200] = "";
+	size_t filled = fill_pipe();
+	unsigned lines = 0;
+	memset(line, 'a', sizeof line - 1);
+	int64_t begin_ms = clock_ms();
+	while (log_report("%s", line))
+		cr_assert(++lines < 100000);
+	int64_t took_ms = clock_ms() - begin_ms;
+	cr_expect(took_ms >= LOG_REPORT_MS && took_ms < LOG_REPORT_MS + 1000, "%d ms",
+	    (int)took_ms);
+	cr_expect(lines > 100, "%u lines", lines);
+	for (int i = 0; i < LOG_BURST; i++) /* for these there is room */
+		log_line("line %d", i);
+	cr_assert(read(reader, text, filled) == (ssize_t)filled);
+	struct counts counts = {0};
+	count_until(&counts, lines + LOG_BURST);
+	cr_expect(counts.left_out == 0, "%u left out", counts.left_out);
 }
 
 enum { THREADS = 5, LINES_EACH = 8 };
