@@ -41,7 +41,7 @@ compile = $(CC) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
 link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # sniproxy without its main, which is what unit tests link.
-modules := worker.o listener.o pressure.o proxy.o backend.o relay.o tls.o hostname.o address.o log.o thread.o
+modules := worker.o listener.o pressure.o proxy.o status.o backend.o relay.o tls.o hostname.o address.o log.o thread.o
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
 unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 program_tests := $(patsubst tests/%.c,%,$(wildcard tests/program_*.c))

@@ -74,6 +74,21 @@ log_failure(const struct connection *c, const char *what, const char *why)
 	log_line("%s %s: %s: %s", client, c->name[0] == '\0' ? "-" : c->name, what, why);
 }
 
+/* The same where the client's connection has failed with ERROR. */
+static void
+note_client_failure(struct connection *c, int error)
+{
+	c->end = error == ETIMEDOUT ? STATUS_CLIENT_TIMEOUT : STATUS_CLIENT_RESET;
+	log_failure(c, "client", strerror(error));
+}
+
+/* How many milliseconds are left to get a backend. */
+static int
+hello_left_ms(const struct connection *c)
+{
+	return clock_left_ms(c->accepted_ms + PROXY_HELLO_MS);
+}
+
 /* How many bytes the kernel has that the other end of SOCKET has not taken yet. */
 static int
 untaken(int socket)
@@ -149,6 +164,8 @@ static enum proxy_status
 refuse(struct connection *c, enum tls_alert alert, const char *what, const char *why)
 {
 	send_alert(c, alert);
+	c->end = STATUS_REFUSED;
+	c->alert = alert;
 	log_failure(c, what, why);
 	return begin_linger(c, false);
 }
@@ -203,7 +220,7 @@ read_hello(struct connection *c)
 	struct relay_buffer *received = &c->received;
 	enum tls_status status = TLS_INCOMPLETE;
 	while (status == TLS_INCOMPLETE) {
-		if (clock_left_ms(c->give_up_ms) == 0)
+		if (hello_left_ms(c) == 0)
 			return refuse_hello(
 			    c, TLS_USER_CANCELED, "no ClientHello in time");
 		if (received->end == received->capacity && !grow(c))
@@ -214,7 +231,7 @@ read_hello(struct connection *c)
 		if (length == -1 && errno == EAGAIN)
 			return PROXY_WAITS;
 		if (length == -1) {
-			log_failure(c, "client", strerror(errno));
+			note_client_failure(c, errno);
 			return PROXY_OVER;
 		}
 		if (length == 0)
@@ -259,6 +276,7 @@ prepend_proxy_header(struct connection *c)
 	address_unmap(&local);
 	char header[BACKEND_PROXY_HEADER_SIZE];
 	size_t length = backend_proxy_header(header, &c->peer, &local);
+	c->header_length = length;
 	c->received.start -= length;
 	memcpy(c->received.bytes + c->received.start, header, length);
 	return true;
@@ -269,7 +287,7 @@ prepend_proxy_header(struct connection *c)
 static bool
 may_ask_again(struct connection *c)
 {
-	int left_ms = clock_left_ms(c->give_up_ms);
+	int left_ms = hello_left_ms(c);
 	if (left_ms == 0)
 		return false;
 	if (c->retry_ms == 0)
@@ -296,8 +314,10 @@ static enum proxy_status
 find_backend(struct connection *c, struct backend_hosts *hosts)
 {
 	char directory[HOSTNAME_SIZE];
-	if ((c->client_events & EPOLLERR) != 0)
+	if ((c->client_events & EPOLLERR) != 0) {
+		c->end = STATUS_CLIENT_RESET;
 		return PROXY_OVER; /* nobody waits for it any more */
+	}
 	if (c->retry_ms > 0 && clock_left_ms(c->deadline_ms) > 0)
 		return PROXY_WAITS;
 	hostname_directory(directory, c->name);
@@ -321,6 +341,7 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 	uint32_t events = c->client_events & ~(uint32_t)EPOLLIN;
 	if (c->received.end == c->received.capacity || waited)
 		events |= EPOLLIN;
+	status_routed();
 	relay_begin(&c->relay, c->client, c->backend, &c->received, events);
 	c->phase = PROXY_RELAY;
 	return PROXY_GOES_ON;
@@ -329,10 +350,15 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 static enum proxy_status
 end_relay(struct connection *c)
 {
+	int error = c->relay.error;
+	if (c->relay.end == RELAY_ENDED)
+		c->end = STATUS_CLOSED;
+	else if (c->relay.end == RELAY_BACKEND_CLOSED)
+		c->end = error == 0 ? STATUS_BACKEND_CLOSED : STATUS_BACKEND_RESET;
 	if (c->relay.end == RELAY_CLIENT_FAILED)
-		log_failure(c, "client", strerror(c->relay.error));
-	else if (c->relay.error != 0)
-		log_failure(c, "tls-socket", strerror(c->relay.error));
+		note_client_failure(c, error);
+	else if (error != 0)
+		log_failure(c, "tls-socket", strerror(error));
 	return c->relay.end == RELAY_BACKEND_CLOSED ? begin_linger(c, true) : PROXY_OVER;
 }
 
@@ -344,7 +370,7 @@ relay_some(struct connection *c, struct relay_room *room)
 		return end_relay(c);
 	if (c->relay.backend_gone && clock_left_ms(c->deadline_ms) == 0 &&
 	    !is_receiving(c)) {
-		log_failure(c, "client", strerror(ETIMEDOUT));
+		note_client_failure(c, ETIMEDOUT);
 		return PROXY_OVER;
 	}
 	return status == RELAY_WAITS ? PROXY_WAITS : PROXY_GOES_ON;
@@ -397,12 +423,13 @@ proxy_serve(struct connection *c, struct proxy_thread *thread, uint32_t client_e
 void
 proxy_begin(struct connection *c, int client, const union address *peer)
 {
-	int64_t give_up_ms = clock_ms() + PROXY_HELLO_MS;
+	int64_t now_ms = clock_ms();
+	status_accepted();
 	*c = (struct connection){
 	    .client = client,
 	    .backend = -1,
-	    .deadline_ms = give_up_ms,
-	    .give_up_ms = give_up_ms,
+	    .deadline_ms = now_ms + PROXY_HELLO_MS,
+	    .accepted_ms = now_ms,
 	    .peer = *peer,
 	};
 }
@@ -448,9 +475,11 @@ proxy_progress(const struct connection *c)
 }
 
 void
-proxy_give_way(const struct connection *c, bool hurry)
+proxy_give_way(struct connection *c, bool hurry)
 {
 	enum proxy_obstacle obstacle = proxy_obstacle(c, true);
+	if (obstacle != PROXY_UNCLOSED) /* that was over already */
+		c->end = STATUS_GAVE_WAY;
 	if (obstacle == PROXY_UNTAKEN || (hurry && obstacle != PROXY_UNCLOSED)) {
 		/* What the kernel still has for a client that does not take it goes at
 		 * once. */
@@ -470,9 +499,48 @@ proxy_is_bulky(const struct connection *c)
 	    (c->relay.upload.bulky || c->relay.download.bulky);
 }
 
+static struct status_connection
+describe(const struct connection *c)
+{
+	uint64_t up = c->relay.upload.written;
+	return (struct status_connection){
+	    .peer = &c->peer,
+	    .name = c->name,
+	    .age_ms = clock_ms() - c->accepted_ms,
+	    .up = up > c->header_length ? up - c->header_length : 0,
+	    .down = c->relay.download.written,
+	};
+}
+
+void
+proxy_open_line(char line[STATUS_LINE_SIZE], const struct connection *c)
+{
+	static const char *const states[] = {
+	    [PROXY_HELLO] = "hello",
+	    [PROXY_BACKEND] = "backend",
+	    [PROXY_RELAY] = "relay",
+	    [PROXY_LINGER] = "closing",
+	};
+	const struct status_connection connection = describe(c);
+	status_open_line(line, &connection, states[c->phase]);
+}
+
+void
+proxy_end_line(char line[STATUS_LINE_SIZE], const struct connection *c)
+{
+	const struct status_connection connection = describe(c);
+	status_end_line(line, &connection, c->end, c->alert);
+}
+
 void
 proxy_end(struct connection *c)
 {
+	status_ended(c->end, c->alert);
+	if (status_logs_connections()) {
+		char line[STATUS_LINE_SIZE];
+		proxy_end_line(line, c);
+		log_connection("%s", line);
+	}
 	relay_release(&c->relay);
 	tls_hello_release(&c->hello);
 	relay_buffer_release(&c->received);

@@ -10,6 +10,7 @@
 #include "backend.h"
 #include "hostname.h"
 #include "relay.h"
+#include "status.h"
 #include "tls.h"
 
 #include <stdbool.h>
@@ -28,8 +29,8 @@ enum {
 enum proxy_phase { PROXY_HELLO, PROXY_BACKEND, PROXY_RELAY, PROXY_LINGER };
 
 /* A connection. Its memory and the socket of the client are the caller's until
- * proxy_begin(), and again after proxy_end(). Others may read client, backend and
- * deadline_ms. */
+ * proxy_begin(), and again after proxy_end(). Others may read client, backend, deadline_ms
+ * and name, and set how it ends before they end it. */
 struct connection {
 	int client;
 	int backend; /* -1 where there is none */
@@ -37,17 +38,20 @@ struct connection {
 	    deadline_ms; /* when to serve it again at the latest; 0 where that is open */
 
 	enum proxy_phase phase;
-	int64_t give_up_ms; /* when there must be a backend */
-	int retry_ms;       /* how long the backend was last left alone, or 0 */
+	int64_t accepted_ms;
+	int retry_ms; /* how long the backend was last left alone, or 0 */
 	union address peer;
 	char name[HOSTNAME_SIZE]; /* empty until the hello was read */
 	size_t memory;            /* how many bytes of PROXY_MEMORY_MAX it has */
+	enum status_end end;      /* how it ended, as far as that is known */
+	enum tls_alert alert;     /* if it was refused */
 
 	uint32_t client_events; /* all that its socket has had */
 	struct tls_hello hello;
 	struct relay_buffer received; /* what the client has sent, for the backend */
 
 	struct relay relay;
+	size_t header_length; /* of the PROXY header, which no client sent */
 
 	/* Once the backend is gone, or there never was one: */
 	bool patient;  /* the client may still be receiving */
@@ -105,12 +109,18 @@ uint64_t proxy_progress(const struct connection *c);
 
 /* Tells the client of C that it had to give way to others; in a HURRY, by a reset, which
  * takes half the time of an alert. To be followed by proxy_end(). */
-void proxy_give_way(const struct connection *c, bool hurry);
+void proxy_give_way(struct connection *c, bool hurry);
+
+/* Writes the line about C, which is open, into LINE. */
+void proxy_open_line(char line[STATUS_LINE_SIZE], const struct connection *c);
+
+/* Writes the line about C, as one that has ended, into LINE. */
+void proxy_end_line(char line[STATUS_LINE_SIZE], const struct connection *c);
 
 /* Whether bytes came in bulk when some came last. */
 bool proxy_is_bulky(const struct connection *c);
 
-/* Ends C, closes its sockets, and frees what it holds. */
+/* Ends C, closes its sockets, frees what it holds, and counts how it ended. */
 void proxy_end(struct connection *c);
 
 #endif

@@ -5,6 +5,7 @@
 #include "listener.h"
 #include "log.h"
 #include "relay.h"
+#include "status.h"
 #include "worker.h"
 
 #include <errno.h>
@@ -41,6 +42,9 @@ enum {
 	/* What the log and the workers open. */
 	OWN_DESCRIPTORS = 5,
 
+	/* The main thread and the log's. */
+	OWN_THREADS = 2,
+
 	/* Whoever started the program may have left it descriptors below this, besides 0
 	 * to 2. */
 	INHERITED_MAX = 1024,
@@ -53,6 +57,8 @@ struct server {
 	int hosts; /* the hosts directory, O_PATH */
 	struct pollfd wait[DESCRIPTORS];
 	unsigned connections_max;
+	unsigned reports; /* how many are to be written, the one begun included */
+	struct worker_report report;
 };
 
 static _Noreturn void
@@ -96,7 +102,7 @@ open_hosts(struct server *server)
 	} while (server->hosts <= STDERR_FILENO);
 }
 
-/* SIGHUP and SIGTERM are read from a descriptor. */
+/* Signals are read from a descriptor. */
 static void
 take_signals(struct server *server)
 {
@@ -104,9 +110,11 @@ take_signals(struct server *server)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGHUP);
 	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	signal(SIGHUP, SIG_DFL); /* one that is ignored would never be read */
 	signal(SIGTERM, SIG_DFL);
+	signal(SIGUSR1, SIG_DFL);
 	server->wait[SIGNALS].fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (server->wait[SIGNALS].fd == -1)
 		fail("signalfd", strerror(errno));
@@ -147,19 +155,62 @@ raise_open_files(struct server *server)
 	    connections < CONNECTIONS_MAX ? (unsigned)connections : CONNECTIONS_MAX;
 }
 
+/* Takes note of signals that have come. Returns whether one says to stop. */
 static bool
-is_signalled(const struct server *server)
+is_told_to_stop(struct server *server)
 {
 	struct signalfd_siginfo signal;
-	return server->wait[SIGNALS].revents != 0 &&
-	    read(server->wait[SIGNALS].fd, &signal, sizeof signal) == sizeof signal;
+	while (server->wait[SIGNALS].revents != 0 &&
+	    read(server->wait[SIGNALS].fd, &signal, sizeof signal) == sizeof signal) {
+		if (signal.ssi_signo != SIGUSR1)
+			return true;
+		/* What has begun does not tell all of what is now. */
+		server->reports = server->reports == 0 ? 1 : 2;
+	}
+	return false;
 }
 
-/* Waits for what the main thread waits for, for TIMEOUT_MS at most. */
+/* How many descriptors are open. The kernel hands out the lowest ones, so that none is
+ * above what was ever needed at once. */
+static unsigned
+count_descriptors(void)
+{
+	unsigned count = 0,
+		 end = INHERITED_MAX + 2 * PIPES_MAX +
+	    DESCRIPTORS_A_CONNECTION * worker_connections_peak();
+	for (unsigned descriptor = 0; descriptor < end; descriptor++)
+		count += fcntl((int)descriptor, F_GETFD) != -1;
+	return count;
+}
+
+/* Goes on with the report that was asked for, for a moment. */
+static void
+go_on_reporting(struct server *server)
+{
+	struct worker_report *report = &server->report;
+	if (worker_report(report))
+		return;
+	const struct status_moment moment = {
+	    .parked = report->parked,
+	    .threads = worker_threads() + OWN_THREADS,
+	    .descriptors = count_descriptors(),
+	    .left_out = report->left_out,
+	};
+	status_log_totals(&moment);
+	*report = (struct worker_report){0};
+	server->reports--;
+}
+
+/* Waits for what the main thread waits for, for TIMEOUT_MS at most, unless a report is to
+ * be written. */
 static void
 wait_for_events(struct server *server, int timeout_ms)
 {
 	uint64_t ends;
+	if (server->reports > 0)
+		go_on_reporting(server);
+	if (server->reports > 0)
+		timeout_ms = 0;
 	if (poll(server->wait, DESCRIPTORS, timeout_ms) <= 0)
 		for (size_t i = 0; i < DESCRIPTORS; i++)
 			server->wait[i].revents = 0;
@@ -173,14 +224,14 @@ serve(struct server *server)
 {
 	bool complained = false;
 	int error;
-	while ((error = worker_accept()) != 0 && !is_signalled(server)) {
+	while ((error = worker_accept()) != 0 && !is_told_to_stop(server)) {
 		if (!complained)
 			log_line("sniproxy: new connections wait: thread: %s",
 			    strerror(error));
 		complained = true;
 		wait_for_events(server, RETRY_MS);
 	}
-	while (!is_signalled(server))
+	while (!is_told_to_stop(server))
 		wait_for_events(server, -1);
 }
 
@@ -193,6 +244,17 @@ stop_listening(const struct server *server)
 	listener_give_up(server->hosts);
 }
 
+/* Learns from the environment whether each connection that ends gets a line. */
+static void
+read_environment(void)
+{
+	const char *log = getenv("SNIPROXY_LOG");
+	bool logs_connections = log != NULL && strcmp(log, "connections") == 0;
+	if (log != NULL && log[0] != '\0' && !logs_connections)
+		fail("SNIPROXY_LOG", "it can only be \"connections\"");
+	status_begin(logs_connections);
+}
+
 /* Waits for the open connections, until the grace or a second signal ends it. Returns how
  * many are left. */
 static unsigned
@@ -202,7 +264,7 @@ wait_for_connections(struct server *server)
 	unsigned left;
 	while ((left = worker_connections(true)) > 0 && clock_left_ms(deadline_ms) > 0) {
 		wait_for_events(server, clock_left_ms(deadline_ms));
-		if (is_signalled(server))
+		if (is_told_to_stop(server))
 			break;
 	}
 	return left;
@@ -222,6 +284,7 @@ main(int argc, char *argv[])
 		fail(argv[1],
 		    "no argument is taken: the listening socket is stdin, the hosts "
 		    "directory is the working directory");
+	read_environment();
 	const char *stdin_is = listener_check();
 	if (stdin_is != NULL)
 		fail_stdin(stdin_is);
@@ -241,6 +304,8 @@ main(int argc, char *argv[])
 	unsigned cut_off = wait_for_connections(&server);
 	if (cut_off > 0)
 		log_line("sniproxy: stopped; %u connections were cut off", cut_off);
+	if (cut_off > 0 && status_logs_connections())
+		worker_cut_off();
 	log_flush();
 	/* Threads may still run: nothing of theirs may be torn down by exit(3). */
 	if (cut_off > 0)

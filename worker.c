@@ -6,10 +6,12 @@
 #include "log.h"
 #include "pressure.h"
 #include "proxy.h"
+#include "status.h"
 #include "thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -42,14 +44,17 @@ enum {
 	COMPLAINT_INTERVAL_MS = 10 * 1000,
 };
 
-/* A slot's state: its generation, whether a thread is at it, and the events that its
- * sockets have had since that thread looked. */
+/* A slot's state: its generation, whether a thread is at it, whether there is a
+ * connection in it, and what has happened since that thread looked: the deadline has come,
+ * a report is wanted, and the events that its sockets have had. */
 #define GENERATION_SHIFT 32
 #define OWNED (UINT64_C(1) << 31)
 #define EXPIRED (UINT64_C(1) << 30)
+#define OPEN (UINT64_C(1) << 29)
 #define BACKEND_SHIFT 15
+#define WANTED (UINT64_C(1) << 14)
 #define EVENTS (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLRDHUP)
-#define NEWS (EXPIRED | (uint64_t)EVENTS << BACKEND_SHIFT | EVENTS)
+#define NEWS (EXPIRED | WANTED | (uint64_t)EVENTS << BACKEND_SHIFT | EVENTS)
 
 /* What epoll tells of an event: the slot's generation, its index, and the socket's side;
  * or one of these. */
@@ -349,6 +354,14 @@ leave(struct slot *slot)
 	return atomic_compare_exchange_strong(&slot->state, &left, left & ~OWNED);
 }
 
+static void
+log_open_connection(const struct slot *slot)
+{
+	char line[STATUS_LINE_SIZE];
+	proxy_open_line(line, &slot->connection);
+	log_notice("%s", line);
+}
+
 /* Serves the connection in SLOT, which is this thread's to serve, until it has to
  * wait. */
 static void
@@ -357,6 +370,8 @@ serve(struct slot *slot, struct thread *thread)
 	struct connection *c = &slot->connection;
 	do {
 		uint64_t news = atomic_fetch_and(&slot->state, ~NEWS) & NEWS;
+		if ((news & WANTED) != 0)
+			log_open_connection(slot);
 		enum proxy_status status = PROXY_BLOCKS;
 		if (!proxy_may_block(c))
 			status = proxy_serve(c, &thread->proxy, news & EVENTS,
@@ -644,11 +659,13 @@ take_connection(struct thread *thread)
 	}
 	await_connection();
 	proxy_begin(&slot->connection, client, &peer);
-	atomic_fetch_or(&slot->state, OWNED);
-	if (may_enter(slot, &peer))
+	atomic_fetch_or(&slot->state, OPEN | OWNED);
+	if (may_enter(slot, &peer)) {
 		serve(slot, thread);
-	else
+	} else {
+		slot->connection.end = STATUS_TURNED_AWAY;
 		release(slot);
+	}
 }
 
 /* Waits for the next event. Returns false where this thread is not needed any more. */
@@ -767,4 +784,96 @@ worker_connections(bool tell_of_end)
 	unsigned connections = pool.connections;
 	pthread_mutex_unlock(&pool.mutex);
 	return connections;
+}
+
+unsigned
+worker_threads(void)
+{
+	pthread_mutex_lock(&pool.mutex);
+	unsigned threads = pool.quick.threads + pool.bulk.threads;
+	pthread_mutex_unlock(&pool.mutex);
+	return threads;
+}
+
+unsigned
+worker_connections_peak(void)
+{
+	return atomic_load(&pool.slots);
+}
+
+/* Leaves the connection in SLOT, which the main thread has taken over. Where there are
+ * news, the timer sends a thread, which finds that the deadline has come. */
+static void
+give_back(struct slot *slot)
+{
+	if (leave(slot))
+		return;
+	atomic_store(&slot->deadline_ms, 1);
+	atomic_fetch_and(&slot->state, ~OWNED);
+	set_timer(clock_ms() + WORKER_TICK_MS);
+}
+
+/* Logs the line of the connection in SLOT, if there is one; or has the thread that is at it
+ * do so. */
+static void
+report_slot(struct slot *slot, struct worker_report *report)
+{
+	uint64_t state = atomic_load(&slot->state), bit;
+	do {
+		if ((state & OPEN) == 0)
+			return;
+		bit = (state & OWNED) != 0 ? WANTED : OWNED;
+	} while (!atomic_compare_exchange_weak(&slot->state, &state, state | bit));
+	if (bit == WANTED)
+		return;
+	char line[STATUS_LINE_SIZE];
+	proxy_open_line(line, &slot->connection);
+	give_back(slot);
+	report->parked++;
+	/* Who has waited for the log's reader in vain does not wait again. */
+	if (report->left_out > 0 || !log_report("%s", line))
+		report->left_out++;
+}
+
+bool
+worker_report(struct worker_report *report)
+{
+	int64_t end_ms = clock_ms() + WORKER_REPORT_MS;
+	unsigned slots = atomic_load(&pool.slots);
+	while (report->next < slots && clock_ms() < end_ms)
+		report_slot(slot_at(report->next++), report);
+	return report->next < slots;
+}
+
+/* Takes over the connection in SLOT for good. Returns false where there is none, or a
+ * thread is at it until DEADLINE_MS. */
+static bool
+take_for_good(struct slot *slot, int64_t deadline_ms)
+{
+	for (;;) {
+		uint64_t state = atomic_load(&slot->state);
+		if ((state & OPEN) == 0)
+			return false;
+		if ((state & OWNED) == 0 &&
+		    atomic_compare_exchange_strong(&slot->state, &state, state | OWNED))
+			return true;
+		if (clock_left_ms(deadline_ms) == 0)
+			return false;
+		poll(NULL, 0, 1);
+	}
+}
+
+void
+worker_cut_off(void)
+{
+	int64_t deadline_ms = clock_ms() + WORKER_CUT_OFF_MS;
+	unsigned slots = atomic_load(&pool.slots);
+	for (unsigned i = 0; i < slots; i++) {
+		char line[STATUS_LINE_SIZE];
+		if (!take_for_good(slot_at(i), deadline_ms))
+			continue;
+		slot_at(i)->connection.end = STATUS_CUT_OFF;
+		proxy_end_line(line, &slot_at(i)->connection);
+		log_connection("%s", line);
+	}
 }
