@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -36,6 +37,9 @@ enum {
 
 	/* When to accept again after a shortage, if no connection ends before that. */
 	RETRY_MS = 250,
+
+	/* The longest name of a thread: what is longer is cut off. */
+	THREAD_NAME_MAX = 15,
 
 	/* Looking at so many slots is worth a millisecond's rest. */
 	SLOTS_A_MS = 1000,
@@ -88,6 +92,7 @@ struct slot {
 
 struct thread {
 	struct team *team;
+	char name[THREAD_NAME_MAX + 1];
 	struct proxy_thread proxy;
 };
 
@@ -280,6 +285,7 @@ start_counted_thread(struct team *team)
 	int error = ENOMEM;
 	if (thread != NULL) {
 		thread->team = team;
+		memset(thread->name, 0, sizeof thread->name);
 		thread->proxy.room.splices = team == &pool.bulk;
 		thread->proxy.room.pipe = (struct relay_pipe){0};
 		error = thread_start(run, thread);
@@ -315,12 +321,25 @@ count_blocked(struct team *team, unsigned by)
 	pthread_mutex_unlock(&pool.mutex);
 }
 
+/* Gives this thread the name of the host that it works for, empty where it works for none,
+ * for ps(1) and top(1). The system call is made only where that is another one. */
+static void
+name_thread(struct thread *thread, const char *host)
+{
+	const char *name = host[0] == '\0' ? "sniproxy" : host;
+	if (strncmp(thread->name, name, THREAD_NAME_MAX) == 0)
+		return;
+	strncpy(thread->name, name, THREAD_NAME_MAX);
+	prctl(PR_SET_NAME, thread->name);
+}
+
 /* Serves a connection that may keep the thread for long, and sees to it that there are
  * still enough others. If there are not, that connection is not to blame: it goes on all
  * the same. */
 static enum proxy_status
 serve_blocking(struct connection *c, struct thread *thread, uint64_t news)
 {
+	name_thread(thread, c->name);
 	count_blocked(thread->team, 1);
 	ensure_threads(thread->team);
 	enum proxy_status status =
@@ -372,6 +391,7 @@ serve(struct slot *slot, struct thread *thread)
 		uint64_t news = atomic_fetch_and(&slot->state, ~NEWS) & NEWS;
 		if ((news & WANTED) != 0)
 			log_open_connection(slot);
+		name_thread(thread, c->name);
 		enum proxy_status status = PROXY_BLOCKS;
 		if (!proxy_may_block(c))
 			status = proxy_serve(c, &thread->proxy, news & EVENTS,
@@ -676,6 +696,7 @@ next_event(struct thread *thread, struct epoll_event *event)
 	int count;
 	while ((count = epoll_wait(team->epoll, event, 1, WORKER_IDLE_MS)) != 1) {
 		relay_room_release(&thread->proxy.room);
+		name_thread(thread, "");
 		pthread_mutex_lock(&pool.mutex);
 		unsigned free = team->threads - team->blocked;
 		bool spare = count == 0 &&

@@ -123,6 +123,7 @@ enum traffic {
 	ROW(splice, ENOMEM, BOTH, HIT, BULKY) \
 	ROW(splice, EPIPE, BOTH, HIT, BULKY) \
 	ROW(pipe2, EMFILE, BOTH, NONE, BULKY) \
+	ROW(prctl, EPERM, BOTH, NONE, MIXED) \
 	ROW(pipe2, ENFILE, BOTH, NONE, BULKY) \
 	ROW(pipe2, ENOMEM, BOTH, NONE, BULKY) \
 	ROW(fcntl, EBUSY, BOTH, NONE, BULKY) \

@@ -1,7 +1,8 @@
-/* What goes on: the report that SIGUSR1 asks for, and the lines of connections that have
- * ended. */
+/* What goes on: the report that SIGUSR1 asks for, the lines of connections that have
+ * ended, and the names of threads. */
 #include "harness.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -491,6 +492,7 @@ PROGRAM_TEST(status, while_it_stops)
 	char totals[LINE_SIZE];
 	proxy = proxy_start_default();
 	struct pair pair = pair_open(backend_listen(HOST));
+	poll(NULL, 0, 100); /* how old it is is told */
 	close(server.listener);
 	kill(proxy->pid, SIGHUP);
 	wait_until(client_try_connect(NULL) == -1, 3000);
@@ -662,4 +664,64 @@ PROGRAM_TEST(status, rate_of_lines_is_bounded)
 		    count_left_out("lines of ended connections left out") ==
 		REFUSALS,
 	    5000);
+}
+
+/* --- Names of threads --- */
+
+/* Whether a thread of the proxy, its first one aside, is called NAME. */
+static bool
+has_thread(const char *name)
+{
+	char path[300], wanted[32];
+	bool found = false;
+	snprintf(path, sizeof path, "/proc/%d/task", (int)proxy->pid);
+	snprintf(wanted, sizeof wanted, "%.15s\n", name);
+	DIR *tasks = opendir(path);
+	cr_assert_not_null(tasks);
+	for (struct dirent *task; (task = readdir(tasks)) != NULL;) {
+		snprintf(path, sizeof path, "task/%s/comm", task->d_name);
+		if (task->d_name[0] == '.' || atoi(task->d_name) == (int)proxy->pid)
+			continue;
+		char *comm = proxy_proc(proxy, path);
+		found |= strcmp(comm, wanted) == 0;
+		free(comm);
+	}
+	closedir(tasks);
+	return found;
+}
+
+PROGRAM_TEST(status, threads_are_named)
+{
+	static const char *const names[] = {
+	    "a.example", "fifteen.example", "www.very-long-name.example"};
+	proxy = proxy_start_default();
+	for (size_t i = 0; i < 3; i++) {
+		testing("%s", names[i]);
+		struct bytes request = hello_for(names[i]);
+		int backend = backend_listen(names[i]);
+		cr_assert(!has_thread(names[i]));
+		int client = client_send(request);
+		int accepted = backend_accept(backend);
+		expect_bytes(accepted, request);
+		cr_assert(has_thread(names[i]));
+		struct pair pair = {client, accepted};
+		pair_talk(pair);
+		cr_assert(has_thread(names[i]));
+	}
+	/* The program keeps its name, for whoever looks for it. */
+	cr_assert_str_eq(proxy_proc(proxy, "comm"), "sniproxy\n");
+}
+
+/* So are those that pass bulk on, and who is long done with it is called as at first. */
+PROGRAM_TEST(status, threads_that_rest_are_not_named)
+{
+	proxy = proxy_start_default();
+	struct pair pair = pair_open(backend_listen(HOST));
+	size_t length = send_until_stalled(pair.backend);
+	expect_pattern(pair.client, length);
+	cr_assert(has_thread(HOST));
+	wait_until(!has_thread(HOST), 15000);
+	cr_assert(has_thread("sniproxy"));
+	pair_talk(pair);
+	cr_assert(has_thread(HOST));
 }
