@@ -9,9 +9,10 @@
 # flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes a quarter of an hour
 # soak       SOAK_SECONDS (600) of load and mishap, a third for each of three builds
 # check-systemd    the units under a real systemd, in a container; as root
+# check-package    the packages, built, judged, and tried in a container; make deps-package before
 # fuzz       the fuzz tests, each for FUZZ_SECONDS (60); corpus makes their inputs anew
 # coverage   how much of the code the unit tests and the corpora reach
-# lint       the formatter and the linters, and both compilers with -Werror
+# lint       the formatter, the linters, both compilers with -Werror, and the manual pages
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
 # install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
 # bench      sniproxy beside other proxies, see bench/README.md; make deps-bench before
@@ -196,6 +197,10 @@ check-systemd:
 	$(MAKE) --no-print-directory HASHED= install DESTDIR=build/stage PREFIX=/usr/local
 	tests/container.sh $(CURDIR)/build/stage $(CURDIR)/build/stage-hashed
 
+# What this machine has no tools for is skipped, and that is said.
+check-package:
+	tests/package.sh build/package
+
 build-check: $(programs) $(tests) $(bench_programs) $(addprefix $(BUILD)/tests/,corpus soak)
 
 FUZZ_SECONDS ?= 60
@@ -238,6 +243,7 @@ lint:
 	clang-tidy --quiet *.c -- $(our_cppflags) -std=gnu11
 	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability \
 	    --inline-suppr --std=c11 $(our_cppflags) *.c
+	mandoc -T lint -W warning $(manuals)
 
 # BENCH='--only echo --rounds 3' and so on, see bench/run.
 bench: $(programs) $(bench_programs)
@@ -255,6 +261,11 @@ bindir := $(DESTDIR)$(PREFIX)/bin
 unitdir := $(DESTDIR)$(PREFIX)/lib/systemd/system
 sysusersdir := $(DESTDIR)$(PREFIX)/lib/sysusers.d
 tmpfilesdir := $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+mandir := $(DESTDIR)$(PREFIX)/share/man
+completiondir := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+manuals := $(wildcard man/*.[1-8])
+installed_manuals := $(foreach manual,$(notdir $(manuals)),\
+	$(mandir)/man$(patsubst .%,%,$(suffix $(manual)))/$(manual))
 
 install: static sniproxy-hostname
 	install -D -m 755 sniproxy-static $(sbindir)/sniproxy
@@ -264,10 +275,14 @@ install: static sniproxy-hostname
 	    install -D -m 644 /dev/stdin $(unitdir)/sniproxy.service
 	install -D -m 644 systemd/sniproxy.sysusers.conf $(sysusersdir)/sniproxy.conf
 	install -D -m 644 systemd/sniproxy.tmpfiles.conf $(tmpfilesdir)/sniproxy.conf
+	install -D -m 644 completions/sniproxy-hostname $(completiondir)/sniproxy-hostname
+	for manual in $(installed_manuals); do \
+	    install -D -m 644 man/$${manual##*/} $$manual || exit 1; done
 
 uninstall:
 	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(unitdir)/sniproxy.socket \
-	    $(unitdir)/sniproxy.service $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf
+	    $(unitdir)/sniproxy.service $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf \
+	    $(completiondir)/sniproxy-hostname $(installed_manuals)
 
 packages = $(shell sed 's/#.*//' $(1))
 missing = $(strip $(foreach package,$(packages),$(if $(filter \
@@ -283,11 +298,14 @@ deps:
 deps-bench: deps
 	$(call install_packages,bench/packages.txt)
 
+deps-package: deps
+	$(call install_packages,packaging/packages.txt)
+
 clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
 .PHONY: all static static-copy check faults flood oracle soak build-check fuzz corpus build-fuzzers \
-	coverage build-unit-check lint demo install uninstall check-systemd bench deps deps-bench \
-	clean FORCE
+	coverage build-unit-check lint demo install uninstall check-systemd check-package bench \
+	deps deps-bench deps-package clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

@@ -6,6 +6,8 @@
 #
 # usage: tests/container.sh STAGE [HASHED_STAGE]
 #     as root, after make install DESTDIR=STAGE PREFIX=/usr/local
+# GUEST=SCRIPT in the environment: SCRIPT is run in it instead, with `inside`; it may source
+# this one, which is beside it then.
 set -eu -o pipefail
 
 give_up() {
@@ -46,7 +48,7 @@ remove_cgroup() {
 	done
 }
 
-write_guest_units() { # DIRECTORY
+write_guest_units() { # DIRECTORY SCRIPT
 	cat >"$1/sniproxy-try.target" <<-END
 		[Unit]
 		Requires=sysinit.target sockets.target sniproxy-try.service
@@ -59,7 +61,7 @@ write_guest_units() { # DIRECTORY
 		FailureAction=poweroff
 		[Service]
 		Type=oneshot
-		ExecStart=/bin/bash /try/tests/container.sh inside
+		ExecStart=/bin/bash /try/tests/$2 inside
 		StandardOutput=append:/try/log
 		StandardError=append:/try/log
 		TimeoutStartSec=5min
@@ -105,11 +107,13 @@ outside() {
 	trap '[ -z "$container" ] || kill "$container" 2>/dev/null || :
 		wait; remove_cgroup "$name"; rm -rf "$dir"' EXIT
 	mkdir "$dir"/{files,try,try/tests,units}
-	write_guest_units "$dir/units"
+	guest=${GUEST:-$0}
+	write_guest_units "$dir/units" "${guest##*/}"
 	need_containers
 	cp -r "$1" "$dir/try/stage"
 	[ -z "${2-}" ] || cp -r "$2" "$dir/try/hashed-stage"
 	cp "$0" "${0%/*}/readme.sh" "$dir/try/tests"
+	[ -z "${GUEST-}" ] || cp "$GUEST" "$dir/try/tests"
 	cp "${0%/*}/../README.md" "$dir/try"
 	: >"$dir/try/log"
 
@@ -676,11 +680,17 @@ inside() {
 	try_failures
 	try_hashed
 	try_stop
+	finish
+}
+
+# To be called last.
+finish() {
 	echo "1..$number"
 	[ "$failures" = 0 ] || exit 1
 	echo passed >/try/status
 }
 
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 case ${1-} in
 inside) inside ;;
 run) run "${@:2}" ;;

@@ -296,6 +296,8 @@ withstand(const char *scenario, const char *addresses)
 	/* What they have not accepted stays open until they go. */
 	close(busy);
 	close(asleep);
+	for (int i = 0; i < LISTENERS; i++)
+		close(listeners[i]);
 	struct pressure p = expect_pressure_logged();
 	print_pressure(p);
 

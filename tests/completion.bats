@@ -1,0 +1,57 @@
+#!/usr/bin/env bats
+#
+# Completion for sniproxy-hostname in bash, with a hosts directory of the test's own.
+
+setup() {
+	hosts=$BATS_TEST_TMPDIR/hosts
+	mkdir "$hosts"
+	sed "s|/srv/sniproxy|$hosts|" "$BATS_TEST_DIRNAME/../completions/sniproxy-hostname" \
+		>"$BATS_TEST_TMPDIR/completion"
+	printf '127.0.0.1 %s\n' known.example >"$BATS_TEST_TMPDIR/known"
+}
+
+# complete_with WORD...: prints what the last word can become, a line each, as bash does it.
+complete_with() {
+	# shellcheck disable=SC2016 # for the other bash
+	HOSTFILE=$BATS_TEST_TMPDIR/known bash -c '
+		. "$1"
+		shift
+		COMP_WORDS=(sniproxy-hostname "$@")
+		COMP_CWORD=$#
+		"$(complete -p sniproxy-hostname | sed "s/.* -F //; s/ .*//")"
+		[ ${#COMPREPLY[@]} = 0 ] || printf "%s\n" "${COMPREPLY[@]}"
+	' bash "$BATS_TEST_TMPDIR/completion" "$@" | sort
+}
+
+completes() { # EXPECTED WORD...
+	local expected=$1 completed
+	shift
+	completed=$(complete_with "$@")
+	echo "$completed"
+	[ "$completed" = "$expected" ]
+}
+
+@test "hosts that there are, and those that bash knows" {
+	mkdir "$hosts"/{blog,shop}.example "$hosts/known.invalid"
+	: >"$hosts/blog.file"
+	completes blog.example blog
+	completes known.example$'\n'known.invalid kno
+	completes shop.example blog.example s
+	completes '' nothing
+}
+
+@test "an empty or missing hosts directory" {
+	completes known.example ''
+	rmdir "$hosts"
+	completes '' blog
+}
+
+@test "directories with other names are left out, and nothing in them is run" {
+	cd "$BATS_TEST_TMPDIR"
+	# shellcheck disable=SC2016 # as they are
+	for name in 'b$(touch ran)' 'b`touch ran`' 'b*' 'b c' 'b;touch ran' $'b\nc' b.example; do
+		mkdir "$hosts/$name"
+	done
+	completes b.example b
+	[ ! -e ran ]
+}

@@ -1,0 +1,115 @@
+#!/usr/bin/env bats
+#
+# What the image of packaging/Containerfile contains, made by hand as that file says, serves
+# real TLS: in a root, a network and a mount namespace of its own, as the image's user.
+#
+# SNIPROXY_STATIC, SNIPROXY_HOSTNAME and LISTEN name the programs.
+# shellcheck disable=SC2154 # port is set by start_proxy
+
+load tls_helper
+
+# instruction NAME: the arguments of an instruction for the image itself, not for what comes
+# before.
+instruction() {
+	sed -n '/^FROM scratch$/,$p' "$BATS_TEST_DIRNAME/../packaging/Containerfile" |
+		sed -n "s/^$1 //p"
+}
+
+# The image as a directory. An instruction that is not known here changes it in ways that
+# would not be tried.
+make_root() {
+	local source target
+	root=$work/root
+	[ "$(instruction '[A-Z]*' | wc -l)" = 5 ]
+	read -r _ source target <<<"$(instruction COPY)"
+	[ "${source##*/}" = "${SNIPROXY_STATIC##*/}" ]
+	install -D -m 755 "$SNIPROXY_STATIC" "$root$target"
+	install -d "$root$(instruction WORKDIR)"
+	program=$(instruction ENTRYPOINT | sed 's/^\["\(.*\)"\]$/\1/')
+	user=$(instruction USER)
+}
+
+# A program that is run as the image's would be, with the hosts directory mounted. It is one
+# process all the time, so that signals reach it.
+write_runner() {
+	cat >"$work/run" <<-END
+		#!/bin/sh
+		exec unshare --mount --net --ipc --uts sh -c '
+			mount --bind "$work/hosts" "$root$(instruction WORKDIR)" &&
+			exec unshare --root="$root" --wd="$(instruction WORKDIR)" \\
+				--setgid ${user#*:} --setuid ${user%:*} $program'
+	END
+	chmod +x "$work/run"
+}
+
+setup_file() {
+	export work=$BATS_FILE_TMPDIR port no_proxy='*' skipped=
+	[ "$(id -u)" = 0 ] || skipped="needs root"
+	[ -x "$SNIPROXY_STATIC" ] || skipped="needs a static program"
+	[ -z "$skipped" ] || return 0
+	mkdir "$work/hosts"
+	make_authority
+	start_nginx
+	make_root
+	write_runner
+	export root
+	SNIPROXY=$work/run start_proxy proxy 127.0.0.1
+}
+
+teardown_file() {
+	stop_all
+}
+
+setup() {
+	[ -z "$skipped" ] || skip "$skipped"
+}
+
+teardown() {
+	[ -n "$BATS_TEST_COMPLETED" ] || show_logs
+}
+
+@test "the image holds one file" {
+	run find "$root" ! -type d -printf '/%P\n'
+	[ "$output" = /sniproxy ]
+}
+
+@test "a host answers from within the image" {
+	openssl_get alpha.example
+	out_has host=alpha.example
+	openssl_get proxied.example
+	out_shows "from=127.0.0.1 "
+}
+
+@test "a name that is too long for a socket's address answers too" {
+	local label
+	label=$(printf 'a%.0s' {1..60})
+	ln -s alpha.example "$work/hosts/$label.$label.example"
+	request alpha.example | openssl_client -servername "$label.$label.example" \
+		-verify_hostname alpha.example
+	out_has host=alpha.example
+}
+
+@test "it runs as the image's user, and sees the hosts and itself" {
+	local pid
+	pid=$(cat "$work/proxy.pid")
+	[ "$(stat -c %u:%g "/proc/$pid")" = 65534:65534 ]
+	[ "$(ls "/proc/$pid/root")" = sniproxy$'\n'srv ]
+	[ "$(readlink "/proc/$pid/cwd")" = "$root/srv/sniproxy" ] ||
+		[ "$(readlink "/proc/$pid/cwd")" = /srv/sniproxy ]
+	[ "$(readlink "/proc/$pid/ns/net")" != "$(readlink /proc/self/ns/net)" ]
+}
+
+@test "the unit for Podman mounts the hosts where the image looks for them" {
+	grep -qF -- "--volume=/srv/sniproxy:$(instruction WORKDIR):ro" \
+		"$BATS_TEST_DIRNAME/../packaging/sniproxy-podman.service"
+}
+
+@test "systemd takes that unit" {
+	[ -x /usr/bin/podman ] || skip "needs podman"
+	cp "$BATS_TEST_DIRNAME/../packaging/sniproxy-podman.service" \
+		"$BATS_TEST_TMPDIR/sniproxy.service"
+	cp "$BATS_TEST_DIRNAME/../systemd/sniproxy.socket" "$BATS_TEST_TMPDIR"
+	run systemd-analyze verify --man=no "$BATS_TEST_TMPDIR"/sniproxy.{service,socket}
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+}

@@ -1,0 +1,124 @@
+#!/usr/bin/env bats
+#
+# The manual pages, held to the sources: messages, alerts, examples. Their form is for `make
+# lint`.
+#
+# SNIPROXY_HOSTNAME is the program; HASHED=1 says that it prints hashes.
+# shellcheck disable=SC2154 # status and output are set by run
+
+setup() {
+	cd "$BATS_TEST_DIRNAME/.." || return
+}
+
+# The sources of the proxy, and not of the helper.
+proxy_sources() {
+	find . -maxdepth 1 -name '*.c' ! -name sniproxy-hostname.c
+}
+
+# compare PAGE SOURCE...
+compare() {
+	perl tests/manuals.pl "$@"
+}
+
+compare_proxy() { # PAGE
+	# shellcheck disable=SC2046 # names without spaces
+	compare "$1" $(proxy_sources)
+}
+
+# changed PAGE SED_SCRIPT: a copy of a page, which must differ.
+changed() {
+	copy=$BATS_TEST_TMPDIR/${1##*/}
+	sed "$2" "$1" >"$copy"
+	! cmp -s "$1" "$copy"
+}
+
+@test "sniproxy(8) explains each message of the program, and no other" {
+	compare_proxy man/sniproxy.8
+}
+
+@test "sniproxy-hostname(1) explains each message of the program, and no other" {
+	compare man/sniproxy-hostname.1 sniproxy-hostname.c
+}
+
+@test "a message that the manual lacks is found" {
+	changed man/sniproxy.8 '/^\.It .*empty record/d'
+	run compare_proxy "$copy"
+	[ "$status" = 1 ]
+	[ "$output" = "not in the manual: empty record" ]
+	changed man/sniproxy.8 's/were cut off$/were lost/'
+	run compare_proxy "$copy"
+	[ "$status" = 1 ]
+	[[ $output == *"not in the manual: sniproxy: stopped; %u"* ]]
+	[[ $output == *"not in the program: sniproxy: stopped; <count>"* ]]
+	changed man/sniproxy-hostname.1 's/Li empty label/Li no label/'
+	run compare "$copy" sniproxy-hostname.c
+	[ "$status" = 1 ]
+	[[ $output == *"not in the manual: empty label"* ]]
+}
+
+@test "a message that only the manual has is found" {
+	changed man/sniproxy.8 's/^\.It Li hello: Ar error/&\n.It Li farewell: Ar error/'
+	run compare_proxy "$copy"
+	[ "$status" = 1 ]
+	[ "$output" = "not in the program: farewell: <error>" ]
+}
+
+@test "a new message is found, in parts or behind a comment" {
+	printf '%s\n' 'void f(void) {' '/* "no message" */ log_line("sniproxy: %s is"' \
+		'    " new", "word");' '}' >"$BATS_TEST_TMPDIR/new.c"
+	run compare_proxy man/sniproxy.8
+	[ "$status" = 0 ]
+	# shellcheck disable=SC2046 # names without spaces
+	run compare man/sniproxy.8 "$BATS_TEST_TMPDIR/new.c" $(proxy_sources)
+	[ "$status" = 1 ]
+	[ "$output" = "not in the manual: sniproxy: %s is new"$'\n'"not in the manual: word" ]
+}
+
+# The alerts of tls.h as the manual writes them.
+alerts() {
+	sed -n '/^enum tls_alert/,/^}/s/^\tTLS_\([A-Z_]*\) = \([0-9]*\),.*/.It \L\1\E Pq \2/p' tls.h
+}
+
+@test "sniproxy(8) lists the alerts" {
+	alerts | sort >"$BATS_TEST_TMPDIR/alerts"
+	[ "$(wc -l <"$BATS_TEST_TMPDIR/alerts")" -ge 7 ]
+	grep -E '^\.It [a-z_]+ Pq [0-9]+$' man/sniproxy.8 | sort |
+		diff "$BATS_TEST_TMPDIR/alerts" -
+}
+
+# The lines that stand in literal text below a line that runs sniproxy-hostname.
+printed_in_example() {
+	sed -n '/^\$ sniproxy-hostname/,/^\.Ed/{/^[$.]/!p}' man/sniproxy-hostname.1
+}
+
+@test "sniproxy-hostname(1) shows what the program prints" {
+	[ "${HASHED-}" = "" ] || skip "names are shown as they are"
+	local command
+	command=$(sed -n 's/^\$ sniproxy-hostname //p' man/sniproxy-hostname.1)
+	[ "$command" = 'Blog.Example. b\(:ucher.example' ]
+	"$SNIPROXY_HOSTNAME" Blog.Example. bücher.example | diff - <(printed_in_example)
+}
+
+@test "sniproxy-hostname(1) has a script that makes no directory of an invalid name" {
+	sed -n '/^#!\/bin\/sh/,/^\.Ed/{/^\.Ed/!p}' man/sniproxy-hostname.1 |
+		sed "s/\\\\(dq/\"/g; s|/srv/sniproxy|$BATS_TEST_TMPDIR|" >"$BATS_TEST_TMPDIR/script"
+	local PATH=$BATS_TEST_TMPDIR/bin:$PATH
+	mkdir "$BATS_TEST_TMPDIR/bin"
+	ln -s "$SNIPROXY_HOSTNAME" "$BATS_TEST_TMPDIR/bin/sniproxy-hostname"
+	sh "$BATS_TEST_TMPDIR/script" Blog.Example "$(id -u)"
+	[ -d "$BATS_TEST_TMPDIR/$(sniproxy-hostname blog.example)" ]
+	local before
+	before=$(ls -lA --time-style=full-iso "$BATS_TEST_TMPDIR")
+	run sh "$BATS_TEST_TMPDIR/script" .. "$(id -u)"
+	[ "$status" = 1 ]
+	[ "$(ls -lA --time-style=full-iso "$BATS_TEST_TMPDIR")" = "$before" ]
+}
+
+@test "the pages refer to pages that there are" {
+	local page
+	while read -r page; do
+		[ -e "man/$page" ]
+	done < <(sed -n 's/^\.Xr \(sniproxy[^ ]*\) \([0-9]\).*/\1.\2/p' man/*)
+	grep -qx 'Documentation=man:sniproxy(8)' systemd/sniproxy.service
+	grep -qx 'Documentation=man:sniproxy(8)' systemd/sniproxy.socket
+}

@@ -1,0 +1,129 @@
+#!/bin/bash
+# The Debian package: built from a clean copy, judged by lintian, and installed, upgraded,
+# removed and purged in a container. The RPM package likewise. What Alpine's would hold.
+# What cannot be tried here is skipped, and that is said.
+#
+# usage: tests/package.sh DIRECTORY    which is made anew
+set -eu -o pipefail
+
+skip() {
+	echo "${0##*/}: skipped: $*"
+}
+
+# needs TOOL...: says which tool is missing, and returns false.
+needs() {
+	local tool
+	for tool; do
+		command -v "$tool" >/dev/null || {
+			skip "$what needs $tool (make deps-package)"
+			return 1
+		}
+	done
+}
+
+# The files that git has, as they are now.
+copy_source() { # DIRECTORY
+	local tree
+	mkdir -p "$1"
+	tree=$(git stash create)
+	git archive "${tree:-HEAD}" | tar -x -C "$1"
+}
+
+build_debian() {
+	local version
+	copy_source "$dir/debian/sniproxy"
+	cd "$dir/debian/sniproxy"
+	echo "# dpkg-buildpackage"
+	dpkg-buildpackage -us -uc -b >../log 2>&1 || { cat ../log && return 1; }
+	echo "# lintian"
+	lintian --allow-root --fail-on error,warning ../*.changes
+	version=$(dpkg-parsechangelog -S Version)
+	mv ../sniproxy_*.deb "$dir/stage/old.deb"
+
+	echo "# dpkg-buildpackage, of the next version"
+	sed -i "1s/($version)/($version.1)/" debian/changelog
+	DEB_BUILD_OPTIONS=nocheck dpkg-buildpackage -us -uc -b -nc >../log 2>&1 ||
+		{ cat ../log && return 1; }
+	mv ../sniproxy_*.deb "$dir/stage/new.deb"
+	cp debian/tests/smoke "$dir/stage"
+}
+
+try_debian() {
+	local what='the Debian package'
+	needs dpkg-buildpackage dh dh_installsysusers lintian || return 0
+	(build_debian)
+}
+
+build_rpm() { # RELEASE FILE
+	local spec=$dir/rpm/sniproxy.spec
+	sed "s/^Release: *1/Release: $1/" packaging/sniproxy.spec >"$spec"
+	# Debian has no systemd-rpm-macros, and its database knows nothing of what is needed.
+	rpmbuild --define "_topdir $dir/rpm" --nodeps -bb "$spec" \
+		--define '_unitdir %{_prefix}/lib/systemd/system' \
+		--define '_sysusersdir %{_prefix}/lib/sysusers.d' \
+		--define '_tmpfilesdir %{_prefix}/lib/tmpfiles.d' >"$dir/rpm/log" 2>&1 ||
+		{ cat "$dir/rpm/log" && return 1; }
+	mv "$dir"/rpm/RPMS/*/sniproxy-*.rpm "$2"
+}
+
+try_rpm() {
+	local what='the RPM package' name
+	needs rpmbuild rpmlint || return 0
+	name=sniproxy-$(sed -n 's/^Version: *//p' packaging/sniproxy.spec)
+	echo "# rpmlint"
+	rpmlint packaging/sniproxy.spec
+	echo "# rpmbuild"
+	copy_source "$dir/rpm/$name"
+	mkdir "$dir/rpm/SOURCES"
+	tar -C "$dir/rpm" -czf "$dir/rpm/SOURCES/$name.tar.gz" "$name"
+	build_rpm 1 "$dir/stage/old.rpm"
+	build_rpm 2 "$dir/stage/new.rpm"
+}
+
+# There is no abuild here: its steps are done by hand, with this machine's compilers.
+try_alpine() {
+	local what="Alpine's package" program
+	needs shellcheck || return 0
+	echo "# APKBUILD"
+	shellcheck packaging/APKBUILD packaging/sniproxy.p*-install
+	copy_source "$dir/alpine/source"
+	program=$dir/alpine/package/usr/sbin/sniproxy
+	(
+		cd "$dir/alpine/source"
+		# shellcheck disable=SC2030 # for APKBUILD
+		export pkgdir=$dir/alpine/package
+		sh -euc '. packaging/APKBUILD
+			for script in $install; do [ -x "packaging/$script" ]; done
+			build && package'
+	) >"$dir/alpine/log" 2>&1 || { cat "$dir/alpine/log" && return 1; }
+	(cd "$dir/alpine/package" && find . ! -type d | sort) | diff - <(
+		cat <<-END
+			./usr/bin/sniproxy-hostname
+			./usr/sbin/sniproxy
+			./usr/share/bash-completion/completions/sniproxy-hostname
+			./usr/share/man/man1/sniproxy-hostname.1
+			./usr/share/man/man5/sniproxy.5
+			./usr/share/man/man8/sniproxy.8
+		END
+	)
+	{ "$program" </dev/null 2>&1 || :; } | grep -q 'stdin is not a socket'
+}
+
+try_installation() {
+	local what='installation'
+	[ -e "$dir/stage/new.deb" ] || { skip "$what needs the Debian package" && return 0; }
+	needs systemd-nspawn nginx openssl curl || return 0
+	[ "$(id -u)" = 0 ] || { skip "$what needs root" && return 0; }
+	GUEST=tests/package_guest.sh tests/container.sh "$dir/stage"
+}
+
+[ -n "${1-}" ] || { echo "usage: $0 DIRECTORY" >&2 && exit 2; }
+cd "$(dirname "$0")/.."
+rm -rf "$1"
+mkdir -p "$1"
+dir=$(cd "$1" && pwd)
+mkdir "$dir/stage" "$dir/rpm"
+try_alpine
+try_rpm
+try_debian
+try_installation
