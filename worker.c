@@ -22,6 +22,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -43,6 +44,9 @@ enum {
 
 	/* Looking at so many slots is worth a millisecond's rest. */
 	SLOTS_A_MS = 1000,
+
+	/* The threads for bulk get the processor after the others. */
+	BULK_NICE = 5,
 
 	/* A shortage that comes and goes is logged this often at most. */
 	COMPLAINT_INTERVAL_MS = 10 * 1000,
@@ -714,6 +718,9 @@ run(void *argument)
 {
 	struct thread *thread = argument;
 	struct epoll_event event;
+	/* On Linux it is the thread's own. Where it is refused, it goes without. */
+	if (thread->team == &pool.bulk)
+		setpriority(PRIO_PROCESS, 0, BULK_NICE);
 	thread->proxy.hosts = backend_hosts(pool.hosts);
 	while (next_event(thread, &event)) {
 		uint64_t id = event.data.u64;

@@ -125,6 +125,7 @@ enum traffic {
 	ROW(prctl, EPERM, BOTH, NONE, MIXED) \
 	ROW(pipe2, ENFILE, BOTH, NONE, BULKY) \
 	ROW(pipe2, ENOMEM, BOTH, NONE, BULKY) \
+	ROW(setpriority, EPERM, BOTH, NONE, BULKY) \
 	ROW(fcntl, EBUSY, BOTH, NONE, BULKY) \
 	ROW(fcntl, ENOMEM, BOTH, NONE, BULKY) \
 	ROW(fcntl, EPERM, BOTH, NONE, BULKY) \
