@@ -31,7 +31,6 @@ struct lines {
 
 /* Lines of one kind, of which only so many are written. */
 struct budget {
-	const char *what;
 	unsigned burst;
 	unsigned a_second;
 	unsigned allowed;      /* how many lines may be queued now */
@@ -54,12 +53,8 @@ static struct {
 
 /* Behind the same mutex. */
 static struct budget budgets[BUDGETS] = {
-    [FAILURES] = {.what = "log lines",
-	.burst = LOG_BURST,
-	.a_second = LOG_LINES_A_SECOND},
-    [CONNECTIONS] = {.what = "lines of ended connections",
-	.burst = LOG_CONNECTIONS,
-	.a_second = LOG_CONNECTIONS},
+    [FAILURES] = {.burst = LOG_BURST, .a_second = LOG_LINES_A_SECOND},
+    [CONNECTIONS] = {.burst = LOG_CONNECTIONS, .a_second = LOG_CONNECTIONS},
 };
 
 static void
@@ -114,8 +109,11 @@ queue_left_out(struct budget *budget)
 	char line[LOG_LINE_MAX];
 	if (budget->left_out == 0)
 		return;
-	int length = snprintf(line, sizeof line, "sniproxy: %lu %s left out\n",
-	    budget->left_out, budget->what);
+	int length = snprintf(line, sizeof line,
+	    budget == &budgets[FAILURES]
+		? "sniproxy: %lu log lines left out\n"
+		: "sniproxy: %lu lines of ended connections left out\n",
+	    budget->left_out);
 	if (queue_line(line, (size_t)length, 0))
 		budget->left_out = 0;
 }

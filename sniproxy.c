@@ -251,7 +251,7 @@ read_environment(void)
 	const char *log = getenv("SNIPROXY_LOG");
 	bool logs_connections = log != NULL && strcmp(log, "connections") == 0;
 	if (log != NULL && log[0] != '\0' && !logs_connections)
-		fail("SNIPROXY_LOG", "it can only be \"connections\"");
+		fail("SNIPROXY_LOG", "the only value is connections");
 	status_begin(logs_connections);
 }
 

@@ -412,7 +412,7 @@ PROGRAM_TEST(status, wrong_environment_is_told_at_once)
 	int status = proxy_wait(proxy, 3000);
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 1);
 	cr_assert_str_eq(
-	    proxy_log(proxy), "sniproxy: SNIPROXY_LOG: it can only be \"connections\"\n");
+	    proxy_log(proxy), "sniproxy: SNIPROXY_LOG: the only value is connections\n");
 }
 
 PROGRAM_TEST(status, invalid_names_are_not_printed)
