@@ -147,8 +147,12 @@ linger(struct connection *c, struct relay_room *room)
 		return PROXY_OVER;
 	if (clock_left_ms(c->deadline_ms) > 0)
 		return PROXY_WAITS;
-	return c->patient && untaken(c->client) > 0 && is_receiving(c) ? PROXY_WAITS
-								       : PROXY_OVER;
+	if (!c->patient || untaken(c->client) == 0)
+		return PROXY_OVER;
+	if (is_receiving(c))
+		return PROXY_WAITS;
+	c->end = STATUS_CLIENT_TIMEOUT;
+	return PROXY_OVER;
 }
 
 static void

@@ -355,6 +355,18 @@ PROGRAM_TEST(status, reset_by_the_backend)
 	expect_pair_ended(pair, port, 6, 0, "backend-reset");
 }
 
+/* The client takes nothing of what the backend sent before it closed, and the proxy has the
+ * rest of it. */
+PROGRAM_TEST(status, client_that_takes_nothing)
+{
+	start_with_lines();
+	struct pair pair = pair_open(listener);
+	cr_assert_gt(send_until_stalled(pair.backend), 0);
+	close(pair.backend);
+	const char *start = start_of(local_port(pair.client));
+	wait_until(count_lines(start, " end=client-timeout") == 1, 45000);
+}
+
 PROGRAM_TEST(status, refused_with_each_alert)
 {
 	static const struct {
