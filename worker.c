@@ -722,6 +722,7 @@ run(void *argument)
 	if (thread->team == &pool.bulk)
 		setpriority(PRIO_PROCESS, 0, BULK_NICE);
 	thread->proxy.hosts = backend_hosts(pool.hosts);
+	name_thread(thread, ""); /* it has that of the thread that started it */
 	while (next_event(thread, &event)) {
 		uint64_t id = event.data.u64;
 		if (id == LISTENER)
