@@ -126,7 +126,8 @@ void
 status_open_line(char line[STATUS_LINE_SIZE], const struct status_connection *connection,
     const char *state)
 {
-	struct text text = {.bytes = line, .size = STATUS_LINE_SIZE};
+	struct text text = {.size = STATUS_LINE_SIZE};
+	text.bytes = line;
 	append_who(&text, connection);
 	append(&text, "state=%s ", state);
 	append_seconds(&text, connection->age_ms);
@@ -137,7 +138,8 @@ void
 status_end_line(char line[STATUS_LINE_SIZE], const struct status_connection *connection,
     enum status_end end, enum tls_alert alert)
 {
-	struct text text = {.bytes = line, .size = STATUS_LINE_SIZE};
+	struct text text = {.size = STATUS_LINE_SIZE};
+	text.bytes = line;
 	append_who(&text, connection);
 	append_seconds(&text, connection->age_ms);
 	append_bytes(&text, connection);
