@@ -333,7 +333,9 @@ name_thread(struct thread *thread, const char *host)
 	const char *name = host[0] == '\0' ? "sniproxy" : host;
 	if (strncmp(thread->name, name, THREAD_NAME_MAX) == 0)
 		return;
-	strncpy(thread->name, name, THREAD_NAME_MAX);
+	size_t length = strnlen(name, THREAD_NAME_MAX);
+	memcpy(thread->name, name, length);
+	thread->name[length] = '\0';
 	prctl(PR_SET_NAME, thread->name);
 }
 
