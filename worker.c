@@ -97,6 +97,7 @@ struct slot {
 struct thread {
 	struct team *team;
 	char name[THREAD_NAME_MAX + 1];
+	struct timespec named_at; /* the tick, where that was for a turn */
 	struct proxy_thread proxy;
 };
 
@@ -290,6 +291,7 @@ start_counted_thread(struct team *team)
 	if (thread != NULL) {
 		thread->team = team;
 		memset(thread->name, 0, sizeof thread->name);
+		thread->named_at = (struct timespec){0};
 		thread->proxy.room.splices = team == &pool.bulk;
 		thread->proxy.room.pipe = (struct relay_pipe){0};
 		error = thread_start(run, thread);
@@ -326,13 +328,20 @@ count_blocked(struct team *team, unsigned by)
 }
 
 /* Gives this thread the name of the host that it works for, empty where it works for none,
- * for ps(1) and top(1). The system call is made only where that is another one. */
+ * for ps(1) and top(1). Where that will not LAST, it is done once a tick at most, since the
+ * system call takes half a microsecond: who looks sees one of the names that it had. */
 static void
-name_thread(struct thread *thread, const char *host)
+name_thread(struct thread *thread, const char *host, bool lasts)
 {
 	const char *name = host[0] == '\0' ? "sniproxy" : host;
 	if (strncmp(thread->name, name, THREAD_NAME_MAX) == 0)
 		return;
+	struct timespec tick;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &tick);
+	if (!lasts && tick.tv_nsec == thread->named_at.tv_nsec)
+		return;
+	if (!lasts)
+		thread->named_at = tick;
 	size_t length = strnlen(name, THREAD_NAME_MAX);
 	memcpy(thread->name, name, length);
 	thread->name[length] = '\0';
@@ -345,7 +354,7 @@ name_thread(struct thread *thread, const char *host)
 static enum proxy_status
 serve_blocking(struct connection *c, struct thread *thread, uint64_t news)
 {
-	name_thread(thread, c->name);
+	name_thread(thread, c->name, true);
 	count_blocked(thread->team, 1);
 	ensure_threads(thread->team);
 	enum proxy_status status =
@@ -397,7 +406,7 @@ serve(struct slot *slot, struct thread *thread)
 		uint64_t news = atomic_fetch_and(&slot->state, ~NEWS) & NEWS;
 		if ((news & WANTED) != 0)
 			log_open_connection(slot);
-		name_thread(thread, c->name);
+		name_thread(thread, c->name, thread->team == &pool.bulk);
 		enum proxy_status status = PROXY_BLOCKS;
 		if (!proxy_may_block(c))
 			status = proxy_serve(c, &thread->proxy, news & EVENTS,
@@ -702,7 +711,7 @@ next_event(struct thread *thread, struct epoll_event *event)
 	int count;
 	while ((count = epoll_wait(team->epoll, event, 1, WORKER_IDLE_MS)) != 1) {
 		relay_room_release(&thread->proxy.room);
-		name_thread(thread, "");
+		name_thread(thread, "", true);
 		pthread_mutex_lock(&pool.mutex);
 		unsigned free = team->threads - team->blocked;
 		bool spare = count == 0 &&
@@ -724,7 +733,7 @@ run(void *argument)
 	if (thread->team == &pool.bulk)
 		setpriority(PRIO_PROCESS, 0, BULK_NICE);
 	thread->proxy.hosts = backend_hosts(pool.hosts);
-	name_thread(thread, ""); /* it has that of the thread that started it */
+	name_thread(thread, "", true); /* it has that of the thread that started it */
 	while (next_event(thread, &event)) {
 		uint64_t id = event.data.u64;
 		if (id == LISTENER)
