@@ -95,12 +95,21 @@ static void
 count_until(struct counts *counts, unsigned lines)
 {
 	int64_t deadline_ms = clock_ms() + 5000;
+	char text[TEXT_SIZE];
+	size_t held = 0; /* bytes of a line that has not come whole */
 	do {
-		char text[TEXT_SIZE];
 		struct pollfd descriptor = {.fd = reader, .events = POLLIN};
 		poll(&descriptor, 1, 100);
-		read_written(text);
+		ssize_t length = read(reader, text + held, sizeof text - 1 - held);
+		held += length > 0 ? (size_t)length : 0;
+		text[held] = '\0';
+		char *end = strrchr(text, '\n');
+		if (end == NULL)
+			continue;
+		*end++ = '\0';
 		count_lines(counts, text);
+		held -= (size_t)(end - text);
+		memmove(text, end, held);
 	} while (counts->written + counts->left_out < lines && clock_ms() < deadline_ms);
 	cr_expect(counts->written + counts->left_out == lines,
 	    "%u written, %u left out of %u", counts->written, counts->left_out, lines);
