@@ -1017,10 +1017,11 @@ expect_alert_at(const char *where, int fd, enum alert alert)
 }
 
 /* Asks the kernel for the server's sockets, as ss(8) does: /proc/net/tcp would list all
- * that have ended of late too, and those are many. Returns the netlink socket that the
- * answer comes to. */
+ * that have ended of late too, and those are many. Where CLIENT is one, only for the socket
+ * at its other end, for which the kernel need not look at all there are. Returns the
+ * netlink socket that the answer comes to. */
 static int
-ask_for_sockets(void)
+ask_for_sockets(int client)
 {
 	struct {
 		struct nlmsghdr header;
@@ -1034,21 +1035,36 @@ ask_for_sockets(void)
 		.idiag_states = 1U << TCP_ESTABLISHED | 1U << TCP_LISTEN,
 		.id.idiag_sport = htons(server.port)},
 	};
+	if (client != -1) {
+		struct sockaddr_in own, other;
+		socklen_t size = sizeof own;
+		must(getsockname(client, (struct sockaddr *)&own, &size) == 0 &&
+			getpeername(client, (struct sockaddr *)&other, &size) == 0,
+		    "getpeername");
+		message.header.nlmsg_flags = NLM_F_REQUEST;
+		message.request.id = (struct inet_diag_sockid){
+		    .idiag_sport = other.sin_port,
+		    .idiag_dport = own.sin_port,
+		    .idiag_src = {other.sin_addr.s_addr},
+		    .idiag_dst = {own.sin_addr.s_addr},
+		    .idiag_cookie = {INET_DIAG_NOCOOKIE, INET_DIAG_NOCOOKIE},
+		};
+	}
 	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	must(fd >= 0, "socket(NETLINK_SOCK_DIAG)");
 	must(send(fd, &message, sizeof message, 0) == sizeof message, "sock_diag");
 	return fd;
 }
 
-/* The bytes that lie in the queues of the server's sockets, and the connections that wait
- * to be accepted. */
+/* The bytes that lie in the queues of those sockets, and the connections that wait to be
+ * accepted. */
 static unsigned long
-undrained(void)
+undrained(int client)
 {
 	static _Alignas(struct nlmsghdr) char buffer[65536];
 	unsigned long total = 0;
 	bool done = false;
-	int fd = ask_for_sockets();
+	int fd = ask_for_sockets(client);
 	while (!done) {
 		ssize_t length = recv(fd, buffer, sizeof buffer, 0);
 		must(length > 0, "sock_diag");
@@ -1056,9 +1072,9 @@ undrained(void)
 		for (struct nlmsghdr *header = (struct nlmsghdr *)buffer;
 		     NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
 			must(header->nlmsg_type != NLMSG_ERROR, "sock_diag");
-			if (header->nlmsg_type == NLMSG_DONE)
+			if (header->nlmsg_type == NLMSG_DONE || client != -1)
 				done = true;
-			else
+			if (header->nlmsg_type != NLMSG_DONE)
 				total += ((struct inet_diag_msg *)NLMSG_DATA(header))
 					     ->idiag_rqueue;
 		}
@@ -1068,10 +1084,10 @@ undrained(void)
 }
 
 void
-wait_drained_at(const char *where)
+wait_drained_at(const char *where, int client)
 {
 	int64_t end_ms = now_ms() + margin_ms(5000);
-	while (undrained() != 0) {
+	while (undrained(client) != 0) {
 		if (now_ms() > end_ms)
 			fail_at(where, "the proxy does not read what was sent");
 		wait_a_moment();

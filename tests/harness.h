@@ -312,10 +312,11 @@ enum alert {
 #define expect_alert(fd, alert) expect_alert_at(HERE, fd, alert)
 void expect_alert_at(const char *where, int fd, enum alert alert);
 
-/* Returns once the proxy has accepted all connections and read all that clients sent.
- * Only for a server on 127.0.0.1. */
-#define wait_drained() wait_drained_at(HERE)
-void wait_drained_at(const char *where);
+/* Returns once the proxy has accepted all connections and read all that clients sent; or
+ * CLIENT, where it has accepted that one. Only for a server on 127.0.0.1. */
+#define wait_drained() wait_drained_at(HERE, -1)
+#define wait_drained_of(client) wait_drained_at(HERE, client)
+void wait_drained_at(const char *where, int client);
 
 /* Ends the connection with a reset. */
 void reset_connection(int fd);

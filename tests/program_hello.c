@@ -45,7 +45,7 @@ PROGRAM_TEST(hello, one_byte_at_a_time)
 		check(silent_for(backend, 0), "routed after %zu bytes of %zu", i,
 		    hello.length);
 		send_all(client, slice(hello, i, 1));
-		wait_drained();
+		wait_drained_of(client);
 	}
 	int accepted = backend_accept(backend);
 	expect_bytes(accepted, hello);
