@@ -23,6 +23,9 @@ enum {
 	KEEPALIVE_INTERVAL_S = 30,
 	KEEPALIVE_PROBES = 4,
 
+	/* The queue is crowded where one in so many of its places is taken. */
+	CROWD = 4,
+
 	/* How many bytes the kernel takes for a client beyond what it has sent. */
 	UNSENT_MAX = 64 * 1024,
 };
@@ -87,16 +90,28 @@ set_options(int descriptor)
 		    &options[i].value, sizeof options[i].value);
 }
 
-/* For a listening socket, tcpi_unacked is the length of the queue. */
+/* Asks about the queue. For a listening socket, tcpi_unacked is its length, and tcpi_sacked
+ * how long it may be. */
+static bool
+know_queue(struct tcp_info *info)
+{
+	socklen_t size = sizeof *info;
+	return getsockopt(LISTENER, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
+	    info->tcpi_state == TCP_LISTEN;
+}
+
 int
 listener_waiting(void)
 {
 	struct tcp_info info;
-	socklen_t size = sizeof info;
-	if (getsockopt(LISTENER, IPPROTO_TCP, TCP_INFO, &info, &size) == -1 ||
-	    info.tcpi_state != TCP_LISTEN)
-		return INT_MAX;
-	return (int)info.tcpi_unacked;
+	return know_queue(&info) ? (int)info.tcpi_unacked : INT_MAX;
+}
+
+bool
+listener_is_crowded(void)
+{
+	struct tcp_info info;
+	return know_queue(&info) && info.tcpi_unacked > info.tcpi_sacked / CROWD;
 }
 
 int

@@ -26,6 +26,9 @@ int listener_accept(union address *peer);
 /* How many connections wait to be accepted; INT_MAX where that is not known. */
 int listener_waiting(void);
 
+/* Whether so many wait that soon there will be no room for more. */
+bool listener_is_crowded(void);
+
 /* Gives up the listening socket, which others may go on using. What takes its place on
  * its descriptors is OTHER. A thread may be in listener_accept(). */
 void listener_give_up(int other);

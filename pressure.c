@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The connections of an address. */
-struct pressure_source {
-	struct in6_addr address;
+/* The connections of an address, or for a host. */
+struct pressure_group {
 	unsigned connections;
+	unsigned without_progress;
+	size_t length;
+	uint8_t key[]; /* the bytes of an address, or a name, which has no NUL */
 };
 
 /* Where those wait who are without progress for the same time before they give way; and
@@ -20,12 +22,12 @@ static struct {
 	unsigned connections_max;
 	unsigned share;
 	struct pressure_place rings[RINGS]; /* who has waited for longest comes next */
-	void *sources;                      /* a tree of them, see tsearch(3) */
+	void *groups;                       /* a tree of them, see tsearch(3) */
 	bool is_on;
 	int64_t began_ms;
 	int64_t last_ms; /* when someone last gave way */
 	unsigned gave_way[PROXY_OBSTACLES];
-	unsigned over_share;
+	unsigned over_share, for_busy_hosts; /* turned away */
 } pressure;
 
 void
@@ -54,8 +56,10 @@ ring_of(const struct pressure_place *place)
 static int
 compare(const void *a, const void *b)
 {
-	const struct pressure_source *x = a, *y = b;
-	return memcmp(&x->address, &y->address, sizeof x->address);
+	const struct pressure_group *x = a, *y = b;
+	if (x->length != y->length)
+		return x->length < y->length ? -1 : 1;
+	return memcmp(x->key, y->key, x->length);
 }
 
 /* What the connections of one customer have in common. */
@@ -70,47 +74,74 @@ common_part(const union address *peer)
 	return common;
 }
 
-/* Returns what is known of the address PEER; NULL where memory is short. */
-static struct pressure_source *
-find_source(const union address *peer)
+/* Returns the group that has the LENGTH bytes at KEY, to which one connection more belongs
+ * now; NULL where memory is short. */
+static struct pressure_group *
+join_group(const void *key, size_t length)
 {
-	const struct pressure_source wanted = {.address = common_part(peer)};
-	void *node = tfind(&wanted, &pressure.sources, compare);
-	if (node != NULL)
-		return *(struct pressure_source **)node;
-	struct pressure_source *source = malloc(sizeof *source);
-	if (source == NULL)
+	struct pressure_group *group = malloc(sizeof *group + length);
+	if (group == NULL)
 		return NULL;
-	*source = wanted;
-	if (tsearch(source, &pressure.sources, compare) != NULL)
-		return source;
-	free(source);
-	return NULL;
+	*group = (struct pressure_group){.length = length};
+	memcpy(group->key, key, length);
+	struct pressure_group **found = tsearch(group, &pressure.groups, compare);
+	struct pressure_group *joined = found != NULL ? *found : NULL;
+	if (joined != group)
+		free(group);
+	if (joined != NULL)
+		joined->connections++;
+	return joined;
 }
 
 static void
-leave_source(struct pressure_source *source)
+leave_group(struct pressure_group *group)
 {
-	if (source == NULL || --source->connections > 0)
+	if (group == NULL || --group->connections > 0)
 		return;
-	tdelete(source, &pressure.sources, compare);
-	free(source);
+	tdelete(group, &pressure.groups, compare);
+	free(group);
 }
 
 bool
 pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms)
 {
-	struct pressure_source *source = find_source(peer);
-	if (source != NULL && pressure.is_on && source->connections >= pressure.share) {
+	const struct in6_addr key = common_part(peer);
+	struct pressure_group *source = join_group(&key, sizeof key);
+	if (source != NULL && pressure.is_on && source->connections > pressure.share) {
+		leave_group(source);
 		pressure.over_share++;
 		pressure.last_ms = now_ms;
 		return false;
 	}
-	if (source != NULL)
-		source->connections++;
 	*place = (struct pressure_place){.source = source};
 	insque(place, ring_of(place)->previous);
 	return true;
+}
+
+/* Counts the connection of PLACE among those of its host that make no progress, if it is
+ * one of them. */
+static void
+count_without_progress(const struct pressure_place *place, unsigned by)
+{
+	if (place->host != NULL && place->obstacle != PROXY_NO_OBSTACLE)
+		place->host->without_progress += by;
+}
+
+bool
+pressure_admit(struct pressure_place *place, const char *host)
+{
+	if (!pressure.is_on)
+		return true;
+	place->host = join_group(host, strlen(host));
+	count_without_progress(place, 1);
+	return place->host == NULL || place->host->without_progress < pressure.share;
+}
+
+void
+pressure_turn_away(int64_t now_ms)
+{
+	pressure.for_busy_hosts++;
+	pressure.last_ms = now_ms;
 }
 
 void
@@ -118,7 +149,9 @@ pressure_note(struct pressure_place *place, enum proxy_obstacle obstacle,
     uint64_t progress, int64_t now_ms)
 {
 	remque(place);
+	count_without_progress(place, -1U);
 	place->obstacle = obstacle;
+	count_without_progress(place, 1);
 	place->progress = progress;
 	place->since_ms = now_ms;
 	insque(place, ring_of(place)->previous);
@@ -132,6 +165,8 @@ overdue_ms(const struct pressure_place *place, int which, int waiting, int64_t n
 	int64_t patience_ms = which == STALLED ? PRESSURE_STALL_MS : PRESSURE_AGE_MS;
 	if (waiting > PRESSURE_FEW)
 		patience_ms = patience_ms * PRESSURE_FEW / waiting;
+	if (patience_ms < PRESSURE_MIN_MS)
+		patience_ms = PRESSURE_MIN_MS;
 	return place == &pressure.rings[which] ? INT64_MIN
 					       : now_ms - place->since_ms - patience_ms;
 }
@@ -198,7 +233,9 @@ pressure_leave(struct pressure_place *place)
 {
 	if (place->next != NULL)
 		remque(place);
-	leave_source(place->source);
+	count_without_progress(place, -1U);
+	leave_group(place->source);
+	leave_group(place->host);
 	*place = (struct pressure_place){0};
 }
 
@@ -214,13 +251,14 @@ pressure_look(unsigned connections, int64_t now_ms)
 	log_notice(
 	    "sniproxy: all connections fit again after %lld s; gave way: %u in the "
 	    "hello, %u waiting for a backend, %u stalled, %u not closed; turned away: "
-	    "%u of addresses with too many",
+	    "%u of addresses with too many, %u for hosts with too many",
 	    (long long)(now_ms - pressure.began_ms) / 1000,
 	    pressure.gave_way[PROXY_HELLO_UNFINISHED],
 	    pressure.gave_way[PROXY_BACKEND_FULL], pressure.gave_way[PROXY_UNTAKEN],
-	    pressure.gave_way[PROXY_UNCLOSED], pressure.over_share);
+	    pressure.gave_way[PROXY_UNCLOSED], pressure.over_share,
+	    pressure.for_busy_hosts);
 	pressure.is_on = false;
 	memset(pressure.gave_way, 0, sizeof pressure.gave_way);
-	pressure.over_share = 0;
+	pressure.over_share = pressure.for_busy_hosts = 0;
 	return 0;
 }

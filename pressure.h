@@ -1,5 +1,5 @@
 /* Who gives way to new connections when no more fit: whoever has made no progress for
- * longest. And how many connections an address may have then.
+ * longest. And how many connections an address or a host may have then.
  *
  * All of it is behind a lock of the caller's. */
 #ifndef PRESSURE_H
@@ -14,16 +14,19 @@
 enum {
 	/* Under pressure, an address may have one in so many of all connections, but at
 	 * least so many. IPv6 addresses count by their first 64 bits, since that is what one
-	 * customer has. */
+	 * customer has. When more come than can be served, a host may have as many without
+	 * progress. */
 	PRESSURE_SHARE = 16,
 	PRESSURE_SHARE_MIN = 4,
 
 	/* Nobody gives way who made progress so short a while ago: in general; and where a
 	 * side has not taken bytes, so that a lost packet, which TCP repeats after 200 ms,
 	 * does not count as no progress. When more than a few wait to be accepted, these
-	 * shrink as those grow in number. */
+	 * shrink as those grow in number, down to what a busy machine takes to let the other
+	 * side run. */
 	PRESSURE_AGE_MS = 100,
 	PRESSURE_STALL_MS = 500,
+	PRESSURE_MIN_MS = 10,
 	PRESSURE_FEW = 16,
 
 	/* Pressure is over when fewer than this many eighths of all places are taken, and
@@ -39,7 +42,7 @@ struct pressure_place {
 	int64_t since_ms;                       /* when it last made progress */
 	enum proxy_obstacle obstacle;
 	uint64_t progress;
-	struct pressure_source *source;
+	struct pressure_group *source, *host;
 };
 
 /* Says for how many connections there is room. To be called first, once. */
@@ -49,6 +52,14 @@ void pressure_init(unsigned connections_max);
  * its address has its share; then the connection is not to be served. */
 bool
 pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms);
+
+/* Takes note that the connection of PLACE is for HOST. Returns false where that has its
+ * share of connections without progress; then, if new ones come faster than they can be
+ * served, this one is to be pressure_turn_away()ed. */
+bool pressure_admit(struct pressure_place *place, const char *host);
+
+/* Counts that a connection was turned away for the sake of other hosts. */
+void pressure_turn_away(int64_t now_ms);
 
 /* Notes what keeps the connection of PLACE from going on, if anything does. PROGRESS is
  * any number that changes when it does go on. */

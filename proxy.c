@@ -478,6 +478,22 @@ proxy_progress(const struct connection *c)
 	return progress;
 }
 
+/* Has the client's socket reset when it is closed. What the kernel still has for a client
+ * that does not take it goes at once. */
+static void
+reset(const struct connection *c)
+{
+	const struct linger at_once = {.l_onoff = 1};
+	setsockopt(c->client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+void
+proxy_turn_away(struct connection *c)
+{
+	c->end = STATUS_TURNED_AWAY;
+	reset(c);
+}
+
 void
 proxy_give_way(struct connection *c, bool hurry)
 {
@@ -485,10 +501,7 @@ proxy_give_way(struct connection *c, bool hurry)
 	if (obstacle != PROXY_UNCLOSED) /* that was over already */
 		c->end = STATUS_GAVE_WAY;
 	if (obstacle == PROXY_UNTAKEN || (hurry && obstacle != PROXY_UNCLOSED)) {
-		/* What the kernel still has for a client that does not take it goes at
-		 * once. */
-		const struct linger reset = {.l_onoff = 1};
-		setsockopt(c->client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+		reset(c);
 	} else if (obstacle == PROXY_HELLO_UNFINISHED) {
 		send_alert(c, TLS_USER_CANCELED);
 	} else if (obstacle == PROXY_BACKEND_FULL) {

@@ -111,6 +111,10 @@ uint64_t proxy_progress(const struct connection *c);
  * takes half the time of an alert. To be followed by proxy_end(). */
 void proxy_give_way(struct connection *c, bool hurry);
 
+/* Has the client of C, which gets nothing, know that by a reset. To be followed by
+ * proxy_end(). */
+void proxy_turn_away(struct connection *c);
+
 /* Writes the line about C, which is open, into LINE. */
 void proxy_open_line(char line[STATUS_LINE_SIZE], const struct connection *c);
 

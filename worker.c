@@ -396,6 +396,22 @@ log_open_connection(const struct slot *slot)
 	log_notice("%s", line);
 }
 
+/* Whether the connection in SLOT, whose hello was read, gets a backend. */
+static bool
+is_admitted(struct slot *slot)
+{
+	pthread_mutex_lock(&pool.mutex);
+	bool admitted = pressure_admit(&slot->place, slot->connection.name);
+	pthread_mutex_unlock(&pool.mutex);
+	if (admitted || !listener_is_crowded())
+		return true;
+	pthread_mutex_lock(&pool.mutex);
+	pressure_turn_away(clock_ms());
+	pthread_mutex_unlock(&pool.mutex);
+	proxy_turn_away(&slot->connection);
+	return false;
+}
+
 /* Serves the connection in SLOT, which is this thread's to serve, until it has to
  * wait. */
 static void
@@ -408,9 +424,12 @@ serve(struct slot *slot, struct thread *thread)
 			log_open_connection(slot);
 		name_thread(thread, c->name, thread->team == &pool.bulk);
 		enum proxy_status status = PROXY_BLOCKS;
-		if (!proxy_may_block(c))
+		if (!proxy_may_block(c)) {
 			status = proxy_serve(c, &thread->proxy, news & EVENTS,
 			    news >> BACKEND_SHIFT & EVENTS);
+			if (status == PROXY_BLOCKS && !is_admitted(slot))
+				status = PROXY_OVER;
+		}
 		if (status == PROXY_BLOCKS)
 			status = serve_blocking(c, thread, news);
 		if (status == PROXY_OVER || !watch(slot, status == PROXY_GOES_ON)) {
@@ -698,7 +717,7 @@ take_connection(struct thread *thread)
 	if (may_enter(slot, &peer)) {
 		serve(slot, thread);
 	} else {
-		slot->connection.end = STATUS_TURNED_AWAY;
+		proxy_turn_away(&slot->connection);
 		release(slot);
 	}
 }
@@ -760,7 +779,7 @@ count_processors(void)
 }
 
 /* A quick thread for each processor, and two at least, so that one that is slow does not
- * hold up all. Bulk gets half of the processors. */
+ * hold up all; and one for bulk. */
 static void
 count_wanted(void)
 {

@@ -2,10 +2,12 @@
 #include "harness.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { CLIENTS = 64 };
@@ -218,6 +220,115 @@ PROGRAM_TEST(limits, bulk_while_out_of_descriptors)
 		done++;
 	}
 	cr_assert_eq(done, enough);
+}
+
+/* --- More connections than can be served --- */
+
+enum {
+	BACKLOG = 32,
+	CROWD = BACKLOG / 4, /* more than so many that wait are one */
+	QUIET = 4,           /* connections that a host or an address may have then */
+	LATER = 20,          /* as many as fit, so that all places are taken anew */
+};
+
+static int strangers[100], strangers_count;
+
+static void
+some_descriptors(void)
+{
+	struct rlimit files = {.rlim_cur = 48, .rlim_max = 48};
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* A client of its own address sends BYTES. */
+static int
+stranger_send(struct bytes bytes)
+{
+	char address[32];
+	snprintf(address, sizeof address, "127.0.1.%d", strangers_count + 1);
+	int client = client_connect_from(address);
+	send_all(client, bytes);
+	return strangers[strangers_count++] = client;
+}
+
+static bool
+has_logged(const char *what)
+{
+	char *log = proxy_log(proxy);
+	bool found = strstr(log, what) != NULL;
+	free(log);
+	return found;
+}
+
+/* Takes all places: with some connections for HOST that are quiet, and for the rest with
+ * ones for busy.example, whose backend has no room. */
+static void
+take_all_places(struct bytes busy)
+{
+	cr_assert_eq(listen(server.listener, BACKLOG), 0);
+	host_make("busy.example");
+	unix_listen(host_path("busy.example", "tls-socket"), 1);
+	fill_backlog(host_path("busy.example", "tls-socket"));
+	while (!has_logged("no more fit")) {
+		stranger_send(busy);
+		wait_drained();
+	}
+	for (int i = 0; i < QUIET; i++)
+		pair_open(backend);
+	for (int i = 0; i < LATER; i++) {
+		stranger_send(busy);
+		wait_drained();
+	}
+	poll(NULL, 0, 200); /* so that each of them may give way */
+}
+
+/* Has a connection for HOST wait for the proxy, then COUNT for busy.example, and at last
+ * one more for HOST. Both of HOST must be served. Returns how many of the others were
+ * turned away. */
+static int
+count_turned_away(int count)
+{
+	start(some_descriptors);
+	struct bytes busy = hello_for("busy.example");
+	take_all_places(busy);
+	int served[2], accepted[2];
+	kill(proxy->pid, SIGSTOP);
+	waitpid(proxy->pid, NULL, WUNTRACED); /* until all its threads have stopped */
+	served[0] = stranger_send(request);
+	for (int i = 0; i < count; i++)
+		stranger_send(busy);
+	served[1] = stranger_send(request);
+	kill(proxy->pid, SIGCONT);
+	for (int i = 0; i < 2; i++) {
+		accepted[i] = backend_accept(backend);
+		expect_bytes(accepted[i], request);
+	}
+	answer(accepted, 2);
+	for (int i = 0; i < 2; i++) {
+		expect_bytes(served[i], text("served"));
+		expect_end(served[i]);
+	}
+
+	for (int i = 0; i < strangers_count; i++)
+		close(strangers[i]);
+	const char *counts = " of addresses with too many, ";
+	wait_until(has_logged(counts), 15000);
+	return atoi(strstr(proxy_log(proxy), counts) + strlen(counts));
+}
+
+/* What is more than a crowd is turned away, but for what two threads accept at once. */
+PROGRAM_TEST(limits, a_crowd_for_a_busy_host)
+{
+	enum { MORE = 12 };
+	int turned_away = count_turned_away(CROWD + MORE);
+	cr_assert_leq(turned_away, MORE + 1, "%d were turned away", turned_away);
+	cr_assert_geq(turned_away, MORE - 2, "only %d were turned away", turned_away);
+}
+
+PROGRAM_TEST(limits, a_few_for_a_busy_host)
+{
+	int turned_away = count_turned_away(CROWD - 2);
+	cr_assert_eq(turned_away, 0, "%d were turned away", turned_away);
 }
 
 /* --- Threads --- */
