@@ -68,9 +68,11 @@ write_guest_units() { # DIRECTORY SCRIPT
 	END
 }
 
-# Runs in a mount namespace of its own, so that the overlay is gone when this process is.
+# Runs in a mount namespace of its own, so that the overlay is gone when this process is. What
+# it has to say is in the file console.
 run() { # DIRECTORY NAME SYSTEMD-NSPAWN-ARGUMENT...
 	local options=(--register=no)
+	exec </dev/null >"$1/console" 2>&1
 	if [ ! -d /run/systemd/system ]; then
 		options+=(--keep-unit)
 		enter_cgroup "$2"
@@ -83,8 +85,7 @@ run() { # DIRECTORY NAME SYSTEMD-NSPAWN-ARGUMENT...
 		overlay "$1/files/root"
 	cp "$1"/units/* "$1/files/root/etc/systemd/system/"
 	exec systemd-nspawn --quiet --directory="$1/files/root" --bind="$1/try:/try" \
-		--machine="$2" --private-network --console=pipe "${options[@]}" \
-		"${@:3}" </dev/null >"$1/console" 2>&1
+		--machine="$2" --private-network --console=pipe "${options[@]}" "${@:3}"
 }
 
 # Whether a container can be had at all, before anything in it counts as a failure.
@@ -94,8 +95,9 @@ need_containers() {
 	for tool in systemd-nspawn nginx openssl curl setfacl xxh128sum; do
 		command -v "$tool" >/dev/null || skip "needs $tool"
 	done
-	unshare --mount -- "$0" run "$dir" "$name" /bin/true ||
-		skip "systemd-nspawn cannot run here: $(tail -n 1 "$dir/console")"
+	: >"$dir/console"
+	unshare --mount -- "$0" run "$dir" "$name" /bin/true 2>>"$dir/console" ||
+		skip "systemd-nspawn cannot run here: $(head -n 1 "$dir/console")"
 	remove_cgroup "$name"
 }
 
@@ -193,7 +195,7 @@ answers() { # NAME [CURL OPTION...]
 
 in_journal() { # PATTERN
 	journalctl --sync
-	journalctl -q -o cat -u sniproxy.service | grep -qE "$1"
+	journalctl -q -o cat -u sniproxy.service | grep -E "$1" >/dev/null
 }
 
 alert() { # NAME
@@ -203,6 +205,7 @@ alert() { # NAME
 
 # An open connection, as PID in $held; it lives until let_go.
 hold() { # NAME
+	rm -f /tmp/held
 	mkfifo /tmp/hold
 	openssl s_client -quiet -connect 127.0.0.1:443 -servername "$1" \
 		</tmp/hold >/tmp/held 2>&1 &
@@ -210,7 +213,7 @@ hold() { # NAME
 	exec {hold_input}>/tmp/hold
 	rm /tmp/hold
 	printf 'GET / HTTP/1.1\r\nHost: %s\r\n\r\n' "$1" >&"$hold_input"
-	wait_for 10 grep -q 'hello from' /tmp/held
+	wait_for 10 grep -qs 'hello from' /tmp/held
 }
 
 let_go() {
@@ -381,11 +384,12 @@ try_hosts() {
 # A server of a user's own, in the directory of their host; its socket has the rights that
 # the umask leaves it.
 serve_as() { # USER UMASK NAME; sets $server
+	rm -f "/tmp/$1.log" # what an earlier one said tells nothing of this one
 	setpriv --reuid="$1" --regid="$1" --init-groups sh -c "umask $2; cd '$hosts/$3' &&
 		exec openssl s_server -unix tls-socket -unlink -www -key /tmp/key \
 			-cert /tmp/certificate" >"/tmp/$1.log" 2>&1 &
 	server=$!
-	wait_for 10 grep -q '^ACCEPT' "/tmp/$1.log"
+	wait_for 10 grep -qs '^ACCEPT' "/tmp/$1.log"
 }
 
 stop_server() {
