@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <regex.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,42 @@ start_of(uint16_t port)
 
 #define TOTALS "sniproxy: seconds="
 
+/* What README.md says of the lines. No value has what logfmt would have quoted: a space, a
+ * quote or an equals sign. */
+#define CLIENT "client=([0-9.]+|\\[[0-9a-f:.]+(%[^ =\"]+)?\\]):[0-9]+ "
+#define NUMBERS "seconds=[0-9]+\\.[0-9]{3} up=[0-9]+ down=[0-9]+"
+#define ENDS \
+	"closed|backend-closed|backend-reset|client-reset|client-timeout|gave-way|" \
+	"turned-away|failed|cut-off"
+#define ALERTS \
+	"unexpected_message|record_overflow|illegal_parameter|decode_error|" \
+	"internal_error|user_canceled|unrecognized_name"
+#define GRAMMAR \
+	"^(" CLIENT \
+	"name=(-|[a-z0-9][a-z0-9.-]*) (state=(hello|backend|relay|closing) " NUMBERS \
+	"|" NUMBERS " end=(" ENDS "|refused alert=(" ALERTS ")))" \
+	"|sniproxy: seconds=[0-9]+\\.[0-9]{3}( [a-z_-]+=[0-9]+)+)$"
+
+/* Each line in the log that tells what goes on is of that form. Returns how many there are. */
+static int
+expect_grammar(void)
+{
+	regex_t grammar;
+	char *log = proxy_log(proxy), *rest = log, *line;
+	int count = 0;
+	cr_assert_eq(regcomp(&grammar, GRAMMAR, REG_EXTENDED | REG_NOSUB), 0);
+	while ((line = strsep(&rest, "\n")) != NULL && rest != NULL) {
+		if (strstr(line, "seconds=") == NULL && strstr(line, "client=") == NULL)
+			continue;
+		count++;
+		if (regexec(&grammar, line, 0, NULL, 0) != 0)
+			fail_at(HERE, "other grammar: %s", line);
+	}
+	regfree(&grammar);
+	free(log);
+	return count;
+}
+
 static int
 count_totals(void)
 {
@@ -96,6 +133,7 @@ report(char line[LINE_SIZE])
 	int before = count_totals();
 	kill(proxy->pid, SIGUSR1);
 	wait_until(find_lines(line, TOTALS, " accepted=") > before, 5000);
+	check(expect_grammar() > before, "lines are lost");
 }
 
 /* Whether nobody listens any more. The test has closed its own descriptor of the socket. */
@@ -280,6 +318,7 @@ expect_ended(uint16_t port, const char *name, const char *end)
 	    "%s", line);
 	check(strcmp(line + strlen(expected) + length, end) == 0, "%s", line);
 	check(count_lines(start, " end=") == 1, "more than one line");
+	check(expect_grammar() > 0, "no lines");
 	testing("%s", "");
 }
 
@@ -403,6 +442,51 @@ PROGRAM_TEST(status, refused_with_each_alert)
 		    number_in(totals, refusals[i].alert), i < 5 ? 1 : 2, "%s", totals);
 		expect_adds_up(totals);
 	}
+}
+
+/* The two alerts that are for those who have waited in vain. */
+PROGRAM_TEST(status, refused_after_ten_seconds)
+{
+	char totals[LINE_SIZE];
+	start_with_lines();
+	host_make("full.example");
+	unix_listen(host_path("full.example", "tls-socket"), 1);
+	fill_backlog(host_path("full.example", "tls-socket"));
+	int waiting = client_send(hello_for("full.example"));
+	int silent = client_send(text("\x16\x03"));
+	uint16_t waiting_port = local_port(waiting), silent_port = local_port(silent);
+	cr_assert(readable_within(waiting, 12000));
+	cr_assert(readable_within(silent, 12000));
+	expect_alert(waiting, INTERNAL_ERROR);
+	expect_alert(silent, USER_CANCELED);
+	close(waiting);
+	close(silent);
+	expect_ended(waiting_port, "full.example",
+	    " up=0 down=0 end=refused alert=internal_error");
+	expect_ended(silent_port, "-", " up=0 down=0 end=refused alert=user_canceled");
+	report(totals);
+	cr_assert_eq(number_in(totals, "internal_error"), 1, "%s", totals);
+	cr_assert_eq(number_in(totals, "user_canceled"), 1, "%s", totals);
+	expect_adds_up(totals);
+}
+
+/* The kernel does not watch the sockets of one more connection. */
+PROGRAM_TEST(status, failed)
+{
+	char totals[LINE_SIZE];
+	start_with_lines();
+	expect_served(listener, hello_for(HOST));
+	pid_t tracer = fault_begin(proxy, "epoll_ctl", "error=ENOSPC");
+	int client = client_send(text("\x16\x03"));
+	uint16_t port = local_port(client);
+	expect_gone(client, 3000);
+	close(client);
+	expect_ended(port, "-", " up=0 down=0 end=failed");
+	fault_end(tracer);
+	expect_served(listener, hello_for(HOST));
+	wait_until((report(totals), number_in(totals, "open") == 0), 3000);
+	cr_assert_eq(number_in(totals, "failed"), 1, "%s", totals);
+	expect_adds_up(totals);
 }
 
 PROGRAM_TEST(status, cut_off)
@@ -755,6 +839,7 @@ PROGRAM_TEST(status, rate_of_lines_is_bounded)
 		    count_left_out("lines of ended connections left out") ==
 		REFUSALS,
 	    5000);
+	cr_assert_geq(expect_grammar(), lines);
 }
 
 /* --- Names of threads --- */
