@@ -92,7 +92,7 @@ run() { # DIRECTORY NAME SYSTEMD-NSPAWN-ARGUMENT...
 need_containers() {
 	local tool
 	[ "$(id -u)" = 0 ] || skip "needs root, to boot a container"
-	for tool in systemd-nspawn nginx openssl curl setfacl xxh128sum; do
+	for tool in systemd-nspawn nginx openssl curl setfacl xxh128sum ip ps top; do
 		command -v "$tool" >/dev/null || skip "needs $tool"
 	done
 	: >"$dir/console"
@@ -114,7 +114,8 @@ outside() {
 	need_containers
 	cp -r "$1" "$dir/try/stage"
 	[ -z "${2-}" ] || cp -r "$2" "$dir/try/hashed-stage"
-	cp "$0" "${0%/*}/readme.sh" "$dir/try/tests"
+	cp "$0" "${0%/*}/readme.sh" "${0%/*}/manual.sh" "$dir/try/tests"
+	cp -r "${0%/*}/../man" "$dir/try"
 	[ -z "${GUEST-}" ] || cp "$GUEST" "$dir/try/tests"
 	cp "${0%/*}/../README.md" "$dir/try"
 	: >"$dir/try/log"
@@ -136,6 +137,18 @@ readme() { # HEADING N [SED-SCRIPT]
 	local block
 	block=$(/try/tests/readme.sh "$1" "$2")
 	bash -eu -c "$(sed "${3-}" <<<"$block")"
+}
+
+# Puts a block of README.md where `systemctl edit` puts what it is given.
+edit() { # UNIT HEADING N
+	mkdir -p "/etc/systemd/system/$1.d"
+	/try/tests/readme.sh "$2" "$3" >"/etc/systemd/system/$1.d/override.conf"
+	systemctl daemon-reload
+}
+
+undo_edit() { # UNIT
+	rm -r "/etc/systemd/system/$1.d"
+	systemctl daemon-reload
 }
 
 hosts=/srv/sniproxy
@@ -207,7 +220,7 @@ alert() { # NAME
 hold() { # NAME
 	rm -f /tmp/held
 	mkfifo /tmp/hold
-	openssl s_client -quiet -connect 127.0.0.1:443 -servername "$1" \
+	openssl s_client -quiet -no_ign_eof -connect 127.0.0.1:443 -servername "$1" \
 		</tmp/hold >/tmp/held 2>&1 &
 	held=$!
 	exec {hold_input}>/tmp/hold
@@ -291,10 +304,10 @@ says_hello() { # NAME
 		grep 'hello from long' >/dev/null
 }
 
-server() { # DIRECTORY [LISTEN OPTION] [VARIABLE]
+server() { # SOCKET [LISTEN OPTION] [VARIABLE]
 	cat <<-END
 		server {
-			listen unix:$1/tls-socket ssl ${2-};
+			listen $1 ssl ${2-};
 			location / { return 200 "hello from \$host${3-}"; }
 			location /slow/ { alias /tmp/slow/; limit_rate 100k; }
 		}
@@ -302,7 +315,7 @@ server() { # DIRECTORY [LISTEN OPTION] [VARIABLE]
 }
 
 start_backends() {
-	mkdir "$hosts"/{shop.example,private.example,long} /late /apart
+	mkdir "$hosts"/{shop.example,private.example,long} /late /run/php
 	ln -s long "$hosts/$(long_name 253)"
 	ln -s long "$hosts/$(long_name 254)"
 	: >"$hosts/shop.example/send-proxy-v1"
@@ -321,17 +334,19 @@ start_backends() {
 			keepalive_requests 1000000;
 			ssl_certificate /tmp/certificate;
 			ssl_certificate_key /tmp/key;
-			$(server "$hosts/blog.example")
-			$(server "$hosts/shop.example" proxy_protocol " to \$proxy_protocol_addr")
-			$(server "$hosts/private.example")
-			$(server "$hosts/long")
-			$(server /late)
-			$(server /apart)
+			$(server "unix:$hosts/blog.example/tls-socket")
+			$(server "unix:$hosts/shop.example/tls-socket" proxy_protocol \
+				" to \$proxy_protocol_addr")
+			$(server "unix:$hosts/private.example/tls-socket")
+			$(server "unix:$hosts/long/tls-socket")
+			$(server unix:/late/tls-socket)
+			$(server 127.0.0.1:8443)
+			$(server unix:/run/php/tls-socket)
 		}
 	END
 	nginx -c /tmp/nginx.conf &
 	nginx=$!
-	wait_for 10 test -S /apart/tls-socket
+	wait_for 10 test -S /run/php/tls-socket
 }
 
 try_serving() {
@@ -366,12 +381,12 @@ try_hosts() {
 	ok "an absolute symlink in the hosts directory" answers alias.example
 
 	mkdir "$hosts/apart.example"
-	ln -s /apart/tls-socket "$hosts/apart.example/tls-socket"
+	ln -s /run/php/tls-socket "$hosts/apart.example/tls-socket"
 	ok "a symlink out of it leads nowhere" is "alert number 112" alert apart.example
-	drop_in BindReadOnlyPaths=/apart
+	edit sniproxy.service '### systemd' 2
 	systemctl restart sniproxy.service
 	ok "but with a drop-in it leads there" answers apart.example
-	no_drop_in
+	undo_edit sniproxy.service
 	systemctl restart sniproxy.service
 	answers blog.example
 
@@ -379,6 +394,98 @@ try_hosts() {
 	mkdir /tmp/expected/{blog,shop,private,late,alias,apart}.example
 	mkdir /tmp/expected/{long,"$(long_name 253)","$(long_name 254)"}
 	ok "systemd has left nothing there" is "$(ls -A /tmp/expected)" ls -A "$hosts"
+}
+
+# The symlinks of README.md, for hosts of other names; what they lead to are the backends that
+# there are.
+try_symlinks() {
+	cd "$hosts"
+	mkdir -p pool releases/{6,7} pooled.example
+	ln -s ../long pool/blue
+	readme '### Symlinks' 1 's/blog\.example/pooled.example/g'
+	ok "a symlink to a socket" answers pooled.example
+	ok "another name of the same host" answers www.pooled.example
+
+	ln -s ../../blog.example/tls-socket releases/6/tls-socket
+	ln -s ../../shop.example/tls-socket releases/7/tls-socket
+	: >releases/7/send-proxy-v1
+	ln -s releases/6 swapped.example
+	ok "a host that is a symlink" answers swapped.example
+	readme '### Symlinks' 2 's/blog\.example/swapped.example/g'
+	ok "is swapped for another" is "hello from swapped.example to 127.0.0.1" \
+		ask swapped.example 127.0.0.1
+	cd /
+}
+
+# sniproxy(5)'s units for a backend that listens on TCP, which here is on another port.
+try_tcp_backend() {
+	/try/tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 7 | sed 's/shop\.example/tcp.example/' \
+		>/run/systemd/system/shop.socket
+	/try/tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 8 |
+		sed 's/192\.0\.2\.9:443/127.0.0.1:8443/' >/run/systemd/system/shop.service
+	systemctl daemon-reload
+	systemctl start shop.socket
+	ok "a backend on TCP, behind systemd-socket-proxyd" answers tcp.example
+	systemctl stop --quiet shop.socket shop.service
+	rm -r /run/systemd/system/shop.* "$hosts/tcp.example"
+	systemctl daemon-reload
+}
+
+is_refused_at() { # ADDRESS
+	local status=0
+	ask blog.example "$1" 2>/dev/null || status=$?
+	[ "$status" = 7 ]
+}
+
+# README.md's own lines again.
+try_address() {
+	ip addr add 192.0.2.1/32 dev lo
+	edit sniproxy.socket '### systemd' 1
+	systemctl restart sniproxy.socket
+	ok "the socket can be moved to another address" is "hello from blog.example" \
+		ask blog.example 192.0.2.1
+	ok "and listens at no other" is_refused_at 127.0.0.1
+	undo_edit sniproxy.socket
+	systemctl restart sniproxy.socket
+	ok "and moved back" answers blog.example
+}
+
+# A line of the log, as a pattern; it may be a moment late.
+soon_in_journal() {
+	wait_for 5 in_journal "$1"
+}
+
+numbers='seconds=[0-9]+\.[0-9]{3} up=[1-9][0-9]* down=[1-9][0-9]*'
+
+descriptors() {
+	find "/proc/$(main_pid)/fd" -type l | wc -l
+}
+
+try_report() {
+	local variable
+	hold blog.example
+	systemctl kill -s USR1 sniproxy
+	ok "on SIGUSR1 an open connection has a line" soon_in_journal \
+		"^client=127\.0\.0\.1:[0-9]+ name=blog\.example state=relay $numbers\$"
+	ok "and there are totals" soon_in_journal \
+		"^sniproxy: seconds=.* open=1 .* descriptors=$(descriptors) "
+	ok "ps -L shows the name of a thread's host" \
+		sh -c "ps -L -p $(main_pid) | grep -w blog.example >/dev/null"
+	ok "and so does top -H" \
+		sh -c "top -b -n 1 -H -w 120 -p $(main_pid) | grep -w blog.example >/dev/null"
+	let_go
+
+	variable=$(grep -o 'Environment=SNIPROXY_LOG=[a-z]*' /try/README.md)
+	drop_in "$variable"
+	systemctl restart sniproxy.service
+	answers blog.example
+	ok "with $variable, one that has ended has a line" soon_in_journal \
+		"^client=127\.0\.0\.1:[0-9]+ name=blog\.example $numbers end=[a-z-]+\$"
+	alert nobody.example
+	ok "and so has one that was refused" soon_in_journal \
+		'^client=.* name=nobody\.example .* end=refused alert=unrecognized_name$'
+	no_drop_in
+	systemctl restart sniproxy.service
 }
 
 # A server of a user's own, in the directory of their host; its socket has the rights that
@@ -677,7 +784,11 @@ inside() {
 	start_backends
 	try_serving
 	try_hosts
+	try_symlinks
+	try_tcp_backend
 	try_sandbox
+	try_address
+	try_report
 	try_owners
 	try_restarts
 	try_handover
