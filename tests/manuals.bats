@@ -114,6 +114,45 @@ printed_in_example() {
 	[ "$(ls -lA --time-style=full-iso "$BATS_TEST_TMPDIR")" = "$before" ]
 }
 
+@test "sniproxy-hostname(1) has a loop that lists the hosts without a directory" {
+	mkdir "$BATS_TEST_TMPDIR/hosts"
+	mkdir "$BATS_TEST_TMPDIR/hosts/$("$SNIPROXY_HOSTNAME" bücher.example)"
+	printf '%s\n' Blog.Example bücher.example .. shop.example >"$BATS_TEST_TMPDIR/names"
+	tests/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 4 |
+		sed "s|/srv/sniproxy|hosts|" >"$BATS_TEST_TMPDIR/script"
+	cd "$BATS_TEST_TMPDIR"
+	mkdir bin
+	ln -s "$SNIPROXY_HOSTNAME" bin/sniproxy-hostname
+	run env "PATH=$PWD/bin:$PATH" sh script
+	[ "$output" = "Blog.Example
+sniproxy-hostname: ..: empty label
+shop.example" ]
+}
+
+# same PAGE HEADING N README_HEADING N: a block of the page is one of README.md, which knows
+# where the program is.
+same() {
+	local expected
+	expected=$(tests/readme.sh "$4" "$5" | sed 's|/usr/local/sbin/sniproxy$|sniproxy|')
+	diff <(tests/manual.sh "$1" "$2" "$3") - <<<"$expected"
+}
+
+@test "sniproxy(8) starts it as README.md does" {
+	same sniproxy.8 '.Ss Starting' 2 '### systemd' 1
+	same sniproxy.8 '.Ss Starting' 3 '### inetd' 1
+	same sniproxy.8 '.Ss Starting' 4 '### inetd' 2
+	same sniproxy.8 '.Ss Starting' 5 '### s6' 1
+	same sniproxy.8 '.Ss Starting' 6 '### s6' 2
+}
+
+@test "sniproxy(5) has README.md's commands" {
+	same sniproxy.5 '.Ss Symbolic links' 1 '### systemd' 2
+	same sniproxy.5 '.Sh EXAMPLES' 3 '### Permissions' 1
+	same sniproxy.5 '.Sh EXAMPLES' 4 '### Permissions' 3
+	same sniproxy.5 '.Sh EXAMPLES' 5 '### Permissions' 2
+	same sniproxy.5 '.Sh EXAMPLES' 6 '### Symlinks' 2
+}
+
 @test "the pages refer to pages that there are" {
 	local page
 	while read -r page; do
