@@ -1,7 +1,8 @@
 #!/bin/bash
 # The Debian package: built from a clean copy, judged by lintian, and installed, upgraded,
-# removed and purged in a container. The RPM package likewise. What Alpine's would hold.
-# What cannot be tried here is skipped, and that is said.
+# removed and purged in a container. The RPM package likewise. What Alpine's would hold. The
+# image of packaging/Containerfile, built and run. What cannot be tried here is skipped, and
+# that is said.
 #
 # usage: tests/package.sh DIRECTORY    which is made anew
 set -eu -o pipefail
@@ -109,6 +110,51 @@ try_alpine() {
 	{ "$program" </dev/null 2>&1 || :; } | grep -q 'stdin is not a socket'
 }
 
+# The image to build from, made of Debian's packages as they are now: no registry is asked.
+import_debian() { # NAME
+	debootstrap --variant=minbase bookworm "$dir/image/debian" >"$dir/image/log" 2>&1 ||
+		return 1
+	tar -C "$dir/image/debian" -c . | podman "${store[@]}" import --quiet - "$1" >/dev/null
+}
+
+build_image() {
+	podman "${store[@]}" build --quiet --isolation=chroot --network=host --pull=never \
+		--tag=sniproxy -f packaging/Containerfile . >"$dir/image/log" 2>&1 ||
+		{ cat "$dir/image/log" && return 1; }
+}
+
+# In a mount namespace of its own, so that what podman mounts does not stay.
+make_image() {
+	local name='localhost/debian:12-slim' root
+	local store=(--root="$dir/image/store" --runroot="$dir/image/run")
+	grep -qx "FROM ${name##*/} AS build" packaging/Containerfile
+	import_debian "$name" || { cat "$dir/image/log" && return 1; }
+	cd "$dir/image/source"
+	build_image
+	podman "${store[@]}" image inspect --format \
+		'{{.Config.User}} {{.Config.WorkingDir}} {{.Config.Entrypoint}}' sniproxy |
+		grep -Fx '65534:65534 /srv/sniproxy [/sniproxy]'
+	root=$(podman "${store[@]}" image mount sniproxy)
+	[ "$(find "$root" ! -type d -printf '/%P\n')" = /sniproxy ]
+	cp "$root/sniproxy" "$dir/image/sniproxy-static"
+}
+
+try_image() {
+	local what='the image'
+	needs podman debootstrap bats nginx openssl || return 0
+	[ "$(id -u)" = 0 ] || { skip "$what needs root" && return 0; }
+	echo "# debootstrap, podman build"
+	copy_source "$dir/image/source"
+	unshare --mount -- "$0" image "$dir"
+	rm -rf "$dir"/image/{debian,store,run}
+	make --no-print-directory -C "$dir/image/source" all build/plain/tests/listen \
+		>"$dir/image/log" 2>&1 || { cat "$dir/image/log" && return 1; }
+	SNIPROXY=$dir/image/source/sniproxy SNIPROXY_STATIC=$dir/image/sniproxy-static \
+		SNIPROXY_HOSTNAME=$dir/image/source/sniproxy-hostname \
+		LISTEN=$dir/image/source/build/plain/tests/listen \
+		bats --tap "$dir/image/source/tests/image.bats"
+}
+
 try_installation() {
 	local what='installation'
 	[ -e "$dir/stage/new.deb" ] || { skip "$what needs the Debian package" && return 0; }
@@ -119,11 +165,13 @@ try_installation() {
 
 [ -n "${1-}" ] || { echo "usage: $0 DIRECTORY" >&2 && exit 2; }
 cd "$(dirname "$0")/.."
+[ "$1" != image ] || { dir=$2 && make_image && exit; }
 rm -rf "$1"
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 mkdir "$dir/stage" "$dir/rpm"
 try_alpine
 try_rpm
+try_image
 try_debian
 try_installation
