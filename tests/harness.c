@@ -1,5 +1,7 @@
 #include "harness.h"
 
+#include "../clock.h"
+
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -102,9 +104,7 @@ skip(const char *why)
 int64_t
 now_ms(void)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return clock_ms();
 }
 
 bool

@@ -236,14 +236,22 @@ expect_header(int backend, const char *from, const char *format)
 	close(accepted);
 }
 
+/* Starts the proxy at ADDRESS, and a backend that wants the header. */
+static int
+start_with_header(const char *address, void (*prepare)(void))
+{
+	server_listen(address);
+	proxy_start(prepare);
+	int backend = backend_listen(HOST);
+	make_file(host_path(HOST, "send-proxy-v1"), "");
+	return backend;
+}
+
 /* The address is that which the client connected to, not the one that the socket is bound
  * to. */
 PROGRAM_TEST(backend, proxy_header_ipv4)
 {
-	server_listen("0.0.0.0");
-	proxy_start(NULL);
-	int backend = backend_listen(HOST);
-	make_file(host_path(HOST, "send-proxy-v1"), "");
+	int backend = start_with_header("0.0.0.0", NULL);
 	strcpy(server.address, "127.0.0.3");
 	expect_header(backend, "127.0.0.2", "TCP4 127.0.0.2 127.0.0.3");
 	strcpy(server.address, "127.100.200.250");
@@ -252,19 +260,13 @@ PROGRAM_TEST(backend, proxy_header_ipv4)
 
 PROGRAM_TEST(backend, proxy_header_ipv6)
 {
-	server_listen("::1");
-	proxy_start(NULL);
-	int backend = backend_listen(HOST);
-	make_file(host_path(HOST, "send-proxy-v1"), "");
+	int backend = start_with_header("::1", NULL);
 	expect_header(backend, "::1", "TCP6 ::1 ::1");
 }
 
 PROGRAM_TEST(backend, proxy_header_of_a_mapped_address_is_tcp4)
 {
-	server_listen("::");
-	proxy_start(NULL);
-	int backend = backend_listen(HOST);
-	make_file(host_path(HOST, "send-proxy-v1"), "");
+	int backend = start_with_header("::", NULL);
 	strcpy(server.address, "127.0.0.1");
 	expect_header(backend, "127.0.0.2", "TCP4 127.0.0.2 127.0.0.1");
 	strcpy(server.address, "::1");
@@ -273,9 +275,7 @@ PROGRAM_TEST(backend, proxy_header_of_a_mapped_address_is_tcp4)
 
 PROGRAM_TEST(backend, send_proxy_v1_need_not_be_readable)
 {
-	server_listen("127.0.0.1");
-	proxy_start(become_nobody);
-	int backend = backend_listen(HOST);
+	int backend = start_with_header("127.0.0.1", become_nobody);
 	make_file(host_path(HOST, "send-proxy-v1"), "what it holds does not matter\n");
 	cr_assert_eq(chmod(host_path(HOST, "send-proxy-v1"), 0), 0);
 	expect_header(backend, "127.0.0.1", "TCP4 127.0.0.1 127.0.0.1");
@@ -284,9 +284,7 @@ PROGRAM_TEST(backend, send_proxy_v1_need_not_be_readable)
 /* The header precedes the largest hello and follows no byte of it. */
 PROGRAM_TEST(backend, proxy_header_before_the_largest_hello)
 {
-	proxy_start_default();
-	int backend = backend_listen(HOST);
-	make_file(host_path(HOST, "send-proxy-v1"), "");
+	int backend = start_with_header("127.0.0.1", NULL);
 	struct bytes hello = in_records(largest_message(), 1000);
 	int client = client_send(hello);
 	int accepted = backend_accept(backend);

@@ -7,6 +7,8 @@
  * too: a sanitizer's own would not tell. */
 #include "soak.h"
 
+#include "../clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -90,9 +92,7 @@ broken(const char *what)
 int64_t
 now_ms(void)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return clock_ms();
 }
 
 void

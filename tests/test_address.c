@@ -1,27 +1,8 @@
 /* Tests of address.c: addresses as text, and IPv4 addresses in IPv6 dress. */
-#include <arpa/inet.h>
+#include "addresses.h"
+
 #include <criterion/criterion.h>
 #include <string.h>
-
-#include "../address.h"
-
-static union address
-make(int family, const char *host, uint16_t port)
-{
-	union address address = {0};
-	if (family == AF_INET) {
-		address.v4.sin_family = AF_INET;
-		address.v4.sin_port = htons(port);
-		cr_assert(
-		    inet_pton(AF_INET, host, &address.v4.sin_addr) == 1, "%s", host);
-	} else {
-		address.v6.sin6_family = AF_INET6;
-		address.v6.sin6_port = htons(port);
-		cr_assert(
-		    inet_pton(AF_INET6, host, &address.v6.sin6_addr) == 1, "%s", host);
-	}
-	return address;
-}
 
 static const struct {
 	int family;
@@ -46,7 +27,7 @@ Test(address, writes_addresses_and_ports)
 {
 	for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
 		union address address =
-		    make(addresses[i].family, addresses[i].host, addresses[i].port);
+		    address_of(addresses[i].family, addresses[i].host, addresses[i].port);
 		char text[ADDRESS_TEXT_SIZE], endpoint[ADDRESS_ENDPOINT_SIZE];
 		address_text(text, &address);
 		cr_expect(strcmp(text, addresses[i].text) == 0, "%s", text);
@@ -77,25 +58,25 @@ expect_unmapped(union address address, int family, const char *endpoint)
 Test(address, unmaps_mapped_addresses_alone)
 {
 	expect_unmapped(
-	    make(AF_INET6, "::ffff:192.0.2.7", 51234), AF_INET, "192.0.2.7:51234");
-	expect_unmapped(make(AF_INET6, "::ffff:0.0.0.0", 1), AF_INET, "0.0.0.0:1");
-	expect_unmapped(make(AF_INET, "192.0.2.7", 443), AF_INET, "192.0.2.7:443");
+	    address_of(AF_INET6, "::ffff:192.0.2.7", 51234), AF_INET, "192.0.2.7:51234");
+	expect_unmapped(address_of(AF_INET6, "::ffff:0.0.0.0", 1), AF_INET, "0.0.0.0:1");
+	expect_unmapped(address_of(AF_INET, "192.0.2.7", 443), AF_INET, "192.0.2.7:443");
 	expect_unmapped(
-	    make(AF_INET6, "2001:db8::7", 443), AF_INET6, "[2001:db8::7]:443");
-	expect_unmapped(make(AF_INET6, "::1", 443), AF_INET6, "[::1]:443");
+	    address_of(AF_INET6, "2001:db8::7", 443), AF_INET6, "[2001:db8::7]:443");
+	expect_unmapped(address_of(AF_INET6, "::1", 443), AF_INET6, "[::1]:443");
 
 	/* IPv4-compatible, IPv4-translated, and NAT64's: none of them is a mapped one. */
 	expect_unmapped(
-	    make(AF_INET6, "::192.0.2.7", 443), AF_INET6, "[::192.0.2.7]:443");
-	expect_unmapped(make(AF_INET6, "::ffff:0:192.0.2.7", 443), AF_INET6,
+	    address_of(AF_INET6, "::192.0.2.7", 443), AF_INET6, "[::192.0.2.7]:443");
+	expect_unmapped(address_of(AF_INET6, "::ffff:0:192.0.2.7", 443), AF_INET6,
 	    "[::ffff:0:c000:207]:443");
-	expect_unmapped(make(AF_INET6, "64:ff9b::192.0.2.7", 443), AF_INET6,
+	expect_unmapped(address_of(AF_INET6, "64:ff9b::192.0.2.7", 443), AF_INET6,
 	    "[64:ff9b::c000:207]:443");
 }
 
 Test(address, leaves_what_it_does_not_unmap_as_it_was)
 {
-	union address address = make(AF_INET6, "fe80::1", 443), before;
+	union address address = address_of(AF_INET6, "fe80::1", 443), before;
 	address.v6.sin6_flowinfo = htonl(7);
 	address.v6.sin6_scope_id = 3;
 	memcpy(&before, &address, sizeof before);

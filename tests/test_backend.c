@@ -1,7 +1,6 @@
 /* Tests of backend.c: the lookup in a hosts directory, and the PROXY protocol header.
  * Each test is a process of its own, so it may have the hosts directory as its working
  * directory, limits of its own, and a user of its own. */
-#include <arpa/inet.h>
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +22,7 @@
 
 #include "../backend.h"
 #include "../clock.h"
+#include "addresses.h"
 #include "check.h"
 
 #define NAME_10 "0123456789"
@@ -485,24 +485,6 @@ Test(backend, gives_a_thread_a_working_directory_of_its_own)
 	if (!own.own_working_directory)
 		cr_skip_test("unshare(2) is refused here");
 	cr_expect(left != NULL);
-}
-
-static union address
-address_of(int family, const char *host, uint16_t port)
-{
-	union address address = {0};
-	if (family == AF_INET) {
-		address.v4.sin_family = AF_INET;
-		address.v4.sin_port = htons(port);
-		cr_assert(
-		    inet_pton(AF_INET, host, &address.v4.sin_addr) == 1, "%s", host);
-	} else {
-		address.v6.sin6_family = AF_INET6;
-		address.v6.sin6_port = htons(port);
-		cr_assert(
-		    inet_pton(AF_INET6, host, &address.v6.sin6_addr) == 1, "%s", host);
-	}
-	return address;
 }
 
 static const struct {
