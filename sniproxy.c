@@ -128,7 +128,7 @@ prepare_log_and_workers(struct server *server)
 		fail("thread", strerror(error));
 	server->wait[NEWS].fd = worker_init(server->hosts, server->connections_max);
 	if (server->wait[NEWS].fd == -1)
-		fail("eventfd", strerror(errno));
+		fail("watching sockets", strerror(errno));
 }
 
 /* Raises the soft limit on open files to the hard one, and counts the connections that
