@@ -4,6 +4,7 @@
 #include "thread.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -57,14 +58,31 @@ static struct budget budgets[BUDGETS] = {
     [CONNECTIONS] = {.burst = LOG_CONNECTIONS, .a_second = LOG_CONNECTIONS},
 };
 
+/* Writes to descriptor 2. Whoever shares it may have set O_NONBLOCK: then this waits by
+ * itself. Where writing fails, nobody reads it. */
+static void
+write_stderr(const char *bytes, size_t length)
+{
+	struct pollfd descriptor = {.fd = STDERR_FILENO, .events = POLLOUT};
+	while (length > 0) {
+		ssize_t written = write(STDERR_FILENO, bytes, length);
+		if (written > 0) {
+			bytes += written;
+			length -= (size_t)written;
+		} else if (written == 0 || errno != EAGAIN ||
+		    poll(&descriptor, 1, -1) == -1) {
+			return;
+		}
+	}
+}
+
 static void
 write_line(const char *line, size_t length)
 {
 	if (logger.to_syslog)
 		syslog(LOG_NOTICE, "%.*s", (int)length - 1, line);
 	else
-		(void)!write(
-		    STDERR_FILENO, line, length); /* where it fails, nobody reads it */
+		write_stderr(line, length);
 }
 
 /* Writes each line by itself: in a pipe, that keeps it apart from other processes'

@@ -250,12 +250,15 @@ fill_pipe(void)
 	return filled;
 }
 
-Test(log, waits_for_no_reader)
+/* Of what is logged while nobody reads, each line comes later, or is counted. */
+static void
+expect_no_waiting(int stderr_flags)
 {
 	enum { LINES = 1000 };
 	char text[TEXT_SIZE];
 	struct counts counts = {0};
 	size_t filled = fill_pipe();
+	cr_assert(fcntl(STDERR_FILENO, F_SETFL, stderr_flags) == 0);
 	int64_t begin_ms = clock_ms();
 	for (int i = 0; i < LINES; i++)
 		log_line("line %d", i);
@@ -266,6 +269,17 @@ Test(log, waits_for_no_reader)
 	count_until(&counts, LINES);
 	log_line("after");
 	expect_log("after\n");
+}
+
+Test(log, waits_for_no_reader)
+{
+	expect_no_waiting(0);
+}
+
+/* O_NONBLOCK is whatever those set who share descriptor 2. */
+Test(log, waits_for_no_reader_where_writing_would_fail)
+{
+	expect_no_waiting(O_NONBLOCK);
 }
 
 Test(log, does_without_a_reader)
