@@ -277,7 +277,10 @@ main(int argc, char *argv[])
 	for (size_t i = 0; i < DESCRIPTORS; i++)
 		server.wait[i] = (struct pollfd){.fd = -1, .events = POLLIN};
 	share_memory();
-	signal(SIGPIPE, SIG_IGN); /* it tells nothing that errno does not */
+	/* These tell nothing that errno does not. The second is for a log in a file that
+	 * has reached a limit. */
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	if (fcntl(STDERR_FILENO, F_GETFD) == -1 || listener_is(STDERR_FILENO))
 		log_to_syslog();
 	if (argc > 1)

@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -231,7 +233,7 @@ empty_pipe(void)
 		cr_assert_gt(read(pipe_ends[0], page, sizeof page), 0);
 }
 
-/* The pipe is full, nobody reads it: all goes on, and the end comes soon. */
+/* Nothing can be logged: all goes on, and the end comes soon. */
 static void
 expect_works_and_stops(void)
 {
@@ -266,6 +268,31 @@ PROGRAM_TEST(log, pipe_filled_by_another_writer_at_the_last_moment)
 	expect_alert(client, UNRECOGNIZED_NAME);
 	close(client);
 	expect_works_and_stops();
+}
+
+/* --- A file that may not grow --- */
+
+enum { FILE_SIZE_MAX = 1 << 30 }; /* ThreadSanitizer writes files of its own */
+
+static int full_file;
+
+static void
+stderr_to_full_file(void)
+{
+	const struct rlimit size = {FILE_SIZE_MAX, FILE_SIZE_MAX};
+	dup2(full_file, 2);
+	setrlimit(RLIMIT_FSIZE, &size);
+}
+
+PROGRAM_TEST(log, file_as_large_as_files_may_be)
+{
+	full_file = memfd_create("log", MFD_CLOEXEC);
+	cr_assert_eq(ftruncate(full_file, FILE_SIZE_MAX), 0); /* it holds no block */
+	cr_assert_eq(lseek(full_file, 0, SEEK_END), FILE_SIZE_MAX);
+	server_listen("127.0.0.1");
+	proxy = proxy_start(stderr_to_full_file);
+	expect_works_and_stops();
+	cr_assert_eq(lseek(full_file, 0, SEEK_CUR), FILE_SIZE_MAX, "it was written to");
 }
 
 /* --- Rate --- */
