@@ -440,6 +440,14 @@ proxy_wait_at(const char *where, struct proxy *proxy, int ms)
 	return status;
 }
 
+void
+proxy_pause(const struct proxy *proxy)
+{
+	siginfo_t info;
+	kill(proxy->pid, SIGSTOP); /* which does not wait for that */
+	must(waitid(P_PID, (id_t)proxy->pid, &info, WSTOPPED) == 0, "waitid");
+}
+
 bool
 proxy_runs(const struct proxy *proxy)
 {

@@ -133,6 +133,9 @@ void proxy_wait_ready_at(const char *where);
 #define proxy_wait(proxy, ms) proxy_wait_at(HERE, proxy, ms)
 int proxy_wait_at(const char *where, struct proxy *proxy, int ms);
 
+/* Stops all threads of the proxy, until SIGCONT. */
+void proxy_pause(const struct proxy *proxy);
+
 /* Whether the proxy still runs. It is not reaped. */
 bool proxy_runs(const struct proxy *proxy);
 

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { CLIENTS = 64 };
@@ -292,8 +291,7 @@ count_turned_away(int count)
 	struct bytes busy = hello_for("busy.example");
 	take_all_places(busy);
 	int served[2], accepted[2];
-	kill(proxy->pid, SIGSTOP);
-	waitpid(proxy->pid, NULL, WUNTRACED); /* until all its threads have stopped */
+	proxy_pause(proxy);
 	served[0] = stranger_send(request);
 	for (int i = 0; i < count; i++)
 		stranger_send(busy);

@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { MIB = 1 << 20 };
@@ -510,11 +509,8 @@ static void
 expect_urgent_byte_in_bulk(struct pair pair, bool stopped)
 {
 	enum { AROUND = 150000 };
-	if (stopped) {
-		siginfo_t info;
-		kill(proxy->pid, SIGSTOP);
-		cr_assert_eq(waitid(P_PID, (id_t)proxy->pid, &info, WSTOPPED), 0);
-	}
+	if (stopped)
+		proxy_pause(proxy);
 	send_all(pair.client, pattern(0, AROUND));
 	send_urgent(pair.client, text("!"));
 	send_all(pair.client, pattern(0, AROUND));

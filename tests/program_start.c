@@ -320,22 +320,13 @@ sleeps_outside_accept(const struct proxy *proxy)
 	return sleeps;
 }
 
-/* Stops all threads of the proxy, until SIGCONT. kill(2) does not wait for that. */
-static void
-pause_proxy(const struct proxy *proxy)
-{
-	siginfo_t info;
-	kill(proxy->pid, SIGSTOP);
-	cr_assert_eq(waitid(P_PID, (id_t)proxy->pid, &info, WSTOPPED), 0);
-}
-
 /* Starts two copies; both are known to serve. */
 static void
 start_two(struct proxy *copies[2], int backend)
 {
 	copies[0] = proxy_start(NULL);
 	proxy_wait_ready();
-	pause_proxy(copies[0]);
+	proxy_pause(copies[0]);
 	copies[1] = proxy_start(NULL);
 	expect_served(backend, hello_for(HOST));
 	kill(copies[0]->pid, SIGCONT);
@@ -351,8 +342,8 @@ PROGRAM_TEST(start, slower_copy_does_not_wait_in_accept)
 	start_two(copies, backend);
 	for (int round = 0; round < 400; round++) {
 		testing("round %d", round);
-		pause_proxy(copies[0]);
-		pause_proxy(copies[1]);
+		proxy_pause(copies[0]);
+		proxy_pause(copies[1]);
 		int client = client_send(hello_for(HOST));
 		kill(copies[round % 2]->pid, SIGCONT);
 		kill(copies[1 - round % 2]->pid, SIGCONT);
