@@ -174,7 +174,7 @@ faults: $(programs) $(addprefix $(BUILD)/tests/,program_faults close_fails.so) s
 # One flood after another; FLOOD_TESTS is a pattern of their names.
 FLOOD_SECONDS ?= 30
 FLOOD_TESTS ?= *
-flood: $(programs) $(BUILD)/tests/program_flood
+flood: $(programs) $(addprefix $(BUILD)/tests/,program_flood flood)
 	SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy FLOOD=$(CURDIR)/$(BUILD)/tests/flood \
 	    HASHED=$(HASHED) SANITIZE='$(SANITIZE)' FLOOD_SECONDS=$(FLOOD_SECONDS) \
 	    $(BUILD)/tests/program_flood --jobs=1 --filter='flood/$(FLOOD_TESTS)'
