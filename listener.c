@@ -23,8 +23,10 @@ enum {
 	KEEPALIVE_INTERVAL_S = 30,
 	KEEPALIVE_PROBES = 4,
 
-	/* The queue is crowded where one in so many of its places is taken. */
+	/* The queue is crowded where one in so many of its places is taken, and more than a
+	 * browser opens at once. */
 	CROWD = 4,
+	CROWD_MIN = 16,
 
 	/* How many bytes the kernel takes for a client beyond what it has sent. */
 	UNSENT_MAX = 64 * 1024,
@@ -111,7 +113,8 @@ bool
 listener_is_crowded(void)
 {
 	struct tcp_info info;
-	return know_queue(&info) && info.tcpi_unacked > info.tcpi_sacked / CROWD;
+	return know_queue(&info) && info.tcpi_unacked > CROWD_MIN &&
+	    info.tcpi_unacked > info.tcpi_sacked / CROWD;
 }
 
 int

@@ -26,7 +26,7 @@ int listener_accept(union address *peer);
 /* How many connections wait to be accepted; INT_MAX where that is not known. */
 int listener_waiting(void);
 
-/* Whether so many wait that soon there will be no room for more. */
+/* Whether many wait, and there may soon be no room for more. */
 bool listener_is_crowded(void);
 
 /* Gives up the listening socket, which others may go on using. What takes its place on

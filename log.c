@@ -59,7 +59,8 @@ static struct budget budgets[BUDGETS] = {
 };
 
 /* Writes to descriptor 2. Whoever shares it may have set O_NONBLOCK: then this waits by
- * itself. Where writing fails, nobody reads it. */
+ * itself, but where the program has not started, not for long. Where writing fails, nobody
+ * reads it. */
 static void
 write_stderr(const char *bytes, size_t length)
 {
@@ -70,7 +71,7 @@ write_stderr(const char *bytes, size_t length)
 			bytes += written;
 			length -= (size_t)written;
 		} else if (written == 0 || errno != EAGAIN ||
-		    poll(&descriptor, 1, -1) == -1) {
+		    poll(&descriptor, 1, logger.open ? -1 : FLUSH_MS) <= 0) {
 			return;
 		}
 	}

@@ -9,7 +9,8 @@
 /* The connections of an address, or for a host. */
 struct pressure_group {
 	unsigned connections;
-	unsigned without_progress;
+	unsigned lost; /* turned away, or gave way, in the second from LOST_MS on */
+	int64_t lost_ms;
 	size_t length;
 	uint8_t key[]; /* the bytes of an address, or a name, which has no NUL */
 };
@@ -25,7 +26,8 @@ static struct {
 	void *groups;                       /* a tree of them, see tsearch(3) */
 	bool is_on;
 	int64_t began_ms;
-	int64_t last_ms; /* when someone last gave way */
+	int64_t
+	    last_ms; /* when someone last gave way, or one of a flood was turned away */
 	unsigned gave_way[PROXY_OBSTACLES];
 	unsigned over_share, for_busy_hosts; /* turned away */
 } pressure;
@@ -102,15 +104,34 @@ leave_group(struct pressure_group *group)
 	free(group);
 }
 
+static void
+count_lost(struct pressure_group *group, int64_t now_ms)
+{
+	if (now_ms >= group->lost_ms + 1000) {
+		group->lost_ms = now_ms;
+		group->lost = 0;
+	}
+	group->lost++;
+}
+
+/* Whether so many of GROUP were lost of late that they are a flood. */
+static bool
+is_flood(const struct pressure_group *group, int64_t now_ms)
+{
+	return group->lost >= PRESSURE_MANY && now_ms < group->lost_ms + 1000;
+}
+
 bool
 pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms)
 {
 	const struct in6_addr key = common_part(peer);
 	struct pressure_group *source = join_group(&key, sizeof key);
 	if (source != NULL && pressure.is_on && source->connections > pressure.share) {
-		leave_group(source);
 		pressure.over_share++;
-		pressure.last_ms = now_ms;
+		count_lost(source, now_ms);
+		if (is_flood(source, now_ms))
+			pressure.last_ms = now_ms;
+		leave_group(source);
 		return false;
 	}
 	*place = (struct pressure_place){.source = source};
@@ -118,27 +139,17 @@ pressure_enter(struct pressure_place *place, const union address *peer, int64_t 
 	return true;
 }
 
-/* Counts the connection of PLACE among those of its host that make no progress, if it is
- * one of them. */
-static void
-count_without_progress(const struct pressure_place *place, unsigned by)
-{
-	if (place->host != NULL && place->obstacle != PROXY_NO_OBSTACLE)
-		place->host->without_progress += by;
-}
-
 bool
-pressure_admit(struct pressure_place *place, const char *host)
+pressure_admit(struct pressure_place *place, const char *host, int64_t now_ms)
 {
 	if (!pressure.is_on)
 		return true;
 	place->host = join_group(host, strlen(host));
-	count_without_progress(place, 1);
-	return place->host == NULL || place->host->without_progress < pressure.share;
+	return place->host == NULL || !is_flood(place->host, now_ms);
 }
 
 void
-pressure_turn_away(int64_t now_ms)
+pressure_turned_away(int64_t now_ms)
 {
 	pressure.for_busy_hosts++;
 	pressure.last_ms = now_ms;
@@ -149,9 +160,7 @@ pressure_note(struct pressure_place *place, enum proxy_obstacle obstacle,
     uint64_t progress, int64_t now_ms)
 {
 	remque(place);
-	count_without_progress(place, -1U);
 	place->obstacle = obstacle;
-	count_without_progress(place, 1);
 	place->progress = progress;
 	place->since_ms = now_ms;
 	insque(place, ring_of(place)->previous);
@@ -219,6 +228,8 @@ pressure_gives_way(
 {
 	pressure.gave_way[place->obstacle]++;
 	pressure.last_ms = now_ms;
+	if (place->host != NULL)
+		count_lost(place->host, now_ms);
 	if (pressure.is_on)
 		return;
 	pressure.is_on = true;
@@ -233,7 +244,6 @@ pressure_leave(struct pressure_place *place)
 {
 	if (place->next != NULL)
 		remque(place);
-	count_without_progress(place, -1U);
 	leave_group(place->source);
 	leave_group(place->host);
 	*place = (struct pressure_place){0};
@@ -251,7 +261,7 @@ pressure_look(unsigned connections, int64_t now_ms)
 	log_notice(
 	    "sniproxy: all connections fit again after %lld s; gave way: %u in the "
 	    "hello, %u waiting for a backend, %u stalled, %u not closed; turned away: "
-	    "%u of addresses with too many, %u for hosts with too many",
+	    "%u of addresses with too many, %u for flooded hosts",
 	    (long long)(now_ms - pressure.began_ms) / 1000,
 	    pressure.gave_way[PROXY_HELLO_UNFINISHED],
 	    pressure.gave_way[PROXY_BACKEND_FULL], pressure.gave_way[PROXY_UNTAKEN],

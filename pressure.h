@@ -1,5 +1,5 @@
 /* Who gives way to new connections when no more fit: whoever has made no progress for
- * longest. And how many connections an address or a host may have then.
+ * longest. And who is turned away then.
  *
  * All of it is behind a lock of the caller's. */
 #ifndef PRESSURE_H
@@ -14,8 +14,7 @@
 enum {
 	/* Under pressure, an address may have one in so many of all connections, but at
 	 * least so many. IPv6 addresses count by their first 64 bits, since that is what one
-	 * customer has. When more come than can be served, a host may have as many without
-	 * progress. */
+	 * customer has. */
 	PRESSURE_SHARE = 16,
 	PRESSURE_SHARE_MIN = 4,
 
@@ -29,8 +28,12 @@ enum {
 	PRESSURE_MIN_MS = 10,
 	PRESSURE_FEW = 16,
 
+	/* So many within a second are a flood: of an address, that were turned away; for a
+	 * host, that gave way. */
+	PRESSURE_MANY = 20,
+
 	/* Pressure is over when fewer than this many eighths of all places are taken, and
-	 * nobody has had to give way for so long. */
+	 * for so long nobody has had to give way, and no flood was turned away. */
 	PRESSURE_EIGHTHS = 7,
 	PRESSURE_REST_MS = 5 * 1000,
 };
@@ -53,13 +56,13 @@ void pressure_init(unsigned connections_max);
 bool
 pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms);
 
-/* Takes note that the connection of PLACE is for HOST. Returns false where that has its
- * share of connections without progress; then, if new ones come faster than they can be
- * served, this one is to be pressure_turn_away()ed. */
-bool pressure_admit(struct pressure_place *place, const char *host);
+/* Takes note that the connection of PLACE is for HOST, while there is pressure. Returns
+ * false where there is a flood for that; then, if new connections come faster than they can
+ * be served, this one is to be turned away. */
+bool pressure_admit(struct pressure_place *place, const char *host, int64_t now_ms);
 
 /* Counts that a connection was turned away for the sake of other hosts. */
-void pressure_turn_away(int64_t now_ms);
+void pressure_turned_away(int64_t now_ms);
 
 /* Notes what keeps the connection of PLACE from going on, if anything does. PROGRESS is
  * any number that changes when it does go on. */

@@ -21,7 +21,7 @@ enum status_end {
 	STATUS_CLIENT_TIMEOUT, /* it has vanished, or takes nothing */
 	STATUS_REFUSED,        /* by an alert */
 	STATUS_GAVE_WAY,       /* to a new one, when no more fit */
-	STATUS_TURNED_AWAY,    /* its address or its host had too many */
+	STATUS_TURNED_AWAY,    /* its address had too many, or its host was flooded */
 	STATUS_CUT_OFF,        /* by the end of the program */
 	STATUS_ENDS,
 };

@@ -400,13 +400,14 @@ log_open_connection(const struct slot *slot)
 static bool
 is_admitted(struct slot *slot)
 {
+	int64_t now_ms = clock_ms();
 	pthread_mutex_lock(&pool.mutex);
-	bool admitted = pressure_admit(&slot->place, slot->connection.name);
+	bool admitted = pressure_admit(&slot->place, slot->connection.name, now_ms);
 	pthread_mutex_unlock(&pool.mutex);
 	if (admitted || !listener_is_crowded())
 		return true;
 	pthread_mutex_lock(&pool.mutex);
-	pressure_turn_away(clock_ms());
+	pressure_turned_away(now_ms);
 	pthread_mutex_unlock(&pool.mutex);
 	proxy_turn_away(&slot->connection);
 	return false;

@@ -202,7 +202,7 @@ expect_pressure_logged(void)
 		  ENDS
 		  "%ld s; gave way: %ld in the hello, %ld waiting for a backend, "
 		  "%ld stalled, %ld not closed; turned away: %ld of addresses with too "
-		  "many, %ld for hosts",
+		  "many, %ld for flooded hosts",
 		  &p.seconds, &p.hello, &p.waiting, &p.stalled, &p.refused, &p.share,
 		  &p.hosts) == 7,
 	    "the log tells no counts");
@@ -237,7 +237,8 @@ print_pressure(struct pressure p, int64_t cpu_us)
 {
 	fprintf(stderr,
 	    "[FLOOD]     gave way: %ld in the hello, %ld waiting, %ld stalled, %ld "
-	    "refused; %ld over the share, %ld for busy hosts; %ld us of processor time "
+	    "refused; %ld over the share, %ld for flooded hosts; %ld us of processor "
+	    "time "
 	    "each\n",
 	    p.hello, p.waiting, p.stalled, p.refused, p.share, p.hosts,
 	    cpu_us / (sum(p) > 0 ? sum(p) : 1));
@@ -345,7 +346,7 @@ FLOOD_TEST(silent_botnet)
 {
 	struct pressure p = withstand("silent", BOTNET);
 	expect_many(p.hello);
-	expect_none(p.waiting + p.stalled + p.share);
+	expect_none(p.waiting + p.stalled + p.share + p.hosts);
 }
 
 /* --- Hellos that never end --- */
@@ -361,7 +362,7 @@ FLOOD_TEST(half_hellos_botnet)
 {
 	struct pressure p = withstand("half", BOTNET);
 	expect_many(p.hello);
-	expect_none(p.waiting + p.stalled + p.share);
+	expect_none(p.waiting + p.stalled + p.share + p.hosts);
 }
 
 FLOOD_TEST(dribble)
@@ -375,7 +376,7 @@ FLOOD_TEST(dribble_botnet)
 {
 	struct pressure p = withstand("dribble", BOTNET);
 	expect_many(p.hello);
-	expect_none(p.waiting + p.stalled + p.share);
+	expect_none(p.waiting + p.stalled + p.share + p.hosts);
 }
 
 /* --- Whole hellos for backends that do nothing --- */

@@ -224,13 +224,13 @@ PROGRAM_TEST(limits, bulk_while_out_of_descriptors)
 /* --- More connections than can be served --- */
 
 enum {
-	BACKLOG = 32,
-	CROWD = BACKLOG / 4, /* more than so many that wait are one */
-	QUIET = 4,           /* connections that a host or an address may have then */
-	LATER = 20,          /* as many as fit, so that all places are taken anew */
+	FLOOD = 20, /* so many that give way within a second are one */
+	LATER = 20, /* as many as fit, so that all places are taken anew */
+	STRANGERS_MAX = 200,
+	ADDRESS_SHARE = 4,
 };
 
-static int strangers[100], strangers_count;
+static int strangers[STRANGERS_MAX], strangers_count;
 
 static void
 some_descriptors(void)
@@ -244,10 +244,18 @@ static int
 stranger_send(struct bytes bytes)
 {
 	char address[32];
+	check(strangers_count < STRANGERS_MAX, "too many strangers");
 	snprintf(address, sizeof address, "127.0.1.%d", strangers_count + 1);
 	int client = client_connect_from(address);
 	send_all(client, bytes);
 	return strangers[strangers_count++] = client;
+}
+
+static void
+close_strangers(void)
+{
+	while (strangers_count > 0)
+		close(strangers[--strangers_count]);
 }
 
 static bool
@@ -259,21 +267,20 @@ has_logged(const char *what)
 	return found;
 }
 
-/* Takes all places: with some connections for HOST that are quiet, and for the rest with
- * ones for busy.example, whose backend has no room. */
+/* Has all places taken by connections for busy.example, whose backend has no room, one
+ * after another, so that some had to give way. */
 static void
-take_all_places(struct bytes busy)
+take_all_places(void)
 {
-	cr_assert_eq(listen(server.listener, BACKLOG), 0);
+	start(some_descriptors);
 	host_make("busy.example");
 	unix_listen(host_path("busy.example", "tls-socket"), 1);
 	fill_backlog(host_path("busy.example", "tls-socket"));
+	struct bytes busy = hello_for("busy.example");
 	while (!has_logged("no more fit")) {
 		stranger_send(busy);
 		wait_drained();
 	}
-	for (int i = 0; i < QUIET; i++)
-		pair_open(backend);
 	for (int i = 0; i < LATER; i++) {
 		stranger_send(busy);
 		wait_drained();
@@ -281,20 +288,21 @@ take_all_places(struct bytes busy)
 	poll(NULL, 0, 200); /* so that each of them may give way */
 }
 
-/* Has a connection for HOST wait for the proxy, then COUNT for busy.example, and at last
- * one more for HOST. Both of HOST must be served. Returns how many of the others were
- * turned away. */
-static int
-count_turned_away(int count)
+/* Has COUNT connections for busy.example and two for HOST wait for the proxy at once: HOST's
+ * are served. */
+static void
+come_at_once(int count)
 {
-	start(some_descriptors);
 	struct bytes busy = hello_for("busy.example");
-	take_all_places(busy);
 	int served[2], accepted[2];
 	proxy_pause(proxy);
-	served[0] = stranger_send(request);
-	for (int i = 0; i < count; i++)
+	for (int i = 0; i < count; i++) {
+		if (i == FLOOD + FLOOD / 2)
+			served[0] = stranger_send(request);
 		stranger_send(busy);
+	}
+	if (count <= FLOOD + FLOOD / 2)
+		served[0] = stranger_send(request);
 	served[1] = stranger_send(request);
 	kill(proxy->pid, SIGCONT);
 	for (int i = 0; i < 2; i++) {
@@ -306,27 +314,72 @@ count_turned_away(int count)
 		expect_bytes(served[i], text("served"));
 		expect_end(served[i]);
 	}
+}
 
-	for (int i = 0; i < strangers_count; i++)
-		close(strangers[i]);
+/* Closes all, and returns how many connections for busy.example were turned away. */
+static int
+count_turned_away(void)
+{
 	const char *counts = " of addresses with too many, ";
+	close_strangers();
 	wait_until(has_logged(counts), 15000);
 	return atoi(strstr(proxy_log(proxy), counts) + strlen(counts));
 }
 
-/* What is more than a crowd is turned away, but for what two threads accept at once. */
-PROGRAM_TEST(limits, a_crowd_for_a_busy_host)
+/* What is more than a crowd is turned away, but for some that several threads accept at
+ * once, and those that come before it is known for a flood. */
+PROGRAM_TEST(limits, a_crowd_for_a_flooded_host)
 {
-	enum { MORE = 12 };
-	int turned_away = count_turned_away(CROWD + MORE);
-	cr_assert_leq(turned_away, MORE + 1, "%d were turned away", turned_away);
-	cr_assert_geq(turned_away, MORE - 2, "only %d were turned away", turned_away);
+	enum { BACKLOG = 128, CROWD = BACKLOG / 4, MORE = 40 };
+	take_all_places();
+	cr_assert_eq(listen(server.listener, BACKLOG), 0);
+	come_at_once(CROWD + FLOOD + MORE);
+	int turned_away = count_turned_away();
+	cr_assert_leq(turned_away, MORE + 4, "%d were turned away", turned_away);
+	cr_assert_geq(turned_away, MORE / 2, "only %d were turned away", turned_away);
 }
 
-PROGRAM_TEST(limits, a_few_for_a_busy_host)
+/* As many give way as in a flood, but so many can be served. */
+PROGRAM_TEST(limits, fewer_than_a_crowd_for_a_flooded_host)
 {
-	int turned_away = count_turned_away(CROWD - 2);
+	enum { BACKLOG = 128, CROWD = BACKLOG / 4 };
+	take_all_places();
+	cr_assert_eq(listen(server.listener, BACKLOG), 0);
+	come_at_once(CROWD - 2);
+	int turned_away = count_turned_away();
 	cr_assert_eq(turned_away, 0, "%d were turned away", turned_away);
+}
+
+/* Where the backlog is short, a few are not a crowd yet. */
+PROGRAM_TEST(limits, a_short_backlog_for_a_flooded_host)
+{
+	enum { BACKLOG = 16, ROUNDS = 3 };
+	take_all_places();
+	cr_assert_eq(listen(server.listener, BACKLOG), 0);
+	for (int round = 0; round < ROUNDS; round++) {
+		come_at_once(BACKLOG - 2);
+		wait_drained();
+	}
+	int turned_away = count_turned_away();
+	cr_assert_eq(turned_away, 0, "%d were turned away", turned_away);
+}
+
+/* An address that has its share, and asks for more now and then, does not keep all from
+ * being as it was. */
+PROGRAM_TEST(limits, one_address_does_not_keep_up_the_pressure)
+{
+	take_all_places();
+	for (int i = 0; i < ADDRESS_SHARE; i++)
+		pair_talk(pair_open(backend));
+	close_strangers();
+	int64_t end_ms = now_ms() + margin_ms(15000);
+	while (!has_logged("all connections fit again")) {
+		check(now_ms() < end_ms, "the pressure does not end");
+		int client = client_connect();
+		expect_gone(client, 1000);
+		close(client);
+		poll(NULL, 0, 1000);
+	}
 }
 
 /* --- Threads --- */

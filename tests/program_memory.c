@@ -48,7 +48,7 @@ enum {
 
 	/* What matters is that they are served: how soon depends on what else the machine
 	 * does. */
-	HONEST_PATIENCE_MS = 30 * 1000,
+	HONEST_PATIENCE_MS = 20 * 1000,
 	EVENTS = 256,
 	ALERT_SIZE = 7,
 };
