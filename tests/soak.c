@@ -624,6 +624,15 @@ await_usage(const struct copy *copy, struct usage wanted, int ms)
 	return usage;
 }
 
+/* Whether there is more memory after a load than WARM, before it. */
+static bool
+has_grown(struct usage warm, struct usage after)
+{
+	int more = after.threads > warm.threads ? after.threads - warm.threads : 0;
+	return getenv("MEMORY") != NULL &&
+	    after.anonymous_kib > warm.anonymous_kib + MEMORY_KIB + more * THREAD_KIB;
+}
+
 static void
 check_left(struct usage before, struct usage warm, struct usage after)
 {
@@ -635,9 +644,7 @@ check_left(struct usage before, struct usage warm, struct usage after)
 		    before.descriptors);
 	if (after.threads > before.threads)
 		problem("%d threads instead of %d", after.threads, before.threads);
-	int more = after.threads > warm.threads ? after.threads - warm.threads : 0;
-	if (getenv("MEMORY") != NULL &&
-	    after.anonymous_kib > warm.anonymous_kib + MEMORY_KIB + more * THREAD_KIB)
+	if (has_grown(warm, after))
 		problem("%ld KiB of memory, %ld before the last load",
 		    after.anonymous_kib, warm.anonymous_kib);
 }
@@ -654,9 +661,10 @@ check_idle(const struct copy *copy)
 		    (long long)used_us, watched_ms);
 }
 
-/* Loads COPY twice; what it uses must not grow. */
+/* Loads COPY again and again; what it uses must not grow each time. Once it may: what the C
+ * library has given a new thread may lie above much that is free again. */
 static void
-load_twice(const struct copy *copy, int seconds)
+load_again(const struct copy *copy, int seconds)
 {
 	const int threads_end_ms = 15000; /* those that idle for ten seconds */
 	serve_some(tiny_role, 32);
@@ -671,6 +679,11 @@ load_twice(const struct copy *copy, int seconds)
 		warm = await_usage(copy, before, threads_end_ms);
 	load_with_crowd(seconds, copy);
 	struct usage after = await_usage(copy, before, threads_end_ms);
+	if (has_grown(warm, after)) {
+		warm = after;
+		load_with_crowd(seconds, copy);
+		after = await_usage(copy, before, threads_end_ms);
+	}
 	check_left(before, warm, after);
 	check_idle(copy);
 	if (most < OPEN_FILES * 3 / 4)
@@ -740,7 +753,7 @@ main(int argc, char *argv[])
 	load_with_handovers(seconds * 3 / 5, &copy);
 	struct copy *last = copies_start();
 	copies_hang_up(copy);
-	load_twice(last, seconds / 5);
+	load_again(last, seconds / 5);
 	copies_stop(last);
 	copies_judge();
 	hosts_stop();
