@@ -735,10 +735,12 @@ read_reports(void)
 	return log;
 }
 
-/* Each report tells of CONNECTIONS at least, or says how many it leaves out. */
+/* Each report tells of CONNECTIONS at least, or says how many it leaves out. A connection at
+ * which a thread happens to be is told of by that thread, it may be after the totals. */
 static void
 expect_accounts(char *log, int connections)
 {
+	const int threads_max = 16;
 	int told = 0, told_in_all = 0;
 	for (char *line; (line = strsep(&log, "\n")) != NULL;) {
 		told += strstr(line, " state=") != NULL;
@@ -746,8 +748,8 @@ expect_accounts(char *log, int connections)
 			continue;
 		int left_out =
 		    strstr(line, " left-out=") != NULL ? number_in(line, "left-out") : 0;
-		check(told + left_out >= connections, "%d told of, %d left out", told,
-		    left_out);
+		check(told + left_out >= connections - threads_max,
+		    "%d told of, %d left out", told, left_out);
 		told_in_all += told;
 		told = 0;
 	}
