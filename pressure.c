@@ -29,7 +29,7 @@ static struct {
 	int64_t
 	    last_ms; /* when someone last gave way, or one of a flood was turned away */
 	unsigned gave_way[PROXY_OBSTACLES];
-	unsigned over_share, for_busy_hosts; /* turned away */
+	unsigned over_share, for_flooded_hosts; /* turned away */
 } pressure;
 
 void
@@ -151,7 +151,7 @@ pressure_admit(struct pressure_place *place, const char *host, int64_t now_ms)
 void
 pressure_turned_away(int64_t now_ms)
 {
-	pressure.for_busy_hosts++;
+	pressure.for_flooded_hosts++;
 	pressure.last_ms = now_ms;
 }
 
@@ -266,9 +266,9 @@ pressure_look(unsigned connections, int64_t now_ms)
 	    pressure.gave_way[PROXY_HELLO_UNFINISHED],
 	    pressure.gave_way[PROXY_BACKEND_FULL], pressure.gave_way[PROXY_UNTAKEN],
 	    pressure.gave_way[PROXY_UNCLOSED], pressure.over_share,
-	    pressure.for_busy_hosts);
+	    pressure.for_flooded_hosts);
 	pressure.is_on = false;
 	memset(pressure.gave_way, 0, sizeof pressure.gave_way);
-	pressure.over_share = pressure.for_busy_hosts = 0;
+	pressure.over_share = pressure.for_flooded_hosts = 0;
 	return 0;
 }
