@@ -6,7 +6,7 @@
 # check      the tests
 # oracle     many more hellos for OpenSSL, GnuTLS and sniproxy to agree on
 # faults     sniproxy with each system call in service made to fail; check has a part of it
-# flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes a quarter of an hour
+# flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes twenty minutes
 # soak       SOAK_SECONDS (600) of load and mishap, a third for each of three builds
 # check-systemd    the units under a real systemd, in a container; as root
 # check-package    the packages, built, judged, and tried in a container; make deps-package before
@@ -42,7 +42,7 @@ compile = $(CC) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
 link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # sniproxy without its main, which is what unit tests link.
-modules := worker.o listener.o pressure.o proxy.o status.o backend.o relay.o tls.o hostname.o address.o log.o thread.o
+modules := lot.o proxy.o listener.o pressure.o status.o backend.o relay.o tls.o hostname.o address.o log.o thread.o
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
 unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 program_tests := $(patsubst tests/%.c,%,$(wildcard tests/program_*.c))
@@ -89,8 +89,8 @@ static-copy: $(BUILD)/sniproxy
 
 # Unit tests are linked with the modules. Program tests only run the programs, so they need no
 # sanitizer.
-$(BUILD)/tests/program_% $(BUILD)/tests/harness.o $(BUILD)/tests/listen $(BUILD)/tests/flood: \
-    sanitizer =
+$(BUILD)/tests/program_% $(BUILD)/tests/harness.o $(BUILD)/tests/listen $(BUILD)/tests/flood \
+    $(BUILD)/tests/hasty: sanitizer =
 
 $(addprefix $(BUILD)/tests/,$(unit_tests)): %: %.o $(BUILD)/tests/hellos.o \
     $(addprefix $(BUILD)/,$(modules))
@@ -101,6 +101,10 @@ $(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
 
 $(BUILD)/tests/listen $(BUILD)/tests/flood: %: %.o
 	$(link) -o $@ $^
+
+# A TLS client that leaves what it is sent unread.
+$(BUILD)/tests/hasty: %: %.o
+	$(link) -o $@ $^ $(shell pkg-config --libs libssl libcrypto)
 
 # A library that tests put before the C library's.
 $(BUILD)/tests/close_fails.so: sanitizer =
@@ -121,8 +125,8 @@ replays := $(fuzz_tests:%=$(BUILD)/tests/replay_%)
 fuzzers := $(fuzz_tests:%=$(BUILD)/tests/fuzz_%)
 fuzz_hello_modules := tls.o tests/hellos.o
 fuzz_name_modules := hostname.o
-fuzz_path_modules := $(filter-out worker.o listener.o pressure.o log.o thread.o,$(modules))
-%_path: wrapped = -Wl,--wrap=clock_gettime,--wrap=getsockname
+fuzz_path_modules := $(filter-out lot.o log.o,$(modules))
+%_path: wrapped = -Wl,--wrap=clock_gettime,--wrap=getsockname,--wrap=connect,--wrap=send,--wrap=splice
 
 .SECONDEXPANSION:
 $(replays): $(BUILD)/tests/replay_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o \
@@ -153,7 +157,7 @@ programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname tests/listen)
 # The oracle has no threads.
 oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
 
-tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood close_fails.so \
+tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood hasty close_fails.so \
     $(oracle_test)) $(replays)
 
 check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)

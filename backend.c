@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -36,15 +37,14 @@ failure(const char *failed, int error)
 }
 
 bool
-backend_may_recover(int error)
+backend_is_short(int error)
 {
-	return error == EAGAIN || error == EMFILE || error == ENFILE ||
-	    error == ENOBUFS || error == ENOMEM;
+	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
 /* Connects to the socket at PATH; returns it, or -1 with errno set. */
 static int
-connect_to(const char *path)
+connect_to(const char *path, int timeout_ms)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	size_t length = strlen(path);
@@ -54,9 +54,12 @@ connect_to(const char *path)
 	}
 	memcpy(address.sun_path, path, length);
 
-	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (s == -1)
 		return -1;
+	/* Zero is for ever there. */
+	struct timeval timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000 + 1};
+	setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
 	if (connect(s, (const struct sockaddr *)&address, sizeof address) == -1) {
 		int error = errno;
 		close(s);
@@ -69,7 +72,7 @@ connect_to(const char *path)
 /* Connects in the host directory that PREFIX leads to from the working directory: "" or
  * "NAME/". */
 static struct backend
-connect_in(const char *prefix)
+connect_in(const char *prefix, int timeout_ms)
 {
 	char path[NAME_MAX + 1 + sizeof PROXY_FLAG_NAME];
 	struct stat flag;
@@ -81,7 +84,7 @@ connect_in(const char *prefix)
 		return failure(PROXY_FLAG_NAME, flag_error);
 
 	snprintf(path, sizeof path, "%s" SOCKET_NAME, prefix);
-	int s = connect_to(path);
+	int s = connect_to(path, timeout_ms);
 	if (s == -1)
 		return failure(SOCKET_NAME, errno);
 	if (flag_error == ENOTDIR || flag_error == EACCES) {
@@ -93,11 +96,11 @@ connect_in(const char *prefix)
 }
 
 static struct backend
-connect_by_path(const char *name)
+connect_by_path(const char *name, int timeout_ms)
 {
 	char prefix[NAME_MAX + 2];
 	snprintf(prefix, sizeof prefix, "%s/", name);
-	struct backend backend = connect_in(prefix);
+	struct backend backend = connect_in(prefix, timeout_ms);
 	if (backend.socket == -1 && backend.error == ENAMETOOLONG)
 		backend.failed =
 		    SOCKET_NAME " (by its path, because unshare(2) is refused)";
@@ -108,10 +111,10 @@ connect_by_path(const char *name)
  * thread goes into the host directory, and does not stay: that would keep it from being
  * unmounted. */
 struct backend
-backend_connect(struct backend_hosts *hosts, const char *name)
+backend_connect(struct backend_hosts *hosts, const char *name, int timeout_ms)
 {
 	if (!hosts->own_working_directory && !atomic_load(&threads_move))
-		return connect_by_path(name);
+		return connect_by_path(name, timeout_ms);
 	/* A path would lead from wherever the other thread is, so this one waits for a
 	 * directory of its own; to ask again for what it has costs nothing. */
 	if (!hosts->own_working_directory && unshare(CLONE_FS) == -1)
@@ -121,7 +124,7 @@ backend_connect(struct backend_hosts *hosts, const char *name)
 	hosts->at_home = true;
 	if (chdir(name) == -1)
 		return failure("host directory", errno);
-	struct backend backend = connect_in("");
+	struct backend backend = connect_in("", timeout_ms);
 	hosts->at_home = fchdir(hosts->directory) == 0;
 	return backend;
 }

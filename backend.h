@@ -24,7 +24,7 @@ struct backend_hosts backend_hosts(int directory);
 
 /* A backend, or why there is none. */
 struct backend {
-	int socket;         /* connected and non-blocking; or -1 */
+	int socket;         /* connected and blocking; or -1 */
 	bool send_proxy_v1; /* each connection is to start with a PROXY protocol header */
 	const char *failed; /* if socket is -1: what failed, for people; lives for ever */
 	int error;          /* if socket is -1: how it failed, an errno */
@@ -32,13 +32,14 @@ struct backend {
 
 /* Connects to tls-socket in the directory NAME of HOSTS. All that belongs to the host is
  * looked up in one directory, even while another is put in its place. The socket becomes
- * the caller's. Does not wait for the backend, though it may for the file system; shares
- * nothing. */
-struct backend backend_connect(struct backend_hosts *hosts, const char *name);
+ * the caller's. Where the backend has no room for one more connection, it is waited for, for
+ * TIMEOUT_MS; then the error is EAGAIN, or EINTR where a signal came before. Shares nothing. */
+struct backend
+backend_connect(struct backend_hosts *hosts, const char *name, int timeout_ms);
 
-/* Whether ERROR may be gone when one tries again: the backend had no room for one more
- * connection (EAGAIN), or descriptors or memory were short. */
-bool backend_may_recover(int error);
+/* Whether ERROR means that descriptors or memory were short, which may be over when one tries
+ * again. */
+bool backend_is_short(int error);
 
 /* The longest PROXY protocol header, version 1, in bytes, with the NUL that ends it. */
 enum { BACKEND_PROXY_HEADER_SIZE = 108 };

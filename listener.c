@@ -1,14 +1,14 @@
 #include "listener.h"
 
+#include "relay.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 enum {
@@ -29,7 +29,7 @@ enum {
 	CROWD_MIN = 16,
 
 	/* How many bytes the kernel takes for a client beyond what it has sent. */
-	UNSENT_MAX = 64 * 1024,
+	UNSENT_MAX = 512 * 1024,
 };
 
 /* Which of the descriptors are the listening socket. */
@@ -37,7 +37,7 @@ static bool is_listener[INHERITED_MAX];
 
 /* Connections that were made before the options were set, and are still to be
  * accepted. */
-static atomic_int older;
+static int older;
 
 static int
 option(int level, int name, int *value)
@@ -90,6 +90,8 @@ set_options(int descriptor)
 	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
 		setsockopt(descriptor, options[i].level, options[i].name,
 		    &options[i].value, sizeof options[i].value);
+	relay_limit_receive(descriptor);
+	relay_limit_send(descriptor);
 }
 
 /* Asks about the queue. For a listening socket, tcpi_unacked is its length, and tcpi_sacked
@@ -124,9 +126,7 @@ listener_prepare(void)
 	older = listener_waiting();
 	/* Another copy may be faster; accept(2) must not wait for the next connection
 	 * then. As the flag belongs to all who share the socket, and systemd clears it
-	 * for each of them that it starts, the wait is bounded too. */
-	const struct timeval briefly = {.tv_usec = 100000};
-	setsockopt(LISTENER, SOL_SOCKET, SO_RCVTIMEO, &briefly, sizeof briefly);
+	 * for each of them that it starts, RELAY_QUIET_MS bounds the wait too. */
 	int flags = fcntl(LISTENER, F_GETFL);
 	if (flags == -1 || fcntl(LISTENER, F_SETFL, flags | O_NONBLOCK) == -1)
 		return errno;
@@ -139,11 +139,11 @@ int
 listener_accept(union address *peer)
 {
 	socklen_t size = sizeof *peer;
-	int client = accept4(LISTENER, &peer->any, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int client = accept4(LISTENER, &peer->any, &size, SOCK_CLOEXEC);
 	if (client == -1)
 		return -1;
-	if (atomic_load_explicit(&older, memory_order_relaxed) > 0) {
-		atomic_fetch_sub(&older, 1);
+	if (older > 0) {
+		older--;
 		set_options(client);
 	}
 	address_unmap(peer);

@@ -1,4 +1,5 @@
-/* The listening socket, which is descriptor 0 and which other processes may share. */
+/* The listening socket, which is descriptor 0 and which other processes may share. For the main
+ * thread, but for listener_is_crowded(). */
 #ifndef LISTENER_H
 #define LISTENER_H
 
@@ -19,7 +20,7 @@ bool listener_is(int descriptor);
 int listener_prepare(void);
 
 /* Accepts a connection, and puts its client's address into PEER, as IPv4 where it is one.
- * Returns its socket, which is non-blocking and the caller's, or -1 with errno set; EAGAIN
+ * Returns its socket, which is blocking and the caller's, or -1 with errno set; EAGAIN
  * where there is none. */
 int listener_accept(union address *peer);
 
@@ -30,7 +31,7 @@ int listener_waiting(void);
 bool listener_is_crowded(void);
 
 /* Gives up the listening socket, which others may go on using. What takes its place on
- * its descriptors is OTHER. A thread may be in listener_accept(). */
+ * its descriptors is OTHER. */
 void listener_give_up(int other);
 
 #endif

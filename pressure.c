@@ -1,10 +1,14 @@
 #include "pressure.h"
 
 #include "log.h"
+#include "thread.h"
 
+#include <limits.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 /* The connections of an address, or for a host. */
 struct pressure_group {
@@ -15,22 +19,45 @@ struct pressure_group {
 	uint8_t key[]; /* the bytes of an address, or a name, which has no NUL */
 };
 
-/* Where those wait who are without progress for the same time before they give way; and
- * those that never do. */
-enum { QUIET, IN_GENERAL, STALLED, RINGS };
+/* Those who wait for the same thing stand in one ring, who has done so for longest comes first.
+ * That is one ring for each state; and for those in CONNECTION_BACKEND whose backend has no room;
+ * those in CONNECTION_RELAY whose client has just ended its stream; those in CONNECTION_RELAY and
+ * CONNECTION_CLOSING where a side was seen not to take what the other sent; and those that are about
+ * to end. */
+enum { NO_ROOM = CONNECTION_STATES, HALF_CLOSED, STALLED, LEAVING, RINGS };
+
+static const bool may_give_way[RINGS] = {
+    [CONNECTION_HELLO] = true,
+    [NO_ROOM] = true,
+    [STALLED] = true,
+    [CONNECTION_CLOSING] = true,
+};
+
+enum {
+	/* How many quiet connections are looked at for bytes that a side has not taken, of
+	 * which nobody is told, in each look for who gives way. */
+	LOOKS_MAX = 64,
+
+	/* How many are to end at once. */
+	LEAVING_MAX = 64,
+};
 
 static struct {
-	unsigned connections_max;
+	pthread_mutex_t mutex;
+	struct connection rings[RINGS];
+	unsigned connections, connections_max, peak;
+	unsigned tells_at;    /* wake the main thread when fewer are open */
+	int64_t next_look_ms; /* when it looks again */
+
 	unsigned share;
-	struct pressure_place rings[RINGS]; /* who has waited for longest comes next */
-	void *groups;                       /* a tree of them, see tsearch(3) */
+	void *groups; /* a tree of them, see tsearch(3) */
 	bool is_on;
 	int64_t began_ms;
 	int64_t
 	    last_ms; /* when someone last gave way, or one of a flood was turned away */
-	unsigned gave_way[PROXY_OBSTACLES];
+	unsigned gave_way[RINGS];
 	unsigned over_share, for_flooded_hosts; /* turned away */
-} pressure;
+} pressure = {.mutex = PTHREAD_MUTEX_INITIALIZER, .next_look_ms = INT64_MAX};
 
 void
 pressure_init(unsigned connections_max)
@@ -42,17 +69,40 @@ pressure_init(unsigned connections_max)
 		pressure.rings[i].next = pressure.rings[i].previous = &pressure.rings[i];
 }
 
-static struct pressure_place *
-ring_of(const struct pressure_place *place)
+void
+pressure_lock(void)
 {
-	switch (place->obstacle) {
-	case PROXY_NO_OBSTACLE:
-		return &pressure.rings[QUIET];
-	case PROXY_UNTAKEN:
-		return &pressure.rings[STALLED];
-	default:
-		return &pressure.rings[IN_GENERAL];
-	}
+	pthread_mutex_lock(&pressure.mutex);
+}
+
+void
+pressure_unlock(void)
+{
+	pthread_mutex_unlock(&pressure.mutex);
+}
+
+unsigned
+pressure_connections(void)
+{
+	return pressure.connections;
+}
+
+bool
+pressure_has_room(void)
+{
+	return pressure.connections < pressure.connections_max;
+}
+
+unsigned
+pressure_connections_peak(void)
+{
+	return pressure.peak;
+}
+
+void
+pressure_tell_of_room(unsigned places)
+{
+	pressure.tells_at = pressure.connections_max - places + 1;
 }
 
 static int
@@ -121,10 +171,33 @@ is_flood(const struct pressure_group *group, int64_t now_ms)
 	return group->lost >= PRESSURE_MANY && now_ms < group->lost_ms + 1000;
 }
 
-bool
-pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms)
+/* Puts C, which has made progress, at the end of RING. */
+static void
+stand_in(struct connection *c, unsigned ring, int64_t now_ms)
 {
-	const struct in6_addr key = common_part(peer);
+	c->ring = ring;
+	c->since_ms = now_ms;
+	insque(c, pressure.rings[ring].previous);
+}
+
+static void
+move_to(struct connection *c, unsigned ring, int64_t now_ms)
+{
+	remque(c);
+	stand_in(c, ring, now_ms);
+}
+
+static struct connection *
+first_in(unsigned ring)
+{
+	struct connection *first = pressure.rings[ring].next;
+	return first == &pressure.rings[ring] ? NULL : first;
+}
+
+bool
+pressure_enter(struct connection *c, int64_t now_ms)
+{
+	const struct in6_addr key = common_part(&c->peer);
 	struct pressure_group *source = join_group(&key, sizeof key);
 	if (source != NULL && pressure.is_on && source->connections > pressure.share) {
 		pressure.over_share++;
@@ -134,18 +207,20 @@ pressure_enter(struct pressure_place *place, const union address *peer, int64_t 
 		leave_group(source);
 		return false;
 	}
-	*place = (struct pressure_place){.source = source};
-	insque(place, ring_of(place)->previous);
+	c->source = source;
+	stand_in(c, c->state, now_ms);
+	if (++pressure.connections > pressure.peak)
+		pressure.peak = pressure.connections;
 	return true;
 }
 
 bool
-pressure_admit(struct pressure_place *place, const char *host, int64_t now_ms)
+pressure_admit(struct connection *c, int64_t now_ms)
 {
 	if (!pressure.is_on)
 		return true;
-	place->host = join_group(host, strlen(host));
-	return place->host == NULL || !is_flood(place->host, now_ms);
+	c->host = join_group(c->name, strlen(c->name));
+	return c->host == NULL || !is_flood(c->host, now_ms);
 }
 
 void
@@ -156,119 +231,370 @@ pressure_turned_away(int64_t now_ms)
 }
 
 void
-pressure_note(struct pressure_place *place, enum proxy_obstacle obstacle,
-    uint64_t progress, int64_t now_ms)
+pressure_note(struct connection *c, enum connection_state state, int64_t now_ms)
 {
-	remque(place);
-	place->obstacle = obstacle;
-	place->progress = progress;
-	place->since_ms = now_ms;
-	insque(place, ring_of(place)->previous);
+	c->state = state;
+	c->is_waiting = false;
+	if (c->ring != LEAVING)
+		move_to(c, state, now_ms);
 }
 
-/* For how long the first one in the ring WHICH from PLACE on is overdue to give way; below
- * zero where it is not. */
-static int64_t
-overdue_ms(const struct pressure_place *place, int which, int waiting, int64_t now_ms)
+void
+pressure_note_waiting(struct connection *c, int64_t now_ms)
 {
-	int64_t patience_ms = which == STALLED ? PRESSURE_STALL_MS : PRESSURE_AGE_MS;
+	c->is_waiting = true;
+	c->thread = pthread_self();
+	if (c->ring == CONNECTION_BACKEND)
+		move_to(c, NO_ROOM, now_ms);
+}
+
+bool
+pressure_note_half_closed(struct connection *c, int64_t now_ms)
+{
+	if (c->ring != CONNECTION_RELAY)
+		return false;
+	move_to(c, HALF_CLOSED, now_ms);
+	return true;
+}
+
+struct connection *
+pressure_first_half_closed(void)
+{
+	return first_in(HALF_CLOSED);
+}
+
+bool
+pressure_decide(struct connection *c, enum status_end end)
+{
+	enum status_end open = STATUS_OPEN;
+	return atomic_compare_exchange_strong(&c->end, &open, end);
+}
+
+struct connection *
+pressure_first(enum connection_state state)
+{
+	return first_in(state);
+}
+
+struct connection *
+pressure_next(const struct connection *c)
+{
+	unsigned ring = 0;
+	if (c != NULL && c->next != &pressure.rings[c->ring])
+		return c->next;
+	if (c != NULL)
+		ring = c->ring + 1;
+	while (ring < RINGS && first_in(ring) == NULL)
+		ring++;
+	return ring < RINGS ? first_in(ring) : NULL;
+}
+
+void
+pressure_remove(struct connection *c)
+{
+	remque(c);
+	leave_group(c->source);
+	leave_group(c->host);
+}
+
+static bool
+is_nearly_full(void)
+{
+	return pressure.connections >=
+	    pressure.connections_max / 8 * PRESSURE_EIGHTHS + 1;
+}
+
+void
+pressure_leave(void)
+{
+	pressure.connections--;
+	if (pressure.is_on && !is_nearly_full())
+		pressure_look_by(pressure.last_ms + PRESSURE_REST_MS);
+	if (pressure.connections >= pressure.tells_at)
+		return;
+	thread_wake_main();
+	pressure.tells_at = 0;
+}
+
+/* --- Who gives way --- */
+
+void
+pressure_reset(const struct connection *c)
+{
+	const struct linger at_once = {.l_onoff = 1};
+	setsockopt(c->client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
+static bool
+keeps_a_thread(const struct connection *c)
+{
+	return !c->upload.parked || (c->backend != -1 && !c->download.parked);
+}
+
+/* Whether C has sent something that nobody has read yet. */
+static bool
+is_unread(const struct connection *c)
+{
+	int bytes = 0;
+	return ioctl(c->client, FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
+/* Whether a side of C does not take what the other has sent. */
+static bool
+is_untaken(const struct connection *c)
+{
+	/* After an alert there is nothing that anybody has to wait for. */
+	return (c->state == CONNECTION_RELAY || c->patient) &&
+	    (relay_untaken(c->client) > 0 ||
+		(c->state == CONNECTION_RELAY && relay_untaken(c->backend) > 0));
+}
+
+/* A number that changes when a side of C, which stalls, takes something. */
+static uint64_t
+progress_of(const struct connection *c)
+{
+	uint64_t progress = c->download.passed - (uint64_t)relay_untaken(c->client);
+	if (c->state == CONNECTION_RELAY)
+		progress += c->upload.passed - (uint64_t)relay_untaken(c->backend);
+	return progress;
+}
+
+/* Has C stand where it belongs when one looks closely. */
+static void
+look_at(struct connection *c, int64_t now_ms)
+{
+	move_to(c, is_untaken(c) ? (unsigned)STALLED : c->state, now_ms);
+	c->progress = progress_of(c);
+}
+
+/* Has those of the quiet ones that stall stand with those; where there is want of threads, only
+ * those that keep one. */
+static void
+look_at_quiet(bool for_threads, int64_t now_ms)
+{
+	struct connection *c = first_in(CONNECTION_RELAY);
+	struct connection *last = pressure.rings[CONNECTION_RELAY].previous;
+	for (unsigned i = 0; i < LOOKS_MAX && c != NULL; i++) {
+		bool is_last = c == last;
+		if (!for_threads || keeps_a_thread(c))
+			look_at(c, now_ms);
+		else
+			move_to(c, CONNECTION_RELAY, now_ms);
+		c = is_last ? NULL : first_in(CONNECTION_RELAY);
+	}
+}
+
+/* Whether it is for others to go on with C, and not for the program. In the hello, and when all is
+ * over, a connection keeps no thread. */
+static bool
+waits_for_others(const struct connection *c, bool for_threads)
+{
+	if (for_threads)
+		return (c->ring == NO_ROOM || c->ring == STALLED) && keeps_a_thread(c);
+	return c->ring != CONNECTION_HELLO || (!keeps_a_thread(c) && !is_unread(c));
+}
+
+/* How many of the first connections in the hello wait for a thread. */
+static int
+count_unread(void)
+{
+	int unread = 0;
+	const struct connection *ring = &pressure.rings[CONNECTION_HELLO];
+	const struct connection *c = ring->next;
+	for (unsigned i = 0; i < LOOKS_MAX && c != ring; i++, c = c->next)
+		unread += is_unread(c);
+	return unread;
+}
+
+/* For how long C is overdue to give way; below zero where it is not. */
+static int64_t
+overdue_ms(const struct connection *c, int waiting, int64_t now_ms)
+{
+	int64_t patience_ms = c->ring == STALLED ? PRESSURE_STALL_MS : PRESSURE_AGE_MS;
 	if (waiting > PRESSURE_FEW)
 		patience_ms = patience_ms * PRESSURE_FEW / waiting;
 	if (patience_ms < PRESSURE_MIN_MS)
 		patience_ms = PRESSURE_MIN_MS;
-	return place == &pressure.rings[which] ? INT64_MIN
-					       : now_ms - place->since_ms - patience_ms;
+	return now_ms - c->since_ms - patience_ms;
 }
 
-struct pressure_place *
-pressure_choose(int waiting, int64_t now_ms, bool (*consents)(struct pressure_place *))
+/* Returns the connection that is most overdue to give way, as far as its ring tells. */
+static struct connection *
+most_overdue(int waiting, bool for_threads, int64_t now_ms)
 {
-	struct pressure_place *next[RINGS] = {
-	    [IN_GENERAL] = pressure.rings[IN_GENERAL].next,
-	    [STALLED] = pressure.rings[STALLED].next,
-	};
-	for (;;) {
-		int64_t general_ms =
-		    overdue_ms(next[IN_GENERAL], IN_GENERAL, waiting, now_ms);
-		int64_t stalled_ms = overdue_ms(next[STALLED], STALLED, waiting, now_ms);
-		int which = general_ms >= stalled_ms ? IN_GENERAL : STALLED;
-		if (general_ms < 0 && stalled_ms < 0)
-			return NULL;
-		if (consents(next[which]))
-			return next[which];
-		next[which] = next[which]->next;
+	struct connection *chosen = NULL;
+	int64_t most_ms = -1;
+	for (unsigned ring = 0; ring < RINGS; ring++) {
+		struct connection *end = &pressure.rings[ring], *c = end->next;
+		if (!may_give_way[ring])
+			continue;
+		while (c != end && overdue_ms(c, waiting, now_ms) > most_ms &&
+		    !waits_for_others(c, for_threads))
+			c = c->next;
+		if (c == end || overdue_ms(c, waiting, now_ms) <= most_ms)
+			continue;
+		most_ms = overdue_ms(c, waiting, now_ms);
+		chosen = c;
 	}
+	return chosen;
 }
 
-bool
-pressure_has_obstacles(void)
+/* Returns the connection that gives way, or NULL. */
+static struct connection *
+choose(int waiting, bool for_threads, int64_t now_ms)
 {
-	return pressure.rings[IN_GENERAL].next != &pressure.rings[IN_GENERAL] ||
-	    pressure.rings[STALLED].next != &pressure.rings[STALLED];
-}
-
-struct pressure_place *
-pressure_quiet(unsigned *left, bool (*consents)(struct pressure_place *))
-{
-	struct pressure_place *ring = &pressure.rings[QUIET];
-	while (*left > 0 && ring->next != ring) {
-		struct pressure_place *place = ring->next;
-		--*left;
-		remque(place);
-		insque(place, ring->previous);
-		if (consents(place))
-			return place;
+	struct connection *c;
+	while ((c = most_overdue(waiting, for_threads, now_ms)) != NULL) {
+		if (c->ring == STALLED && c->progress == progress_of(c))
+			return c;
+		if (c->ring != STALLED && !is_untaken(c))
+			return c;
+		look_at(c, now_ms); /* a side has taken something, or takes nothing */
 	}
 	return NULL;
 }
 
-void
-pressure_gives_way(
-    const struct pressure_place *place, unsigned connections, int64_t now_ms)
+/* Ends whatever a thread waits for at C. Returns false where it cannot. */
+static bool
+interrupt(struct connection *c)
 {
-	pressure.gave_way[place->obstacle]++;
+	if (c->is_waiting)
+		thread_interrupt(c->thread);
+	if (c->state == CONNECTION_RELAY)
+		shutdown(c->backend, SHUT_RDWR);
+	return shutdown(c->client, c->ring == STALLED ? SHUT_RDWR : SHUT_RD) == 0;
+}
+
+/* Has C give way; in a HURRY, by a reset, which takes half the time of an alert. */
+static void
+give_way(struct connection *c, bool hurry, int64_t now_ms)
+{
+	if (c->ring == STALLED && c->state == CONNECTION_CLOSING)
+		atomic_store(&c->end, STATUS_GAVE_WAY); /* it loses what it was to get */
+	bool gives_way =
+	    c->state != CONNECTION_CLOSING && pressure_decide(c, STATUS_GAVE_WAY);
+	if (c->ring == STALLED || (gives_way && hurry))
+		pressure_reset(c);
+	else if (gives_way)
+		c->alert =
+		    c->ring == CONNECTION_HELLO ? TLS_USER_CANCELED : TLS_INTERNAL_ERROR;
+	interrupt(c);
+	pressure.gave_way[c->ring]++;
 	pressure.last_ms = now_ms;
-	if (place->host != NULL)
-		count_lost(place->host, now_ms);
+	if (c->host != NULL)
+		count_lost(c->host, now_ms);
+	move_to(c, LEAVING, now_ms);
+}
+
+static void
+begin(int64_t now_ms)
+{
+	pressure_look_by(now_ms + PRESSURE_REST_MS);
 	if (pressure.is_on)
 		return;
 	pressure.is_on = true;
 	pressure.began_ms = now_ms;
 	log_notice("sniproxy: %u connections are open, and no more fit; those without "
 		   "progress give way",
-	    connections);
+	    pressure.connections);
+}
+
+/* Returns how many are about to end; where there is want of threads, of those that keep one: the
+ * others may be waiting for it. */
+static int
+hasten(bool for_threads)
+{
+	int leaving = 0;
+	const struct connection *ring = &pressure.rings[LEAVING];
+	for (const struct connection *c = ring->next; c != ring; c = c->next) {
+		/* The thread may just not have been waiting yet. */
+		if (c->is_waiting)
+			thread_interrupt(c->thread);
+		leaving += !for_threads || keeps_a_thread(c);
+	}
+	return leaving;
+}
+
+enum pressure_result
+pressure_make_way(int waiting, bool for_threads, int64_t now_ms)
+{
+	int leaving = hasten(for_threads);
+	struct connection *c;
+	if (for_threads && waiting < LOOKS_MAX)
+		waiting += count_unread();
+	int wanted = waiting < 1 ? 1 : waiting < LEAVING_MAX ? waiting : LEAVING_MAX;
+	while (leaving < wanted && (c = choose(waiting, for_threads, now_ms)) != NULL) {
+		begin(now_ms);
+		give_way(c, waiting > PRESSURE_FEW, now_ms);
+		leaving++;
+	}
+	if (leaving > 0)
+		return PRESSURE_SOON;
+	look_at_quiet(for_threads, now_ms);
+	for (unsigned ring = 0; ring < LEAVING; ring++)
+		if (may_give_way[ring] && first_in(ring) != NULL)
+			return PRESSURE_LATER;
+	return PRESSURE_NOBODY;
 }
 
 void
-pressure_leave(struct pressure_place *place)
+pressure_hurry(struct connection *c, int64_t now_ms)
 {
-	if (place->next != NULL)
-		remque(place);
-	leave_group(place->source);
-	leave_group(place->host);
-	*place = (struct pressure_place){0};
+	move_to(c, interrupt(c) ? (unsigned)LEAVING : c->ring, now_ms);
+}
+
+bool
+pressure_is_on(void)
+{
+	return pressure.is_on;
+}
+
+/* --- When to look --- */
+
+void
+pressure_look_by(int64_t at_ms)
+{
+	if (at_ms >= pressure.next_look_ms)
+		return;
+	pressure.next_look_ms = at_ms;
+	if (!thread_is_main())
+		thread_wake_main();
 }
 
 int64_t
-pressure_look(unsigned connections, int64_t now_ms)
+pressure_next_look(void)
 {
-	if (!pressure.is_on)
-		return 0;
-	int64_t over_ms = pressure.last_ms + PRESSURE_REST_MS;
-	if (connections >= pressure.connections_max / 8 * PRESSURE_EIGHTHS + 1 ||
-	    now_ms < over_ms)
-		return over_ms > now_ms ? over_ms : now_ms + PRESSURE_REST_MS;
+	return pressure.next_look_ms;
+}
+
+static void
+log_end(int64_t now_ms)
+{
 	log_notice(
 	    "sniproxy: all connections fit again after %lld s; gave way: %u in the "
 	    "hello, %u waiting for a backend, %u stalled, %u not closed; turned away: "
 	    "%u of addresses with too many, %u for flooded hosts",
 	    (long long)(now_ms - pressure.began_ms) / 1000,
-	    pressure.gave_way[PROXY_HELLO_UNFINISHED],
-	    pressure.gave_way[PROXY_BACKEND_FULL], pressure.gave_way[PROXY_UNTAKEN],
-	    pressure.gave_way[PROXY_UNCLOSED], pressure.over_share,
-	    pressure.for_flooded_hosts);
-	pressure.is_on = false;
+	    pressure.gave_way[CONNECTION_HELLO], pressure.gave_way[NO_ROOM],
+	    pressure.gave_way[STALLED], pressure.gave_way[CONNECTION_CLOSING],
+	    pressure.over_share, pressure.for_flooded_hosts);
 	memset(pressure.gave_way, 0, sizeof pressure.gave_way);
 	pressure.over_share = pressure.for_flooded_hosts = 0;
-	return 0;
+}
+
+void
+pressure_look(int64_t now_ms)
+{
+	pressure.next_look_ms = INT64_MAX;
+	if (!pressure.is_on)
+		return;
+	int64_t over_ms = pressure.last_ms + PRESSURE_REST_MS;
+	if (is_nearly_full() || now_ms < over_ms) {
+		pressure_look_by(over_ms > now_ms ? over_ms : now_ms + PRESSURE_REST_MS);
+		return;
+	}
+	log_end(now_ms);
+	pressure.is_on = false;
+	for (struct connection *c; (c = first_in(STALLED)) != NULL;)
+		move_to(c, c->state, now_ms);
 }

@@ -1,12 +1,11 @@
-/* Who gives way to new connections when no more fit: whoever has made no progress for
- * longest. And who is turned away then.
+/* The open connections, and who of them gives way to new ones when no more fit: whoever has made
+ * no progress for longest.
  *
- * All of it is behind a lock of the caller's. */
+ * Any thread may call it, and all of it but pressure_lock() is behind that lock. */
 #ifndef PRESSURE_H
 #define PRESSURE_H
 
-#include "address.h"
-#include "proxy.h"
+#include "connection.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -38,61 +37,90 @@ enum {
 	PRESSURE_REST_MS = 5 * 1000,
 };
 
-/* A connection's place among the others. All zero at first; OBSTACLE and PROGRESS may be
- * read by who noted them. */
-struct pressure_place {
-	struct pressure_place *next, *previous; /* first of all, for insque(3) */
-	int64_t since_ms;                       /* when it last made progress */
-	enum proxy_obstacle obstacle;
-	uint64_t progress;
-	struct pressure_group *source, *host;
-};
-
-/* Says for how many connections there is room. To be called first, once. */
+/* Says for how many connections there is room. To be called by the main thread, once. */
 void pressure_init(unsigned connections_max);
 
-/* Takes PLACE for a new connection from PEER, which has no obstacle yet. Returns false where
- * its address has its share; then the connection is not to be served. */
-bool
-pressure_enter(struct pressure_place *place, const union address *peer, int64_t now_ms);
+void pressure_lock(void);
+void pressure_unlock(void);
 
-/* Takes note that the connection of PLACE is for HOST, while there is pressure. Returns
- * false where there is a flood for that; then, if new connections come faster than they can
- * be served, this one is to be turned away. */
-bool pressure_admit(struct pressure_place *place, const char *host, int64_t now_ms);
+/* How many connections are open, and whether there is room for one more. */
+unsigned pressure_connections(void);
+bool pressure_has_room(void);
 
-/* Counts that a connection was turned away for the sake of other hosts. */
+/* The most that were ever open at once. */
+unsigned pressure_connections_peak(void);
+
+/* Has the main thread woken, once, when a connection ends and so many PLACES are free then. */
+void pressure_tell_of_room(unsigned places);
+
+/* Takes C, whose ClientHello comes next, among the open connections. Returns false where its
+ * address has its share; then it is not to be served, and is not among them. */
+bool pressure_enter(struct connection *c, int64_t now_ms);
+
+/* Takes note that C is for the host of its name, while there is pressure. Returns false where there
+ * is a flood for that; then, if new connections come faster than they can be served, this one is
+ * to be turned away, which pressure_turned_away() counts. */
+bool pressure_admit(struct connection *c, int64_t now_ms);
 void pressure_turned_away(int64_t now_ms);
 
-/* Notes what keeps the connection of PLACE from going on, if anything does. PROGRESS is
- * any number that changes when it does go on. */
-void pressure_note(struct pressure_place *place, enum proxy_obstacle obstacle,
-    uint64_t progress, int64_t now_ms);
+/* Notes how far C is now. */
+void pressure_note(struct connection *c, enum connection_state state, int64_t now_ms);
 
-/* Returns the place of the connection that gives way when WAITING others wait to be
- * accepted, the first of them to which CONSENTS says true; or NULL. */
-struct pressure_place *
-pressure_choose(int waiting, int64_t now_ms, bool (*consents)(struct pressure_place *));
+/* Notes that the backend of C, which is in CONNECTION_BACKEND, has no room yet, and that the calling
+ * thread waits for it, which may be interrupted, until the next pressure_note(). */
+void pressure_note_waiting(struct connection *c, int64_t now_ms);
 
-/* Whether some connection may give way sooner or later. */
-bool pressure_has_obstacles(void);
+/* Notes that the client of C, which is in CONNECTION_RELAY, has ended its stream, and that nobody
+ * watches whether it is gone altogether. Returns false where there is no room for that. */
+bool pressure_note_half_closed(struct connection *c, int64_t now_ms);
 
-/* Returns the place of a connection without an obstacle, another one each time, to which
- * CONSENTS says true; or NULL. LEFT says how many may still be asked, and is counted down. */
-struct pressure_place *
-pressure_quiet(unsigned *left, bool (*consents)(struct pressure_place *));
+/* Returns the connection of which that has been so for longest, or NULL. */
+struct connection *pressure_first_half_closed(void);
 
-/* Counts that the connection of PLACE, of CONNECTIONS in all, gives way, and logs where
- * that begins. */
-void pressure_gives_way(
-    const struct pressure_place *place, unsigned connections, int64_t now_ms);
+/* Decides that C ends as END. Returns false where that was decided before. This needs no lock. */
+bool pressure_decide(struct connection *c, enum status_end end);
 
-/* Gives PLACE back, with which the connection has ended. Harmless where it was not
- * taken. */
-void pressure_leave(struct pressure_place *place);
+/* Has C, which closes, end without further patience; where that fails, it closes from NOW_MS on. */
+void pressure_hurry(struct connection *c, int64_t now_ms);
 
-/* Logs where the pressure is over. Returns when to call it again, or 0 where there is no
- * pressure. */
-int64_t pressure_look(unsigned connections, int64_t now_ms);
+/* Returns the one that has been in STATE for longest, or NULL. Those that stall, or are about to
+ * end, are in none. */
+struct connection *pressure_first(enum connection_state state);
+
+/* Returns the connection after C, in no order that lasts, the first one after NULL, and NULL after
+ * the last one. */
+struct connection *pressure_next(const struct connection *c);
+
+/* C is no more among the open connections, and nobody else looks at it; but it still has its place,
+ * which pressure_leave() gives back when its descriptors are closed. */
+void pressure_remove(struct connection *c);
+void pressure_leave(void);
+
+/* What came of an attempt to make way. */
+enum pressure_result {
+	PRESSURE_SOON,   /* one or more will end at once */
+	PRESSURE_LATER,  /* one may soon be worth it */
+	PRESSURE_NOBODY, /* there is none that could give way */
+};
+
+/* Ends connections for the sake of others, of which WAITING wait: those that have made no progress
+ * for longest; where there is want of threads, of those that keep one. To be called by the main
+ * thread, again until there is room. */
+enum pressure_result pressure_make_way(int waiting, bool for_threads, int64_t now_ms);
+
+/* Whether somebody had to give way, and that is not over yet. */
+bool pressure_is_on(void);
+
+/* Has C, which gets nothing, reset when its socket is closed. What the kernel still has for a
+ * client that does not take it goes at once. Needs no lock. */
+void pressure_reset(const struct connection *c);
+
+/* Has the main thread look at AT_MS at the latest: it is woken where it would sleep longer. */
+void pressure_look_by(int64_t at_ms);
+
+/* To be called by the main thread when that time has come. Logs where the pressure is over, and
+ * forgets that time; pressure_next_look() is when it comes next, INT64_MAX where it does not. */
+void pressure_look(int64_t now_ms);
+int64_t pressure_next_look(void);
 
 #endif

@@ -1,131 +1,103 @@
-/* Passes bytes both ways between two connected sockets until both sides have closed. Knows
- * descriptors only: no TLS, no names, no log.
+/* One way of a connection: what comes from one socket goes to the other. Two of them, from the
+ * client to the backend and back, are a relay, and neither knows of the other. Knows descriptors
+ * only: no TLS, no names, no log; and tells the pool of threads (thread.h) where one waits.
  *
- * It never waits. Whoever calls it tells it what the sockets are ready for, lets it move what can
- * be moved, and comes back when they are ready for more:
+ * Sockets are blocking. A thread waits for bytes in recv(2), for room in send(2). The one thing
+ * that it does not wait for is a sender that stays quiet: then it leaves the way in the lot, an
+ * epoll set, and goes where there is something to do; whichever thread waits at the lot when
+ * bytes come takes the way over.
  *
- *	relay_begin(&relay, client, backend, &first, EPOLLIN);
- *	while (relay_move(&relay, room) != RELAY_OVER) {
- *		... wait until a socket is ready for one of relay_wants(&relay, side) ...
- *		relay_ready(&relay, side, events);
- *	}
- *	... see relay.end ...
- *	relay_release(&relay);
- */
+ * What ends a wait from outside is shutdown(2). */
 #ifndef RELAY_H
 #define RELAY_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* A pipe, through which bytes go without being copied (splice(2)). */
-struct relay_pipe {
-	int ends[2]; /* to read from, to write to */
-	size_t size; /* in bytes; 0 where there is no pipe */
-	size_t held; /* bytes in it */
+enum {
+	/* What is read at once, and so what a thread needs. */
+	RELAY_BUFFER_SIZE = 16 * 1024,
+
+	/* So much, as fast as it can be read, is bulk, and worth a pipe. */
+	RELAY_BULK_MIN = 8 * RELAY_BUFFER_SIZE,
+
+	/* How long a thread waits for a quiet sender, and for a receiver that takes nothing,
+	 * before it looks around: SO_RCVTIMEO and SO_SNDTIMEO of all sockets. */
+	RELAY_QUIET_MS = 10,
+	RELAY_STALL_MS = 2 * 1000,
+
+	/* How often it looks whether the sender of what nobody takes is gone, before that is
+	 * given up. */
+	RELAY_STALLS_MAX = 15,
 };
 
-/* Where bytes are put between reading and writing. What is read is written at once, so
- * that one room serves a whole thread, and a connection that waits needs none. What stands
- * before the bytes is all zero at first. */
-struct relay_room {
-	bool splices; /* whether pipes may be used where bytes come in bulk */
-	bool frugal;  /* whether memory is short, so that little is read at once */
-	struct relay_pipe pipe; /* an empty one, for whoever needs one next */
-	uint8_t bytes[64 * 1024];
-};
+/* A way. It belongs to one thread at a time: the one that took it from the lot, until that leaves
+ * it there again. */
+struct relay_way {
+	struct connection *connection; /* whose it is; for others */
+	int from, to;                  /* sockets, which stay the connection's */
+	bool watched;                  /* the lot knows FROM */
+	bool is_ready;                 /* something has come, as far as is known */
+	bool has_timeout;              /* waiting for FROM ends after RELAY_QUIET_MS */
+	bool waits_long;               /* for TO, as long as RELAY_STALL_MS */
+	bool copies;                   /* it got no pipe */
+	unsigned stalls; /* times in a row: nothing was taken, and the sender was gone */
 
-/* Bytes on their way: those from START to END of the CAPACITY bytes at BYTES, from
- * malloc(3). */
-struct relay_buffer {
-	uint8_t *bytes;
-	size_t capacity;
-	size_t start;
-	size_t end;
-};
-
-enum relay_side { RELAY_CLIENT, RELAY_BACKEND };
-
-enum relay_end {
-	RELAY_ENDED, /* both sides have sent their end of stream; to close the sockets tells them
-			of the other's */
-	RELAY_BACKEND_CLOSED, /* the backend closed before the client had ended its stream */
-	RELAY_CLIENT_FAILED, /* the client's connection broke; see error */
-	RELAY_FAILED,        /* something broke here; see error */
-};
-
-/* One of the two directions. */
-struct relay_direction {
-	int from;
-	int to;
-	bool readable;            /* as far as is known */
-	bool writable;            /* likewise */
-	bool reads_short;         /* a short read does not say that nothing is left */
-	bool ended;               /* nothing more is to be read or written */
-	bool bulky;               /* bytes come faster than they can be copied */
-	uint64_t written;         /* how many bytes were so far */
-	struct relay_buffer left; /* what was read and could not be written */
-	struct relay_pipe pipe;   /* the same, of a bulky direction */
-};
-
-/* All zero but for what relay_begin() sets. Others may read backend_gone, how much was
- * written in each direction, and, after RELAY_OVER, end and error. */
-struct relay {
-	enum relay_end end;
-	int error; /* an errno, or 0; with RELAY_BACKEND_CLOSED, ECONNRESET where it was a reset */
-
-	struct relay_direction upload;   /* from the client to the backend */
-	struct relay_direction download; /* from the backend to the client */
-	bool client_failed;
-	bool backend_gone; /* it has closed, or worse; what it sent is still passed on */
-	bool discards; /* the backend takes nothing more, but the client still sends */
+	/* For others to read, at any time: */
+	_Atomic uint64_t passed; /* how many bytes TO has been given */
+	atomic_bool parked;      /* it is in the lot */
 };
 
 enum relay_status {
-	RELAY_WAITS,   /* nothing can be moved */
-	RELAY_GOES_ON, /* more can be, but it is somebody else's turn */
-	RELAY_OVER,    /* see relay->end */
+	RELAY_MOVED, /* some bytes */
+	RELAY_QUIET, /* nothing comes: relay_leave() it */
+	RELAY_ENDED, /* the sender has ended its stream, and all of it was passed on */
+	RELAY_READ_FAILED, /* the same, by an error: errno. All that came before is passed on */
+	RELAY_WRITE_FAILED, /* the receiver takes nothing more: errno; ETIMEDOUT where it took
+			       nothing for half a minute since the sender was gone */
 };
 
-/* Allows for MAX pipes at once, in all threads together; without it there are none, and
- * bytes are copied. A pipe takes two descriptors. To be called before there are
+/* Says how many threads may wait for quiet senders at once, and how many pipes there may be, in
+ * all threads together; makes the lot. Returns it, an epoll(7) set whose events have a pointer to
+ * the way that has something to do, or -1 with errno set. To be called once, before there are
  * threads. */
-void relay_allow_pipes(unsigned max);
+int relay_open(unsigned stay_max, unsigned pipes_max);
 
-/* Begins to relay between CLIENT and BACKEND, non-blocking stream sockets, which stay the
- * caller's to close. The bytes in FIRST, the first that the client sent, are the relay's
- * now. EVENTS are those that are known of the client, as for relay_ready(). */
-void relay_begin(struct relay *relay, int client, int backend, struct relay_buffer *first,
-    uint32_t events);
+/* Receives up to SIZE bytes from the way's sender into BUFFER and says in LENGTH how many. Where
+ * nothing has come, it waits for RELAY_QUIET_MS, if few threads do so. Returns RELAY_MOVED,
+ * RELAY_QUIET, RELAY_ENDED or RELAY_READ_FAILED. */
+enum relay_status
+relay_receive(struct relay_way *way, void *buffer, size_t size, size_t *length);
 
-/* Takes note of EVENTS of epoll(7) on the socket of SIDE, edge-triggered: each is told
- * once. */
-void relay_ready(struct relay *relay, enum relay_side side, uint32_t events);
+/* Passes on LENGTH BYTES that came from the way's sender, and waits until they are taken. Returns
+ * RELAY_MOVED or RELAY_WRITE_FAILED. */
+enum relay_status relay_send(struct relay_way *way, const uint8_t *bytes, size_t length);
 
-/* Moves what can be moved, in both directions, so that neither blocks the other, and uses
- * ROOM for it. A side's end of stream is passed on as a half-close. Where the client's
- * connection breaks, it is over at once; where the backend's does, what the backend sent
- * before still goes to the client. After RELAY_BACKEND_CLOSED there may be bytes of the
- * client that nobody has read. */
-enum relay_status relay_move(struct relay *relay, struct relay_room *room);
+/* Passes on what comes, for as long as something does: through BUFFER, or where it comes in bulk
+ * through a pipe, without a copy. Never returns RELAY_MOVED. */
+enum relay_status relay_move(struct relay_way *way, uint8_t buffer[RELAY_BUFFER_SIZE]);
 
-/* The events of epoll(7), edge-triggered, that it waits for on the socket of SIDE. */
-uint32_t relay_wants(const struct relay *relay, enum relay_side side);
+/* Leaves WAY in the lot until something comes from its sender; if ONLY_HANGUP, until that is gone.
+ * From then on it is another thread's. Returns false with errno set, and it is still the caller's,
+ * where the lot has no room. */
+bool relay_leave(struct relay_way *way, bool only_hangup);
 
-/* How many bytes of memory hold what a side has not taken yet, pipes aside. */
-size_t relay_size(const struct relay *relay);
+/* Whether a way in the lot has something to do, and no thread has come for it yet. */
+bool relay_has_work(void);
 
-/* Whether a side does not take what has been read for it. */
-bool relay_has_left(const struct relay *relay);
+/* Sets how long SOCKET may be waited for: its bytes, and room in it. */
+void relay_limit_receive(int socket);
+void relay_limit_send(int socket);
 
-/* Frees what RELAY holds; harmless where it holds nothing. */
-void relay_release(struct relay *relay);
+/* Whether there is nobody any more at the other end of SOCKET. */
+bool relay_has_hung_up(int socket);
 
-/* Frees what ROOM holds; the room itself is the caller's. */
-void relay_room_release(struct relay_room *room);
+/* Takes the error that SOCKET has, an errno or 0. */
+int relay_error(int socket);
 
-/* Frees the bytes of BUFFER and makes it an empty one. */
-void relay_buffer_release(struct relay_buffer *buffer);
+/* How many bytes the kernel has that the other end of SOCKET has not taken. */
+int relay_untaken(int socket);
 
 #endif

@@ -24,6 +24,7 @@ enum status_end {
 	STATUS_TURNED_AWAY,    /* its address had too many, or its host was flooded */
 	STATUS_CUT_OFF,        /* by the end of the program */
 	STATUS_ENDS,
+	STATUS_OPEN = STATUS_ENDS, /* it has not ended */
 };
 
 /* What a line tells of a connection. */

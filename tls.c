@@ -270,7 +270,8 @@ read_extensions(
  *	} ClientHello;						RFC 8446, 4.1.2
  *
  * legacy_version is not judged: SNI is the same in all versions. Before TLS 1.3 the
- * extensions may be absent, and then so is the name.
+ * extensions may be absent, and their floor is 0 (RFC 5246, 7.4.1.2); so it is here, since
+ * such a hello is well-formed for all who speak TLS 1.2, and only lacks a name.
  */
 enum tls_status
 tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *name_length)
@@ -285,7 +286,7 @@ tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *nam
 	vector(&in, 1, 0xff); /* legacy_compression_methods */
 	bool has_extensions = in.length > 0;
 	struct reader extensions =
-	    has_extensions ? vector(&in, 8, 0xffff) : (struct reader){0};
+	    has_extensions ? vector(&in, 0, 0xffff) : (struct reader){0};
 	if (!ended(&in) || cipher_suites.length % 2 != 0)
 		return refuse(hello, TLS_DECODE_ERROR, "malformed ClientHello");
 

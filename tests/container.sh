@@ -624,7 +624,7 @@ try_sandbox() {
 	ok "it runs as a batch" is SCHED_BATCH \
 		sh -c "chrt -p $(main_pid) | sed -n 's/.*policy: //p'"
 	ok "it may open many files" files_are_many
-	ok "and have many threads" is 16384 tasks_max
+	ok "and have many threads" is 65536 tasks_max
 }
 
 runs_what_is_installed() {

@@ -200,6 +200,14 @@ struct scenario {
 	{ \
 		STEP_BACKEND_RECEIVES, 255 \
 	}
+#define CLIENT_BLOCKS_AT_ONCE(count) \
+	{ \
+		STEP_CLIENT_SENDS_BLOCKS | STEP_AT_ONCE, count \
+	}
+#define BACKEND_BLOCKS_AT_ONCE(count) \
+	{ \
+		STEP_BACKEND_SENDS_BLOCKS | STEP_AT_ONCE, count \
+	}
 #define SECONDS(count) \
 	{ \
 		STEP_TIME_PASSES, 10 * (count) \
@@ -254,9 +262,24 @@ static const struct scenario scenarios[] = {
     {"client closes", "blog.example", {CLIENT_BLOCKS(9), CLIENT_CLOSES, END}},
     {"client closes unread", "blog.example",
 	{BACKEND_BLOCKS(20), CLIENT_CLOSES, BACKEND_BLOCKS(20), END}},
+    {"client closes unread, and the backend is slow", "blog.example",
+	{BACKEND_BLOCKS(2), CLIENT_BLOCKS(60), CLIENT_BLOCKS(30), CLIENT_CLOSES,
+	    BACKEND_BLOCKS(2), BACKEND_READS, END}},
+    {"client closes unread, seen by the way back", "blog.example",
+	{BACKEND_BLOCKS(2), BACKEND_BLOCKS_AT_ONCE(1), CLIENT_BLOCKS_AT_ONCE(2),
+	    CLIENT_CLOSES, END}},
+    {"backend closes unread, seen by the way there", "blog.example",
+	{CLIENT_BLOCKS(2), CLIENT_BLOCKS_AT_ONCE(1), BACKEND_BLOCKS_AT_ONCE(2),
+	    BACKEND_CLOSES, END}},
     {"client takes nothing", "blog.example",
-	{SHRINK, BACKEND_READS, BACKEND_BLOCKS(60), BACKEND_CLOSES, SECONDS(20),
-	    SECONDS(20), SECONDS(20), END}},
+	{SHRINK, BACKEND_BLOCKS(60), BACKEND_CLOSES, SECONDS(25), SECONDS(25),
+	    SECONDS(25), SECONDS(25), SECONDS(25), END}},
+    {"client takes none of the last bytes", "blog.example",
+	{BACKEND_BLOCKS(20), BACKEND_CLOSES, SECONDS(25), SECONDS(25), SECONDS(25),
+	    SECONDS(25), SECONDS(25), END}},
+    {"backend takes nothing", "blog.example",
+	{SHRINK, CLIENT_BLOCKS(60), CLIENT_CLOSES, SECONDS(25), SECONDS(25), SECONDS(25),
+	    SECONDS(25), SECONDS(25), END}},
     {"client takes it slowly", "blog.example",
 	{SHRINK, BACKEND_READS, BACKEND_BLOCKS(40), BACKEND_CLOSES, SECONDS(6),
 	    CLIENT_READS, SECONDS(6), CLIENT_READS, END}},
@@ -271,7 +294,7 @@ make_scenario(const struct scenario *scenario)
 	for (size_t i = 0; scenario->steps[i].step != STEP_COUNT; i++) {
 		unsigned which = scenario->steps[i].step;
 		step(which);
-		switch (which) {
+		switch (which % STEP_AT_ONCE) {
 		case STEP_CLIENT_SENDS_BLOCKS:
 		case STEP_CLIENT_RECEIVES:
 		case STEP_BACKEND_SENDS_BLOCKS:

@@ -1,4 +1,4 @@
-/* flood PORT SCENARIO SECONDS ADDRESSES RATE
+/* flood PORT SCENARIO SECONDS ADDRESSES RATE HELD
  *
  * Floods the proxy at PORT of 127.0.0.1 with connections that make no progress, while
  * honest clients want to be served, and prints how those fared, a count or a time on each
@@ -17,8 +17,8 @@
  *	first_failure	an errno, or 0
  *
  * The attackers open RATE connections a second, or where that is 0, as many as the machine
- * allows. They hold as many as they
- * have descriptors, and reset their oldest to open the next. SCENARIO says what they do:
+ * allows. They hold HELD, or where that is 0, as many as they have descriptors, and reset their
+ * oldest to open the next. SCENARIO says what they do:
  *
  *	silent		nothing
  *	half		send half of a hello
@@ -28,6 +28,13 @@
  *	stalled		send a hello for bulk.example, and read nothing of what comes
  *	refused		send a hello for a host that is not there, and do not close
  *	mixture		all of that in turn
+ *
+ * and where each connection is to keep a thread:
+ *
+ *	sipped		as stalled, but take a little now and then
+ *	trickle		send a hello for echo.example, and a byte now and then
+ *	upload		send a hello for asleep.example, and as much as is taken
+ *	threads		stalled, unaccepted, and all of these in turn
  *
  * They come from ADDRESSES addresses of 127.0.0.0/8 in turn, or where that is 0, each
  * from another one. Honest clients come from other addresses.
@@ -291,18 +298,30 @@ struct kind {
 	const char *host; /* of the hello; NULL where none is sent */
 	enum { ALL, HALF, BYTEWISE } part;
 	int receive_buffer;
+	enum { NOTHING, SIP, TRICKLE, UPLOAD } then; /* now and then, after the hello */
 };
 
 static const struct kind kinds[] = {
-    {"silent", NULL, ALL, 0},
-    {"half", "answer.example", HALF, 0},
-    {"dribble", "answer.example", BYTEWISE, 0},
-    {"unaccepted", "busy.example", ALL, 0},
-    {"unread", "asleep.example", ALL, 0},
-    {"stalled", "bulk.example", ALL, NARROW},
-    {"refused", "missing.example", ALL, 0},
+    {"silent", NULL, ALL, 0, NOTHING},
+    {"half", "answer.example", HALF, 0, NOTHING},
+    {"dribble", "answer.example", BYTEWISE, 0, NOTHING},
+    {"unread", "asleep.example", ALL, 0, NOTHING},
+    {"refused", "missing.example", ALL, 0, NOTHING},
+    {"unaccepted", "busy.example", ALL, 0, NOTHING},
+    {"stalled", "bulk.example", ALL, NARROW, NOTHING},
+    {"sipped", "bulk.example", ALL, NARROW, SIP},
+    {"trickle", "echo.example", ALL, 0, TRICKLE},
+    {"upload", "asleep.example", ALL, 0, UPLOAD},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
+
+/* Those of several kinds. */
+static const struct {
+	const char *name, *first, *last;
+} mixtures[] = {
+    {"mixture", "silent", "stalled"},
+    {"threads", "unaccepted", "upload"},
+};
 
 static struct hello hellos[KINDS];
 
@@ -320,7 +339,7 @@ static struct {
 	int set;
 	unsigned count;
 	struct attacker *all; /* in the order in which they were opened */
-	unsigned dribbler;    /* the next to send a byte */
+	unsigned dribbler;    /* the next to do something more */
 } attack;
 
 static size_t
@@ -360,6 +379,30 @@ attack_send(struct attacker *a)
 	}
 }
 
+/* Does what A does after its hello. What fails is left to the next who takes its place. */
+static void
+attack_more(struct attacker *a)
+{
+	uint8_t bytes[NARROW];
+	if (a->socket == -1 || a->sent < wanted(a))
+		return;
+	switch (kinds[a->kind].then) {
+	case NOTHING:
+		return;
+	case SIP:
+		recv(a->socket, bytes, sizeof bytes, 0);
+		return;
+	case TRICKLE:
+		recv(a->socket, bytes, sizeof bytes, 0);
+		send(a->socket, "", 1, MSG_NOSIGNAL);
+		return;
+	case UPLOAD:
+		while (send(a->socket, bulk, sizeof bulk, MSG_NOSIGNAL) > 0) {
+		}
+		return;
+	}
+}
+
 static void
 attack_again(struct attacker *a)
 {
@@ -378,18 +421,20 @@ attack_again(struct attacker *a)
 	attack_send(a);
 }
 
-/* Lets some others send, who could not before, and some dribble. */
+/* Lets some others send, who could not before, and some of the OPENED do what they do now and
+ * then. */
 static void
-attack_on(void)
+attack_on(unsigned opened)
 {
 	struct epoll_event events[EVENTS];
 	int count = epoll_wait(attack.set, events, EVENTS, 0);
 	for (int i = 0; i < count; i++)
 		attack_send(events[i].data.ptr);
 	for (int i = 0; i < EVENTS; i++) {
-		struct attacker *a = &attack.all[attack.dribbler++ % attack.count];
+		struct attacker *a = &attack.all[attack.dribbler++ % opened];
 		if (kinds[a->kind].part == BYTEWISE)
 			attack_send(a);
+		attack_more(a);
 	}
 }
 
@@ -420,18 +465,35 @@ run_attackers(void)
 		attack_again(&attack.all[i % attack.count]);
 		if (i % opened_at_once != 0)
 			continue;
-		attack_on();
+		attack_on(i < attack.count ? i + 1 : attack.count);
 		keep_rate(began_us, i);
 	}
+}
+
+/* Returns which kind has NAME, or KINDS. */
+static unsigned
+kind_of(const char *name)
+{
+	unsigned i = 0;
+	while (i < KINDS && strcmp(kinds[i].name, name) != 0)
+		i++;
+	return i;
 }
 
 static bool
 choose_scenario(const char *name)
 {
-	attack.kinds = strcmp(name, "mixture") == 0 ? KINDS : 1;
-	while (attack.kinds == 1 && strcmp(kinds[attack.first_kind].name, name) != 0)
-		if (++attack.first_kind == KINDS)
-			return false;
+	const char *last = name;
+	for (size_t i = 0; i < sizeof mixtures / sizeof *mixtures; i++)
+		if (strcmp(mixtures[i].name, name) == 0) {
+			name = mixtures[i].first;
+			last = mixtures[i].last;
+			break;
+		}
+	attack.first_kind = kind_of(name);
+	if (attack.first_kind == KINDS)
+		return false;
+	attack.kinds = kind_of(last) - attack.first_kind + 1;
 	for (unsigned i = 0; i < KINDS; i++)
 		if (kinds[i].host != NULL)
 			make_hello(&hellos[i], kinds[i].host);
@@ -695,8 +757,9 @@ number(const char *text, unsigned least, unsigned most)
 int
 main(int argc, char **argv)
 {
-	if (argc != 6 || !choose_scenario(argv[2])) {
-		fprintf(stderr, "usage: flood PORT SCENARIO SECONDS ADDRESSES RATE\n");
+	if (argc != 7 || !choose_scenario(argv[2])) {
+		fprintf(
+		    stderr, "usage: flood PORT SCENARIO SECONDS ADDRESSES RATE HELD\n");
 		return 2;
 	}
 	server = (struct sockaddr_in){
@@ -712,6 +775,9 @@ main(int argc, char **argv)
 	if (shared == MAP_FAILED)
 		fail("mmap");
 	raise_open_files();
+	unsigned held = number(argv[6], 0, attack.count);
+	if (held != 0)
+		attack.count = held;
 	prepare_honest_clients(seconds);
 
 	pid_t small_backends_pid = start(run_small_backends);

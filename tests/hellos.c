@@ -500,6 +500,24 @@ const struct hello_case hello_cases[] = {
 {"no extensions field", REFUSED(TLS_UNRECOGNIZED_NAME,
 	CLIENT_HELLO(HEAD)
 )},
+{"extensions of no bytes", REFUSED(TLS_UNRECOGNIZED_NAME,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x00)                     /* extensions */
+)},
+{"extensions of 4 bytes", REFUSED(TLS_UNRECOGNIZED_NAME,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x04,                     /* extensions */
+			0x00, 0x17,   /* extension_type: extended_master_secret */
+			0x00, 0x00)             /* extension_data */
+)},
+{"extensions of 6 bytes", REFUSED(TLS_UNRECOGNIZED_NAME,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x06,                     /* extensions */
+			PSK_MODES)
+)},
 {"no server_name extension", REFUSED(TLS_UNRECOGNIZED_NAME,
 	CLIENT_HELLO(
 		HEAD,
@@ -721,16 +739,27 @@ const struct hello_case hello_cases[] = {
 		HEAD,
 		0x00)                           /* extensions */
 )},
-{"extensions of no bytes", REFUSED(TLS_DECODE_ERROR,
+{"extensions of 3 bytes", REFUSED(TLS_DECODE_ERROR,
 	CLIENT_HELLO(
 		HEAD,
-		0x00, 0x00)                     /* extensions */
+		0x00, 0x03,                     /* extensions */
+			0x00, 0x2d,             /* extension_type */
+			0x00)                   /* extension_data: half its length */
 )},
-{"extensions of 6 bytes", REFUSED(TLS_DECODE_ERROR,
+{"extensions of 5 bytes, the last one too many", REFUSED(TLS_DECODE_ERROR,
 	CLIENT_HELLO(
 		HEAD,
-		0x00, 0x06,                     /* extensions */
-			PSK_MODES)
+		0x00, 0x05,                     /* extensions */
+			0x00, 0x17,   /* extension_type: extended_master_secret */
+			0x00, 0x00,             /* extension_data */
+			0x00)                   /* extension_type: its upper half */
+)},
+{"extensions of 4 bytes, a server_name with nothing in it", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x04,                     /* extensions */
+			0x00, 0x00,             /* extension_type: server_name */
+			0x00, 0x00)             /* extension_data */
 )},
 {"extensions longer than the message", REFUSED(TLS_DECODE_ERROR,
 	CLIENT_HELLO(

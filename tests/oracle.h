@@ -90,9 +90,7 @@ struct shape {
 	bool whole;
 	size_t compression_methods;
 	bool null_compression; /* is among them */
-	bool has_extensions;
-	size_t extensions_length;
-	bool extension_twice; /* another one than server_name */
+	bool extension_twice;  /* another one than server_name */
 	bool psk_not_last;
 	size_t server_names; /* extensions */
 

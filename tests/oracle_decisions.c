@@ -10,13 +10,6 @@ invalid_name(const struct difference *difference)
 }
 
 static bool
-few_extensions(const struct difference *difference)
-{
-	return difference->ours->alert == TLS_DECODE_ERROR &&
-	    difference->shape->has_extensions && difference->shape->extensions_length < 8;
-}
-
-static bool
 empty_record(const struct difference *difference)
 {
 	const struct shape *shape = difference->shape;
@@ -145,10 +138,6 @@ const struct decision decisions[] = {
     "unrecognized_name",
     {"takes it, up to 255 bytes without a NUL", "takes it where it is all of `a-z 0-9 - .`"},
     "a name is a directory's name"},
-{BOTH, MALFORMED, ACCEPTED, few_extensions,
-    "extensions of 0 to 7 bytes in all",
-    "decode_error", {takes, takes},
-    "RFC 8446, 4.1.2: 8 at least; there is no room for a name, so it is only another alert"},
 {OPENSSL_ALONE, MALFORMED, ACCEPTED, empty_record,
     "a record without bytes before the hello's end",
     "decode_error; unexpected_message where it is a change_cipher_spec",

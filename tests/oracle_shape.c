@@ -132,10 +132,7 @@ shape_read(const struct bytes *stream, struct shape *shape)
 	join_records(stream, shape, &message);
 	if (shape->whole) {
 		size_t offset = extensions_offset(&message, shape);
-		shape->has_extensions = offset + 2 <= message.length;
-		shape->extensions_length = number(&message, offset, 2);
-		if (shape->has_extensions)
-			see_extensions(&message, offset + 2, shape);
+		see_extensions(&message, offset + 2, shape);
 	}
 	bytes_release(&message);
 }

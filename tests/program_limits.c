@@ -1,12 +1,16 @@
 /* Too few descriptors or threads: connections wait for one another, and nothing spins. */
 #include "harness.h"
 
+#include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { CLIENTS = 64 };
@@ -326,8 +330,8 @@ count_turned_away(void)
 	return atoi(strstr(proxy_log(proxy), counts) + strlen(counts));
 }
 
-/* What is more than a crowd is turned away, but for some that several threads accept at
- * once, and those that come before it is known for a flood. */
+/* What is more than a crowd is turned away, but for some that several threads serve at once, and
+ * those that come before it is known for a flood, if it is not known from before. */
 PROGRAM_TEST(limits, a_crowd_for_a_flooded_host)
 {
 	enum { BACKLOG = 128, CROWD = BACKLOG / 4, MORE = 40 };
@@ -335,7 +339,7 @@ PROGRAM_TEST(limits, a_crowd_for_a_flooded_host)
 	cr_assert_eq(listen(server.listener, BACKLOG), 0);
 	come_at_once(CROWD + FLOOD + MORE);
 	int turned_away = count_turned_away();
-	cr_assert_leq(turned_away, MORE + 4, "%d were turned away", turned_away);
+	cr_assert_leq(turned_away, FLOOD + MORE + 4, "%d were turned away", turned_away);
 	cr_assert_geq(turned_away, MORE / 2, "only %d were turned away", turned_away);
 }
 
@@ -384,7 +388,10 @@ PROGRAM_TEST(limits, one_address_does_not_keep_up_the_pressure)
 
 /* --- Threads --- */
 
-enum { THREADS_MAX = 8 };
+enum {
+	THREADS_MAX = 8,
+	SANITIZERS_THREADS = 2, /* besides */
+};
 
 static uid_t own_user;
 
@@ -393,7 +400,7 @@ few_threads(void)
 {
 	/* The sanitizers have threads of their own, and a search for leaks cannot start
 	 * its. */
-	rlim_t most = THREADS_MAX + (sanitized() ? 2 : 0);
+	rlim_t most = THREADS_MAX + (sanitized() ? SANITIZERS_THREADS : 0);
 	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 	struct rlimit processes = {.rlim_cur = most, .rlim_max = most};
 	setrlimit(RLIMIT_NPROC, &processes);
@@ -402,12 +409,18 @@ few_threads(void)
 
 /* The limit counts a user's threads, so the proxy runs as a user that nobody else is. */
 static void
-start_with_few_threads(void)
+start_as_own_user(void (*prepare)(void))
 {
 	if (geteuid() != 0)
 		skip("only root can become another user");
 	own_user = 100000 + (uid_t)getpid() % 1000000;
-	start(few_threads);
+	start(prepare);
+}
+
+static void
+start_with_few_threads(void)
+{
+	start_as_own_user(few_threads);
 }
 
 PROGRAM_TEST(limits, out_of_threads)
@@ -450,6 +463,216 @@ PROGRAM_TEST(limits, stops_while_out_of_threads)
 		close(clients[i]);
 	for (int i = 0; i < 10; i++)
 		expect_served(backend, request);
+}
+
+/* --- Threads that are kept --- */
+
+enum {
+	KEPT = THREADS_MAX - 2, /* all but the main thread and the log's */
+	SIP = 16 * 1024,        /* what a client that makes progress takes at once */
+	SIP_INTERVAL_MS = 20,
+	WINDOW = 4 * SIP,
+	SERVED_MEANWHILE = 20,
+};
+
+/* Downloads whose clients always take less than there is, and so keep a thread each. */
+static struct {
+	struct pair pairs[KEPT];
+	size_t sent[KEPT], received[KEPT];
+	atomic_int count;
+	atomic_int failed; /* how many were reset, or brought anything else */
+	atomic_bool stop;
+	pthread_t thread;
+} sippers;
+
+/* The backend sends as much of the pattern as is taken. */
+static void
+fill(int i)
+{
+	ssize_t sent;
+	do {
+		struct bytes next = pattern(sippers.sent[i], SIP);
+		sent = send(sippers.pairs[i].backend, next.data, next.length,
+		    MSG_NOSIGNAL | MSG_DONTWAIT);
+		sippers.sent[i] += sent > 0 ? (size_t)sent : 0;
+	} while (sent > 0);
+	sippers.failed += errno != EAGAIN;
+}
+
+static void
+sip(int i)
+{
+	static uint8_t bytes[SIP];
+	struct bytes next = pattern(sippers.received[i], SIP);
+	ssize_t got = recv(sippers.pairs[i].client, bytes, next.length, MSG_DONTWAIT);
+	if (got > 0)
+		sippers.received[i] += (size_t)got;
+	sippers.failed += got > 0 ? memcmp(bytes, next.data, (size_t)got) != 0
+				  : got == 0 || errno != EAGAIN;
+}
+
+static void *
+run_sippers(void *unused)
+{
+	while (!sippers.stop && sippers.failed == 0) {
+		for (int i = 0; i < sippers.count; i++) {
+			fill(i);
+			sip(i);
+		}
+		poll(NULL, 0, SIP_INTERVAL_MS);
+	}
+	return unused;
+}
+
+static void
+start_sippers(int count)
+{
+	const int narrow = WINDOW, moment_ms = 50;
+	check(pthread_create(&sippers.thread, NULL, run_sippers, NULL) == 0,
+	    "pthread_create");
+	for (int i = 0; i < count; i++) {
+		struct pair pair = pair_open(backend);
+		struct pollfd entry = {.fd = pair.backend, .events = POLLOUT};
+		setsockopt(pair.client, SOL_SOCKET, SO_RCVBUF, &narrow, sizeof narrow);
+		sippers.pairs[i] = pair;
+		while (poll(&entry, 1, moment_ms) == 1)
+			fill(i);
+		sippers.count++;
+	}
+}
+
+/* Checks that they have got what was sent to them, and closes them. */
+static void
+end_sippers(void)
+{
+	sippers.stop = true;
+	pthread_join(sippers.thread, NULL);
+	check(sippers.failed == 0, "who makes progress gave way, or lost bytes");
+	for (int i = 0; i < sippers.count; i++) {
+		testing("sipper %d", i);
+		expect_pattern_from(sippers.pairs[i].client, sippers.received[i],
+		    sippers.sent[i] - sippers.received[i]);
+		pair_talk(sippers.pairs[i]);
+		pair_close(sippers.pairs[i]);
+	}
+}
+
+/* Whether there is nobody any more at the other end of FD, by a reset. */
+static bool
+is_reset(int fd)
+{
+	struct pollfd entry = {.fd = fd};
+	return poll(&entry, 1, 0) == 1 && (entry.revents & POLLERR) != 0;
+}
+
+/* Who stalls for longest is reset, for the sake of others; who takes something now and then is
+ * not. */
+PROGRAM_TEST(limits, who_stalls_gives_way_where_threads_are_kept)
+{
+	struct pair stalled[KEPT + SANITIZERS_THREADS];
+	const int most = KEPT + (sanitized() ? SANITIZERS_THREADS : 0);
+	start_with_few_threads();
+	start_sippers(1);
+	for (int i = 0; i < most; i++) {
+		stalled[i] = pair_open(backend);
+		send_until_stalled(stalled[i].backend);
+	}
+	for (int i = 0; i < SERVED_MEANWHILE; i++)
+		expect_served(backend, request);
+	wait_until(is_reset(stalled[0].client), 5000);
+	/* Each may be reset while the others are looked at, but not before those. */
+	int count = 0;
+	for (int i = most - 1; i >= 0; i--) {
+		count += is_reset(stalled[i].client);
+		check(count == 0 || is_reset(stalled[i].client),
+		    "%d were reset, but not number %d", count, i);
+	}
+	cr_assert(has_logged("connections are open, and no more fit"));
+	end_sippers();
+}
+
+/* Who waits for a backend gives way as well, and is told so. */
+PROGRAM_TEST(limits, who_waits_for_a_backend_gives_way_where_threads_are_kept)
+{
+	const int soon_ms = 3000; /* its hello's time is ten seconds */
+	int waiting[KEPT + SANITIZERS_THREADS + 1], count = 0;
+	start_with_few_threads();
+	start_sippers(1);
+	host_make("busy.example");
+	unix_listen(host_path("busy.example", "tls-socket"), 1);
+	fill_backlog(host_path("busy.example", "tls-socket"));
+	int64_t began_ms = now_ms();
+	while (!has_logged("no more fit")) {
+		cr_assert_lt(count, (int)(sizeof waiting / sizeof *waiting));
+		waiting[count++] = client_send(hello_for("busy.example"));
+		wait_drained();
+	}
+	expect_alert(waiting[0], INTERNAL_ERROR);
+	cr_assert_lt(now_ms() - began_ms, margin_ms(soon_ms));
+	cr_assert(silent_for(waiting[count - 1], 0), "the last one gave way, too");
+	for (int i = 0; i < SERVED_MEANWHILE; i++)
+		expect_served(backend, request);
+	end_sippers();
+}
+
+/* Where all that keep a thread make progress, others wait, and nobody is lost. */
+PROGRAM_TEST(limits, others_wait_where_all_make_progress)
+{
+	if (sanitized())
+		skip("the sanitizers have threads of their own");
+	start_with_few_threads();
+	start_sippers(KEPT);
+	int client = client_send(request);
+	cr_assert(silent_for(backend, 500), "there was a thread left");
+	cr_assert(silent_for(client, 0), "who waits was refused");
+	check(sippers.failed == 0, "who makes progress gave way");
+	end_sippers();
+	int accepted = backend_accept(backend);
+	expect_bytes(accepted, request);
+	pair_talk(((struct pair){client, accepted}));
+}
+
+static void
+no_threads(void)
+{
+	struct rlimit processes = {.rlim_cur = 2, .rlim_max = THREADS_MAX};
+	setrlimit(RLIMIT_NPROC, &processes);
+	become(own_user);
+}
+
+/* As the user whose process it is, for whom that is no privilege. */
+static void
+allow_threads(void)
+{
+	const struct rlimit processes = {THREADS_MAX, THREADS_MAX};
+	int status;
+	pid_t pid = fork();
+	check(pid != -1, "fork");
+	if (pid == 0) {
+		become(own_user);
+		_exit(prlimit(proxy->pid, RLIMIT_NPROC, &processes, NULL) == 0 ? 0 : 1);
+	}
+	check(waitpid(pid, &status, 0) == pid && status == 0, "prlimit");
+}
+
+/* Where no thread can be had, connections wait, and the log says so; as soon as one can, all are
+ * served. */
+PROGRAM_TEST(limits, no_threads_at_all)
+{
+	if (sanitized())
+		skip("the sanitizers have threads of their own");
+	start_as_own_user(no_threads);
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(request);
+	wait_until(has_logged("sniproxy: new connections wait while 0 are open: thread: "
+			      "Resource temporarily unavailable\n"),
+	    1000);
+	expect_idle(proxy);
+	cr_assert(all_silent(), "a client was refused");
+	cr_assert(silent_for(backend, 0));
+	allow_threads();
+	serve_all();
+	cr_assert_leq(proxy_threads(proxy), THREADS_MAX);
 }
 
 PROGRAM_TEST(limits, stops_while_out_of_descriptors)

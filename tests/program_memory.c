@@ -1,6 +1,6 @@
 /* The most memory that clients can make the proxy take, however many they are: a budget
  * bounds it, what is beyond that is refused or read in small pieces, and others are served
- * meanwhile. */
+ * meanwhile; so does the number of threads, of which each takes only so much. */
 #include "harness.h"
 
 #include <errno.h>
@@ -42,6 +42,16 @@ enum {
 	/* Enough for the budget, and far less than those connections could take. */
 	ADDRESS_SPACE = 320 * 1024 * 1024,
 	GROUP_MEMORY = 128 * 1024 * 1024,
+
+	/* What the README states for a thread, of which there is one for each MiB. */
+	THREAD_KIB = 128,
+	THREADS = 256,
+	OTHER_THREADS = 2, /* the main one and the log's */
+	SPARE_THREADS = 8, /* so that nobody gives way meanwhile */
+
+	/* What no counter shows: the kernel keeps a page fragment for each thread that has sent
+	 * on TCP. */
+	FRAGMENT_KIB = 32,
 
 	HONEST_PAUSE_MS = 20,
 	HONEST_MIN = 20,
@@ -398,8 +408,8 @@ PROGRAM_TEST(memory, worst_hellos)
 static struct {
 	char directory[512];
 	char procs[544];
-	const char *limit;  /* the file that sets the limit */
 	const char *events; /* the file that counts kills */
+	const char *usage;  /* the file that tells how much memory is taken */
 	int guard;          /* while it is open, the group stays */
 } group;
 
@@ -413,13 +423,14 @@ join_group(void)
 }
 
 static bool
-try_group(const char *parent, const char *limit, const char *events)
+try_group(const char *parent, const char *limit, const char *events, const char *usage)
 {
 	char path[1024], bytes[32];
 	snprintf(group.directory, sizeof group.directory, "%s/sniproxy-test.%d", parent,
 	    (int)getpid());
 	snprintf(group.procs, sizeof group.procs, "%s/cgroup.procs", group.directory);
 	group.events = events;
+	group.usage = usage;
 	if (mkdir(group.directory, 0755) == -1)
 		return false;
 	snprintf(path, sizeof path, "%s/%s", group.directory, limit);
@@ -444,9 +455,11 @@ make_group(void)
 		sscanf(line, ":memory:%255s", own);
 	free(groups);
 	snprintf(parent, sizeof parent, "/sys/fs/cgroup/memory%s", own);
-	return try_group("/sys/fs/cgroup", "memory.max", "memory.events") ||
+	return try_group(
+		   "/sys/fs/cgroup", "memory.max", "memory.events", "memory.current") ||
 	    (line != NULL &&
-		try_group(parent, "memory.limit_in_bytes", "memory.oom_control"));
+		try_group(parent, "memory.limit_in_bytes", "memory.oom_control",
+		    "memory.usage_in_bytes"));
 }
 
 /* A process that removes the group once the test is over, in whichever way: by then all
@@ -485,14 +498,34 @@ kills(void)
 	return count;
 }
 
-PROGRAM_TEST(memory, worst_hellos_in_a_control_group)
+/* What the kernel accounts to the proxy: its pages, its stacks, its page tables, and what the
+ * kernel keeps for its threads and sockets. */
+static long
+group_kib(void)
+{
+	char path[1024];
+	snprintf(path, sizeof path, "%s/%s", group.directory, group.usage);
+	char *usage = read_file(path);
+	check(usage[0] != '\0', "%s is empty", path);
+	long kib = strtol(usage, NULL, 10) / 1024;
+	free(usage);
+	return kib;
+}
+
+static void
+start_in_group(void (*prepare)(void))
 {
 	if (sanitized())
 		skip("the sanitizers take more memory than the program");
 	if (!make_group())
 		skip("no control group with a limit on memory can be made");
 	guard_group();
-	start(join_group);
+	start(prepare);
+}
+
+PROGRAM_TEST(memory, worst_hellos_in_a_control_group)
+{
+	start_in_group(join_group);
 	withstand_worst_hellos();
 	check(kills() == 0, "the kernel has killed the proxy");
 }
@@ -635,4 +668,84 @@ PROGRAM_TEST(memory, stalled_downloads)
 	stall_downloads(size);
 	end_downloads(size);
 	expect_no_growth(first_kib);
+}
+
+/* --- Threads --- */
+
+static uid_t own_user;
+
+static void
+join_group_with_few_threads(void)
+{
+	struct rlimit processes = {.rlim_cur = THREADS, .rlim_max = THREADS};
+	join_group();
+	setrlimit(RLIMIT_NPROC, &processes);
+	become(own_user);
+}
+
+/* Sends as much as FD takes at once. Returns how much that was. */
+static size_t
+send_some(int fd)
+{
+	static const uint8_t bulk[256 * 1024];
+	ssize_t sent = send(fd, bulk, sizeof bulk, MSG_NOSIGNAL | MSG_DONTWAIT);
+	check(sent > 0 || errno == EAGAIN, "send: %s", strerror(errno));
+	return sent > 0 ? (size_t)sent : 0;
+}
+
+/* Opens COUNT connections of which each keeps two threads: both sides have sent in bulk what the
+ * other does not take. */
+static void
+keep_threads(struct pair *pairs, int count)
+{
+	for (int i = 0; i < count; i++) {
+		testing("connection %d", i);
+		pairs[i] = pair_open(backend);
+		setsockopt(pairs[i].client, SOL_SOCKET, SO_RCVBUF, &kernel_buffer,
+		    sizeof kernel_buffer);
+	}
+	size_t sent = 1;
+	while (sent > 0) {
+		sent = 0;
+		for (int i = 0; i < count; i++)
+			sent += send_some(pairs[i].client) + send_some(pairs[i].backend);
+		poll(NULL, 0, 50); /* the proxy may be at it */
+	}
+	testing("%d connections that keep two threads each", count);
+	wait_until(proxy_threads(proxy) >= OTHER_THREADS + 2 * count, 5000);
+}
+
+/* The connections of the threads are closed before those are measured, since they stay for a while:
+ * what the kernel holds for sockets is not theirs. */
+PROGRAM_TEST(memory, threads_in_a_control_group)
+{
+	enum { CONNECTIONS = (THREADS - OTHER_THREADS - SPARE_THREADS) / 2 };
+	static struct pair pairs[CONNECTIONS];
+	if (geteuid() != 0)
+		skip("only root can become another user");
+	/* The limit counts a user's threads, so the proxy's user is nobody else. */
+	own_user = 300000 + (uid_t)getpid() % 1000000;
+	start_in_group(join_group_with_few_threads);
+	pair_close(pair_open(backend));
+	int descriptors = proxy_descriptors(proxy), threads = proxy_threads(proxy);
+	long before_kib = group_kib();
+	keep_threads(pairs, CONNECTIONS);
+	long stalled_kib = group_kib();
+	check(proxy_descriptors(proxy) > descriptors + 2 * CONNECTIONS,
+	    "there are no pipes");
+	for (int i = 0; i < CONNECTIONS; i++)
+		pair_close(pairs[i]);
+	wait_until(proxy_descriptors(proxy) <= descriptors, 5000);
+	long kib = group_kib() - before_kib;
+	threads = proxy_threads(proxy) - threads;
+	fprintf(stderr,
+	    "[MEMORY] %d threads more: %ld KiB each, and %d that no counter shows; with "
+	    "their stalled connections %ld KiB\n",
+	    threads, kib / threads, FRAGMENT_KIB, (stalled_kib - before_kib) / threads);
+	check(threads >= 2 * CONNECTIONS - SPARE_THREADS, "only %d threads stayed",
+	    threads);
+	check(kib / threads + FRAGMENT_KIB <= THREAD_KIB,
+	    "a thread took %ld KiB, and %d that no counter shows; %d are stated",
+	    kib / threads, FRAGMENT_KIB, THREAD_KIB);
+	check(kills() == 0, "the kernel has killed the proxy");
 }

@@ -3,12 +3,14 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -66,12 +68,13 @@ flow_send(struct flow *flow)
 	return true;
 }
 
-/* Receives what is there; false if it is wrong. */
+/* Receives what is there, up to MOST bytes; false if it is wrong. */
 static bool
-flow_receive(struct flow *flow)
+flow_receive_up_to(struct flow *flow, size_t most)
 {
 	static uint8_t buffer[MIB / 4];
-	ssize_t now = recv(flow->to, buffer, sizeof buffer, MSG_DONTWAIT);
+	size_t size = most < sizeof buffer ? most : sizeof buffer;
+	ssize_t now = recv(flow->to, buffer, size, MSG_DONTWAIT);
 	if (now <= 0)
 		return now < 0 && errno == EAGAIN;
 	for (size_t done = 0; done < (size_t)now;) {
@@ -83,6 +86,12 @@ flow_receive(struct flow *flow)
 		flow->received += next.length;
 	}
 	return flow->received <= flow->length;
+}
+
+static bool
+flow_receive(struct flow *flow)
+{
+	return flow_receive_up_to(flow, SIZE_MAX);
 }
 
 /* Runs both flows to their ends, side by side. */
@@ -282,6 +291,24 @@ PROGRAM_TEST(relay, request_after_the_backend_has_ended)
 	}
 }
 
+/* Who takes nothing more may still send. */
+PROGRAM_TEST(relay, answer_of_a_backend_that_reads_no_more)
+{
+	for (int i = 0; i < SILENCES; i++) {
+		struct pair pair = i == 0 ? start() : pair_open(backend);
+		shutdown(pair.backend, SHUT_RD);
+		fall_silent(silences_ms[i]);
+		send_all(pair.client, text("not taken"));
+		wait_drained_of(pair.client);
+		struct flow down = {pair.backend, pair.client, 0, 3 * MIB, MIB, 0, 0};
+		exchange(&down, 1);
+		send_all(pair.client, text("nor this"));
+		close(pair.backend);
+		expect_end(pair.client);
+		close(pair.client);
+	}
+}
+
 PROGRAM_TEST(relay, both_end)
 {
 	for (int i = 0; i < SILENCES; i++) {
@@ -339,22 +366,44 @@ PROGRAM_TEST(relay, client_reset_closes_the_backend)
 	}
 }
 
-/* The backend does not read, or writes what the client never read. */
+/* How many bytes of what FD has sent its own kernel still has, since the other one has
+ * not acknowledged them. A reset throws them away. */
+static size_t
+unacknowledged(int fd)
+{
+	int bytes = -1;
+	cr_assert(ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes >= 0);
+	return (size_t)bytes;
+}
+
+/* A backend that writes what the client never read. */
 PROGRAM_TEST(relay, client_reset_closes_a_stalled_backend)
 {
-	struct pair down = start();
-	send_until_stalled(down.backend);
-	reset_connection(down.client);
-	expect_gone(down.backend, 1000);
-	struct pollfd entry = {.fd = down.backend, .events = POLLOUT};
+	struct pair pair = start();
+	send_until_stalled(pair.backend);
+	reset_connection(pair.client);
+	expect_gone(pair.backend, 1000);
+	struct pollfd entry = {.fd = pair.backend, .events = POLLOUT};
 	cr_assert(poll(&entry, 1, margin_ms(1000)) == 1 &&
 	    (entry.revents & (POLLERR | POLLHUP)));
+}
 
-	struct pair up = pair_open(backend);
-	send_until_stalled(up.client);
-	reset_connection(up.client);
-	entry.fd = up.backend;
-	wait_until(poll(&entry, 1, 0) == 1 && (entry.revents & POLLHUP), 1000);
+/* A backend that does not read, for longer than the proxy waits in its calls: two that
+ * take a part, and one that can do nothing. */
+PROGRAM_TEST(relay, client_reset_leaves_a_stalled_backend_what_was_sent)
+{
+	struct pair pair = start();
+	struct flow up = {.from = pair.client, .to = pair.backend};
+	up.sent = send_until_stalled(pair.client);
+	up.length = up.sent - unacknowledged(pair.client);
+	reset_connection(pair.client);
+	fall_silent(6500);
+	while (up.received < up.length) {
+		cr_assert(readable_within(pair.backend, 3000));
+		cr_assert(
+		    flow_receive(&up), "at %zu of %zu bytes", up.received, up.length);
+	}
+	expect_gone(pair.backend, 1000);
 }
 
 PROGRAM_TEST(relay, client_reset_after_its_end_closes_the_backend)
@@ -456,6 +505,176 @@ PROGRAM_TEST(relay, client_that_writes_before_it_reads_gets_the_answer)
 	pair = pair_open(backend);
 	send_all(pair.backend, pattern(0, 1000));
 	expect_answer_after_writing(pair, 1000, 4 * MIB);
+}
+
+/* --- What a side sent before it was gone --- */
+
+/* How a side leaves that has sent something, and what the other side is like. */
+struct leaving {
+	bool is_client;
+	bool resets; /* by SO_LINGER; a close with unread bytes makes the kernel do so */
+	/* The other side: */
+	enum manner { SILENT, ANSWERS_LATE, ANSWERS } manner; /* late: to who has left */
+	bool is_slow; /* reads a little, and makes a pause */
+	/* The proxy is stopped meanwhile, so that it finds all at once. */
+	bool is_hidden;
+};
+
+static const char *const manners[] = {"silent", "answers late", "answers"};
+
+/* What nobody reads, and what may not arrive any more. */
+static void
+answer(int fd)
+{
+	(void)!send(fd, "not read", 8, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void
+flow_take(struct flow *flow, const struct leaving *leaving)
+{
+	if (leaving->is_slow && leaving->manner == ANSWERS)
+		answer(flow->to);
+	if (leaving->is_slow)
+		wait_a_moment();
+	check(flow_receive_up_to(flow, leaving->is_slow ? flow->length / 50 : SIZE_MAX),
+	    "broke at %zu of %zu bytes: %s", flow->received, flow->length,
+	    strerror(errno));
+}
+
+/* Sends all, and waits until the proxy's kernel has what the client sent. */
+static void
+flow_send_all(struct flow *flow, const struct leaving *leaving)
+{
+	for (;;) {
+		if (flow->sent < flow->length)
+			check(flow_send(flow), "sent %zu bytes: %s", flow->sent,
+			    strerror(errno));
+		if (flow->sent == flow->length &&
+		    (!leaving->is_client || unacknowledged(flow->from) == 0))
+			return;
+		if (readable_within(flow->to, 2))
+			flow_take(flow, leaving);
+	}
+}
+
+/* One side of PAIR sends LENGTH bytes and leaves. The other must get them all, and then
+ * the end; the backend may learn that what it said last did not arrive. */
+static void
+expect_all_before_the_end(struct pair pair, struct leaving leaving, size_t length)
+{
+	int from = leaving.is_client ? pair.client : pair.backend;
+	int to = leaving.is_client ? pair.backend : pair.client;
+	struct flow flow = {from, to, 0, length, MIB, 0, 0};
+	if (leaving.manner == ANSWERS)
+		answer(to);
+	check(leaving.manner != ANSWERS || readable_within(from, 3000), "no answer");
+	if (leaving.is_hidden)
+		proxy_pause(proxy);
+	flow_send_all(&flow, &leaving);
+	if (leaving.resets)
+		reset_connection(from);
+	else
+		close(from);
+	if (leaving.manner != SILENT)
+		answer(to);
+	if (leaving.is_hidden)
+		kill(proxy->pid, SIGCONT);
+	while (flow.received < flow.length) {
+		check(readable_within(to, 5000), "stalled at %zu of %zu bytes",
+		    flow.received, flow.length);
+		flow_take(&flow, &leaving);
+	}
+	if (leaving.is_client)
+		expect_gone(to, 3000);
+	else
+		expect_end(to);
+	close(to);
+}
+
+/* With lengths from what fits anywhere to what has to be waited for, several times. */
+static void
+expect_all_lengths_before_the_end(struct leaving leaving)
+{
+	static const size_t lengths[] = {200, 12000, 100000, 1000000};
+	size_t most = leaving.is_hidden ? 12000 : 1000000;
+	int rounds = leaving.is_slow ? 1 : 5;
+	for (size_t i = 0; i < 4 && lengths[i] <= most; i++) {
+		for (int round = 0; round < rounds; round++) {
+			testing("%zu bytes, %s, the other one %s%s%s, round %d",
+			    lengths[i], leaving.resets ? "reset" : "close",
+			    manners[leaving.manner], leaving.is_slow ? ", slow" : "",
+			    leaving.is_hidden ? ", all at once" : "", round);
+			expect_all_before_the_end(
+			    pair_open(backend), leaving, lengths[i]);
+		}
+	}
+}
+
+/* Only TCP is reset by SO_LINGER. */
+static void
+expect_all_before_each_end(struct leaving leaving)
+{
+	for (enum manner manner = SILENT; manner <= ANSWERS; manner++) {
+		leaving.manner = manner;
+		leaving.resets = false;
+		expect_all_lengths_before_the_end(leaving);
+		leaving.resets = true;
+		if (leaving.is_client)
+			expect_all_lengths_before_the_end(leaving);
+	}
+}
+
+PROGRAM_TEST(relay, all_that_a_client_sent_before_it_left_arrives)
+{
+	pair_close(start());
+	expect_all_before_each_end((struct leaving){.is_client = true});
+	expect_all_before_each_end((struct leaving){.is_client = true, .is_slow = true});
+}
+
+PROGRAM_TEST(relay, all_that_a_client_sent_right_before_it_left_arrives)
+{
+	pair_close(start());
+	expect_all_before_each_end(
+	    (struct leaving){.is_client = true, .is_hidden = true});
+}
+
+PROGRAM_TEST(relay, all_that_a_backend_sent_before_it_left_arrives)
+{
+	pair_close(start());
+	expect_all_before_each_end((struct leaving){.is_slow = false});
+	expect_all_before_each_end((struct leaving){.is_slow = true});
+}
+
+PROGRAM_TEST(relay, all_that_a_backend_sent_right_before_it_left_arrives)
+{
+	pair_close(start());
+	expect_all_before_each_end((struct leaving){.is_hidden = true});
+}
+
+/* The client is gone before there is a backend, or before the proxy has accepted it. */
+PROGRAM_TEST(relay, hello_of_a_client_that_resets_at_once_arrives)
+{
+	static const size_t more[] = {0, 200, 12000};
+	struct bytes hello = hello_for(HOST);
+	pair_close(start());
+	for (size_t i = 0; i < 6; i++) {
+		size_t length = more[i / 2];
+		testing("%zu bytes behind the hello, %s", length,
+		    i % 2 == 0 ? "stopped" : "running");
+		if (i % 2 == 0)
+			proxy_pause(proxy);
+		int client = client_send(hello);
+		send_all(client, pattern(0, length));
+		wait_until(unacknowledged(client) == 0, 3000);
+		reset_connection(client);
+		if (i % 2 == 0)
+			kill(proxy->pid, SIGCONT);
+		int accepted = backend_accept(backend);
+		expect_bytes(accepted, hello);
+		expect_pattern(accepted, length);
+		expect_gone(accepted, 3000);
+		close(accepted);
+	}
 }
 
 /* --- Urgent bytes (RFC 6093), which most programs do not tell from others --- */

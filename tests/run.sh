@@ -18,12 +18,14 @@ if [ "$build" = --one ]; then
 	case $build in */hashed*) HASHED=1 name="$name (HASHED)" ;; *) HASHED='' ;; esac
 	export HASHED SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
 	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
+	export HASTY="$build/tests/hasty"
 	export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp
+	export TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp
 	# `make flood` knows no rate; here, others share the machine.
 	export FLOOD="$build/tests/flood" FLOOD_RATE=700 FLOOD_SECONDS=4
 	export FAULTS=brief CLOSE_FAILS="$build/tests/close_fails.so"
 	# Their load is much of what the machine can take.
-	case $name in program_memory*) jobs=1 ;; program_flood*) jobs=4 ;; *) jobs=8 ;; esac
+	case $name in program_memory*) jobs=1 ;; program_flood*) jobs=2 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 	case $test in
 	*.bats) set -- timeout 300 bats --tap "$test" ;;

@@ -24,6 +24,7 @@
 #include "../clock.h"
 #include "addresses.h"
 #include "check.h"
+#include "self.h"
 
 #define NAME_10 "0123456789"
 #define NAME_50 NAME_10 NAME_10 NAME_10 NAME_10 NAME_10
@@ -121,15 +122,6 @@ in_ms(int64_t ms)
 	return clock_ms() + ms;
 }
 
-static int
-count_descriptors(void)
-{
-	int count = 0;
-	for (int descriptor = 0; descriptor < 1024; descriptor++)
-		count += fcntl(descriptor, F_GETFD) != -1;
-	return count;
-}
-
 /* Fails unless the working directory is the hosts directory. */
 static void
 expect_to_be_back(void)
@@ -145,10 +137,10 @@ expect_to_be_back(void)
 static bool
 expect_connected(struct backend_hosts *from, const char *name, int listener)
 {
-	struct backend backend = backend_connect(from, name);
+	struct backend backend = backend_connect(from, name, PATIENCE_MS);
 	cr_assert(backend.socket != -1, "%s: %s: %s", name, backend.failed,
 	    strerror(backend.error));
-	cr_expect((fcntl(backend.socket, F_GETFL) & O_NONBLOCK) != 0, "blocking");
+	cr_expect((fcntl(backend.socket, F_GETFL) & O_NONBLOCK) == 0, "non-blocking");
 	cr_expect((fcntl(backend.socket, F_GETFD) & FD_CLOEXEC) != 0, "inherited");
 
 	char bytes[4] = "";
@@ -169,7 +161,7 @@ static void
 expect_failure(struct backend_hosts *from, const char *name, const char *what, int error)
 {
 	int descriptors = count_descriptors();
-	struct backend backend = backend_connect(from, name);
+	struct backend backend = backend_connect(from, name, PATIENCE_MS);
 	cr_assert(backend.socket == -1, "%s: connected", name);
 	cr_assert(backend.failed != NULL);
 	cr_expect(strcmp(backend.failed, what) == 0, "%s: %s", name, backend.failed);
@@ -310,7 +302,7 @@ Test(backend, connects_by_path_as_far_as_that_goes)
 
 	name[97] = 'a';
 	make_host(name);
-	struct backend backend = backend_connect(&by_path, name);
+	struct backend backend = backend_connect(&by_path, name, PATIENCE_MS);
 	cr_expect(backend.socket == -1 && backend.error == ENAMETOOLONG);
 	cr_assert(backend.failed != NULL);
 	cr_expect(strstr(backend.failed, "unshare") != NULL, "%s", backend.failed);
@@ -369,7 +361,8 @@ Test(backend, never_mixes_two_directories_that_are_swapped)
 	int64_t deadline_ms = in_ms(20000);
 	while ((with < 300 || without < 300) && with + without < 4000) {
 		CHECK(clock_left_ms(deadline_ms) > 0, "%u, %u", with, without);
-		struct backend backend = backend_connect(&hosts, "a.example");
+		struct backend backend =
+		    backend_connect(&hosts, "a.example", PATIENCE_MS);
 		CHECK(backend.socket != -1, "%s", strerror(backend.error));
 		bool wanted = is_with_header(backend.socket);
 		CHECK(backend.send_proxy_v1 == wanted, "one's socket, the other's file");
@@ -397,32 +390,93 @@ fill_backlog(const char *path)
 	cr_assert(errno == EAGAIN, "%s", strerror(errno));
 }
 
-/* What is short now may be there later, and the caller is told so. */
+/* Fails unless connecting within TIMEOUT_MS fails, after at least WAIT_MS. */
 static void
-expect_may_recover(int error)
+expect_to_give_up(int timeout_ms, int wait_ms)
 {
 	int descriptors = count_descriptors();
-	struct backend backend = backend_connect(&hosts, "a.example");
-	cr_expect(backend.socket == -1 && backend.error == error, "%s",
+	int64_t began_ms = clock_ms();
+	struct backend backend = backend_connect(&hosts, "a.example", timeout_ms);
+	int64_t ms = clock_ms() - began_ms;
+	cr_expect(ms >= wait_ms && ms < PATIENCE_MS / 2, "%lld ms", (long long)ms);
+	cr_expect(backend.socket == -1 && backend.error == EAGAIN, "%s",
 	    strerror(backend.error));
 	cr_expect(strcmp(backend.failed, "tls-socket") == 0);
-	cr_expect(backend_may_recover(backend.error));
 	cr_expect(count_descriptors() == descriptors);
 	expect_to_be_back();
 }
 
-Test(backend, a_full_backlog_may_recover)
+/* The kernel's ticks are up to 10 ms long. */
+Test(backend, waits_for_a_full_backlog_for_some_time)
 {
 	make_directory("a.example");
 	int listener = listen_at("a.example/tls-socket", 1);
 	fill_backlog("a.example/tls-socket");
-	expect_may_recover(EAGAIN);
+	expect_to_give_up(0, 0);
+	expect_to_give_up(1, 0);
+	expect_to_give_up(200, 200 - 10);
+	expect_to_give_up(1100, 1100 - 10);
 
 	cr_assert(accept(listener, NULL, NULL) != -1);
-	struct backend backend = backend_connect(&hosts, "a.example");
+	struct backend backend = backend_connect(&hosts, "a.example", 0);
 	cr_assert(backend.socket != -1, "%s", strerror(backend.error));
-	cr_expect((fcntl(backend.socket, F_GETFL) & O_NONBLOCK) != 0, "blocking");
 	close(backend.socket);
+}
+
+/* A thread that waits for the backlog of a.example. */
+struct waiting {
+	pthread_t thread;
+	atomic_int id;
+	struct backend backend;
+};
+
+static void *
+wait_for_backlog(void *argument)
+{
+	struct waiting *waiting = argument;
+	atomic_store(&waiting->id, gettid());
+	waiting->backend = backend_connect(&hosts, "a.example", PATIENCE_MS);
+	return NULL;
+}
+
+/* Starts it; returns the listening socket. */
+static int
+start_waiting(struct waiting *waiting)
+{
+	make_directory("a.example");
+	int listener = listen_at("a.example/tls-socket", 1);
+	fill_backlog("a.example/tls-socket");
+	cr_assert(pthread_create(&waiting->thread, NULL, wait_for_backlog, waiting) == 0);
+	await_call(&waiting->id, SYS_connect);
+	return listener;
+}
+
+Test(backend, waits_for_a_full_backlog_until_there_is_room)
+{
+	struct waiting waiting = {0};
+	int listener = start_waiting(&waiting);
+	cr_assert(accept(listener, NULL, NULL) != -1);
+	pthread_join(waiting.thread, NULL);
+	cr_assert(waiting.backend.socket != -1, "%s", strerror(waiting.backend.error));
+	cr_expect((fcntl(waiting.backend.socket, F_GETFL) & O_NONBLOCK) == 0);
+	cr_assert(send(waiting.backend.socket, "a", 1, MSG_NOSIGNAL) == 1);
+	expect_to_be_back();
+	close(waiting.backend.socket);
+}
+
+Test(backend, a_signal_ends_the_wait_for_a_full_backlog)
+{
+	struct waiting waiting = {0};
+	let_interrupt(SIGUSR1);
+	start_waiting(&waiting);
+	int descriptors = count_descriptors();
+	pthread_kill(waiting.thread, SIGUSR1);
+	pthread_join(waiting.thread, NULL);
+	cr_expect(waiting.backend.socket == -1 && waiting.backend.error == EINTR, "%s",
+	    strerror(waiting.backend.error));
+	cr_expect(strcmp(waiting.backend.failed, "tls-socket") == 0);
+	cr_expect(count_descriptors() == descriptors - 1); /* that of the attempt */
+	expect_to_be_back();
 }
 
 /* Opens all the descriptors that there may be; returns one of them. */
@@ -440,27 +494,31 @@ take_all_descriptors(void)
 	return last;
 }
 
-Test(backend, a_shortage_of_descriptors_may_recover)
+Test(backend, says_that_descriptors_are_short)
 {
 	make_host("a.example");
 	int one = take_all_descriptors();
-	struct backend backend = backend_connect(&hosts, "a.example");
+	struct backend backend = backend_connect(&hosts, "a.example", PATIENCE_MS);
 	cr_expect(backend.socket == -1 && backend.error == EMFILE);
-	cr_expect(backend_may_recover(backend.error));
+	cr_expect(strcmp(backend.failed, "tls-socket") == 0);
+	cr_expect(backend_is_short(backend.error));
 	close(one);
 	expect_to_be_back();
 
-	backend = backend_connect(&hosts, "a.example");
+	backend = backend_connect(&hosts, "a.example", PATIENCE_MS);
 	cr_assert(backend.socket != -1, "%s", strerror(backend.error));
 	close(backend.socket);
 }
 
-Test(backend, a_host_that_is_not_served_does_not_recover)
+Test(backend, tells_a_shortage_from_other_errors)
 {
-	const int errors[] = {
-	    EACCES, ECONNREFUSED, ELOOP, ENOENT, ENOTDIR, EPERM, EPROTOTYPE};
-	for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
-		cr_expect(!backend_may_recover(errors[i]), "%s", strerror(errors[i]));
+	const int shortages[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
+	const int others[] = {0, EACCES, EAGAIN, ECONNREFUSED, EINTR, ELOOP, ENAMETOOLONG,
+	    ENOENT, ENOTDIR, EPERM, EPROTOTYPE};
+	for (size_t i = 0; i < sizeof shortages / sizeof *shortages; i++)
+		cr_expect(backend_is_short(shortages[i]), "%s", strerror(shortages[i]));
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		cr_expect(!backend_is_short(others[i]), "%s", strerror(others[i]));
 }
 
 /* Goes somewhere else, if it has a working directory of its own. Returns RESULT if it

@@ -1,20 +1,21 @@
 #!/usr/bin/env bats
 # Real TLS clients reach real TLS servers through the proxy.
 #
-# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN name the programs under test.
+# SNIPROXY, SNIPROXY_HOSTNAME, LISTEN and HASTY name the programs under test.
 # shellcheck disable=SC2154 # work and port are set by setup_file and start_proxy
 
 load tls_helper
 
 setup_file() {
 	export work=$BATS_FILE_TMPDIR port no_proxy='*'
-	require_programs
+	require_programs HASTY
 	mkdir "$work/hosts"
 	make_authority
 	make_certificate visitor DNS:visitor.example
 	start_nginx
 	start_openssl
 	start_gnutls
+	start_sink
 	start_proxy proxy 127.0.0.1
 }
 
@@ -476,6 +477,29 @@ hello_passes() {
 			--upload-file "$work/upload" --output "$work/out" \
 			--write-out '%{http_code}' >"$work/code" || :
 		[ "$(cat "$work/code")" = 413 ]
+	done
+}
+
+# hasty_sends LENGTH: all that arrives is what was sent, to the last byte.
+hasty_sends() {
+	local before
+	before=$(stat -c %s "$work/sink")
+	head -c "$1" /dev/urandom >"$work/upload"
+	"$HASTY" "$port" sink.example "$work/ca.pem" <"$work/upload" >"$work/out" 2>&1
+	await is_in_sink $((before + $1))
+	tail -c "+$((before + 1))" "$work/sink" | cmp - "$work/upload"
+}
+
+is_in_sink() {
+	[ "$(stat -c %s "$work/sink")" -ge "$1" ]
+}
+
+@test "all arrives that a client sent before its kernel's reset, thirty times" {
+	local length
+	for _ in {1..10}; do
+		for length in 200 12000 1000000; do
+			hasty_sends $length
+		done
 	done
 }
 

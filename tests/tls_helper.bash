@@ -18,9 +18,10 @@ show_logs() {
 	tail -v -n 20 "$work"/*.log
 }
 
+# require_programs VARIABLE...: these name programs too.
 require_programs() {
 	local program
-	for program in SNIPROXY SNIPROXY_HOSTNAME LISTEN; do
+	for program in SNIPROXY SNIPROXY_HOSTNAME LISTEN "$@"; do
 		[ -x "${!program}" ] && continue
 		echo "$program=${!program}: not a program" >&2
 		return 1
@@ -151,6 +152,18 @@ start_openssl() {
 		-verify 1 -CAfile ca.pem -cert openssl.example.pem \
 		-key openssl.example.key
 	await grep -q "^ACCEPT\( \|$\)" "$work/openssl.log"
+}
+
+# sink.example says nothing but what TLS does, and adds what it receives to a file. Its
+# stdin, a pipe without a writer's end, stays silent.
+start_sink() {
+	make_host sink.example
+	ln -s ../../sink.socket "$work/$(host_directory sink.example)/tls-socket"
+	mkfifo "$work/silence"
+	# shellcheck disable=SC2016 # for the other shell
+	background sink.log sh -c 'exec openssl s_server -unix sink.socket -quiet \
+		-cert sink.example.pem -key sink.example.key <>silence >sink'
+	await test -S "$work/sink.socket"
 }
 
 has_gnutls_server() {
