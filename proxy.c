@@ -623,6 +623,7 @@ proxy_begin(int client, const union address *peer)
 	c->end = STATUS_OPEN;
 	c->ways = 1;
 	c->upload = (struct relay_way){.connection = c, .from = client, .to = -1};
+	c->upload.has_timeout = true; /* from the listening socket */
 	c->download = (struct relay_way){.connection = c, .from = -1, .to = client};
 	pressure_lock();
 	bool enters = pressure_enter(c, c->accepted_ms);

@@ -301,12 +301,6 @@ tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *nam
 	return TLS_OK;
 }
 
-size_t
-tls_hello_size(const struct tls_hello *hello)
-{
-	return hello->message_capacity;
-}
-
 void
 tls_hello_release(struct tls_hello *hello)
 {

@@ -80,9 +80,6 @@ tls_hello_feed(struct tls_hello *hello, const uint8_t *bytes, size_t length);
 enum tls_status
 tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *name_length);
 
-/* How many bytes of memory HELLO holds. */
-size_t tls_hello_size(const struct tls_hello *hello);
-
 /* Frees what HELLO holds and makes it ready for another; harmless where it holds
  * nothing. */
 void tls_hello_release(struct tls_hello *hello);
