@@ -216,14 +216,12 @@ enum relay_status
 relay_move(struct relay_way *way, uint8_t buffer[RELAY_BUFFER_SIZE])
 {
 	size_t length;
-	size_t in_a_row = 0; /* how much came in reads that filled the buffer */
 	enum relay_status status;
 	do {
 		status = relay_receive(way, buffer, RELAY_BUFFER_SIZE, &length);
 		if (status == RELAY_MOVED)
 			status = relay_send(way, buffer, length);
-		in_a_row = length == RELAY_BUFFER_SIZE ? in_a_row + length : 0;
-		if (status == RELAY_MOVED && in_a_row >= RELAY_BULK_MIN)
+		if (status == RELAY_MOVED && length == RELAY_BUFFER_SIZE)
 			status = move_in_bulk(way);
 	} while (status == RELAY_MOVED);
 	return status;

@@ -17,11 +17,8 @@
 #include <stdint.h>
 
 enum {
-	/* What is read at once, and so what a thread needs. */
+	/* What is read at once, and so what a thread needs. What fills it is bulk. */
 	RELAY_BUFFER_SIZE = 16 * 1024,
-
-	/* So much, as fast as it can be read, is bulk, and worth a pipe. */
-	RELAY_BULK_MIN = 8 * RELAY_BUFFER_SIZE,
 
 	/* How long a thread waits for a quiet sender, and for a receiver that takes nothing,
 	 * before it looks around: SO_RCVTIMEO and SO_SNDTIMEO of all sockets. */

@@ -737,13 +737,12 @@ Test(relay, passes_on_what_was_sent_before_a_reset_though_nobody_takes_it_yet)
 static size_t
 start_waiting(struct session *session, enum direction direction, bool in_bulk)
 {
-	size_t length = in_bulk ? RELAY_BULK_MIN : 0;
+	size_t length = in_bulk ? RELAY_BUFFER_SIZE : 0;
 	prepare(session, direction);
 	never_be_quiet(session);
 	start(session);
 	await_call(&session->thread, SYS_recvfrom);
-	for (size_t passed = 0; passed < length; passed += RELAY_BUFFER_SIZE)
-		pass_on(session, passed, passed + RELAY_BUFFER_SIZE);
+	pass_on(session, 0, length);
 	await_call(&session->thread, in_bulk ? SYS_splice : SYS_recvfrom);
 	return length;
 }
