@@ -946,12 +946,12 @@ expect_nothing_lost(const struct holdings *before)
 	    "%d threads were %d before", after.threads, before->threads);
 }
 
-/* After ten seconds of silence, the proxy has the threads that it shall always have, the main
- * one's and the log's among them, and no pipe. */
+/* After ten seconds of silence, the proxy has the threads that it shall always have, and BEFORE had,
+ * and no pipe. */
 static void
 expect_rest_after_silence(const struct holdings *before)
 {
-	int threads = 2 + threads_for_connections();
+	int threads = before->threads;
 	wait_until(proxy_threads(proxy) <= threads, 14000);
 	struct holdings after = look_at_rest();
 	check(after.threads == threads, "%d threads are left, where %d shall be",
