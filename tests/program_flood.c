@@ -380,6 +380,8 @@ start_with_few_threads(void)
 {
 	if (geteuid() != 0)
 		skip("only root can become another user");
+	if (sanitized())
+		skip("the sanitizers have threads of their own");
 	/* The limit counts a user's threads, so the proxy's user is nobody else. */
 	own_user = 200000 + (uid_t)getpid() % 1000000;
 	start(limit_threads);
