@@ -412,7 +412,8 @@ withstand_with_few_threads(const char *scenario, const char *addresses)
 
 /* Of several hundred connections at a time most have to give way. */
 #define expect_many(count) check((count) > 100, "only %ld: " #count, count)
-#define expect_none(count) check((count) == 0, "%ld: " #count, count)
+/* What a sanitizer slows down may look as if it made no progress. */
+#define expect_none(count) check((count) <= (sanitized() ? 20 : 0), "%ld: " #count, count)
 
 /* --- Silent connections --- */
 
