@@ -27,7 +27,7 @@ struct connection {
 	/* Behind pressure.h's lock: */
 	struct connection *next, *previous; /* first of all, for insque(3) */
 	enum connection_state state;
-	unsigned ring;     /* in which of those it stands */
+	unsigned ring;     /* in which of pressure.c's it stands */
 	int64_t since_ms;  /* when it last made progress */
 	uint64_t progress; /* how far it was then */
 	unsigned report;   /* the last one that told of it */
@@ -43,14 +43,12 @@ struct connection {
 	char name[HOSTNAME_SIZE];     /* empty until the hello was read */
 	_Atomic size_t header_length; /* of the PROXY header, which no client sent */
 
-	/* How it ends, which is decided once, by any thread; 0, which is STATUS_FAILED, until
-	 * then. With STATUS_REFUSED, the alert was set before. */
+	/* How it ends, which is decided once, by any thread; STATUS_OPEN until then. */
 	_Atomic(enum status_end) end;
 	enum tls_alert alert;
 	atomic_bool told; /* the line that says so */
 
-	/* From the client to the backend, and back. Each is its thread's, and what belongs to
-	 * neither is of nobody who comes later. */
+	/* From the client to the backend, and back. Each belongs to the thread that has it. */
 	struct relay_way upload, download;
 	atomic_int ways; /* how many of them are not over; who ends the last ends all */
 	atomic_bool upload_ended, download_ended; /* its sender has ended its stream */
@@ -58,8 +56,7 @@ struct connection {
 	/* The upload's: */
 	bool hello_over; /* it was read, or there will be none */
 	struct tls_hello hello;
-	uint8_t *
-	    received; /* what the client sent that the backend has not got, in a buffer */
+	uint8_t *received; /* what the client sent with its hello, or before its end */
 	size_t received_start, received_end, received_size;
 	size_t memory;    /* how much of the memory for hellos it has */
 	bool drops;       /* nobody takes what the client sends */

@@ -306,10 +306,12 @@ ensure_thread(struct server *server)
 	int error = thread_pool_ensure();
 	bool has_failed = server->lacks_thread;
 	server->lacks_thread = error != 0;
+	if (error == 0)
+		return true;
 	/* Once is no shortage; nor is it one where there is nothing to do. */
-	if (error == 0 || !has_failed || (!relay_has_work() && listener_waiting() == 0))
-		return error == 0;
 	int waiting = listener_waiting();
+	if (!has_failed || (waiting == 0 && !relay_has_work()))
+		return false;
 	pressure_lock();
 	enum pressure_result result = pressure_make_way(waiting, true, clock_ms());
 	pressure_unlock();
