@@ -43,6 +43,8 @@ link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # sniproxy without its main, which is what unit tests link.
 modules := lot.o proxy.o listener.o pressure.o status.o backend.o relay.o tls.o hostname.o address.o log.o thread.o
+for_tsan := $(if $(findstring thread,$(SANITIZE)),tests/tsan_epoll_ctl.o)
+wrapped_for_tsan := $(if $(for_tsan),-Wl$(comma)--wrap=epoll_ctl)
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
 unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 program_tests := $(patsubst tests/%.c,%,$(wildcard tests/program_*.c))
@@ -57,8 +59,8 @@ build/variant: FORCE
 	@mkdir -p build
 	@echo '$(BUILD)' | cmp -s - $@ || echo '$(BUILD)' > $@
 
-$(BUILD)/sniproxy: $(addprefix $(BUILD)/,sniproxy.o $(modules))
-	$(link) -o $@ $^
+$(BUILD)/sniproxy: $(addprefix $(BUILD)/,sniproxy.o $(modules) $(for_tsan))
+	$(link) $(wrapped_for_tsan) -o $@ $^
 
 $(BUILD)/sniproxy-hostname: $(addprefix $(BUILD)/,sniproxy-hostname.o hostname.o)
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc)
@@ -130,8 +132,8 @@ fuzz_path_modules := $(filter-out lot.o log.o,$(modules))
 
 .SECONDEXPANSION:
 $(replays): $(BUILD)/tests/replay_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o \
-    $$(addprefix $(BUILD)/,$$(fuzz_%_modules))
-	$(link) $(wrapped) -o $@ $^
+    $$(addprefix $(BUILD)/,$$(fuzz_%_modules) $(for_tsan))
+	$(link) $(wrapped) $(wrapped_for_tsan) -o $@ $^
 
 $(fuzzers): $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz_%.o \
     $$(addprefix $(BUILD)/,$$(fuzz_%_modules))

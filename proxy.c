@@ -705,11 +705,13 @@ end_hellos(int64_t now_ms)
 {
 	struct connection *c;
 	while ((c = pressure_first(CONNECTION_HELLO)) != NULL &&
-	    now_ms >= c->accepted_ms + PROXY_HELLO_MS)
+	    now_ms >= c->since_ms + PROXY_HELLO_MS) {
+		pressure_note(c, CONNECTION_HELLO, now_ms); /* it may be about to end */
 		refuse_locked(c, TLS_USER_CANCELED, tls_alert_name(TLS_USER_CANCELED),
 		    "no ClientHello in time");
+	}
 	if (c != NULL)
-		pressure_look_by(c->accepted_ms + PROXY_HELLO_MS);
+		pressure_look_by(c->since_ms + PROXY_HELLO_MS);
 }
 
 /* Takes the way from the client of C up again, unless C is about to end. Returns whether it has. */

@@ -214,6 +214,22 @@ PROGRAM_TEST(deadline, slow_hello_in_time)
 	pair_talk(((struct pair){client, accepted}));
 }
 
+/* Its thread has decided how it ends, but is kept from ending it (where it wakes the log's thread)
+ * until after the time for its hello is over. */
+PROGRAM_TEST(deadline, hello_that_has_just_ended)
+{
+	struct proxy *proxy = proxy_start_default();
+	int backend = backend_listen(HOST);
+	proxy_wait_ready();
+	int client = client_send(slice(hello_for(HOST), 0, 9));
+	poll(NULL, 0, DEADLINE_MS - 1000);
+	pid_t tracer = fault_begin(proxy, "futex", "delay_enter=2000000");
+	reset_connection(client);
+	poll(NULL, 0, 3000);
+	fault_end(tracer);
+	expect_served(backend, hello_for(HOST));
+}
+
 /* --- The backend --- */
 
 /* A backend with a backlog that is full, and a client that waits for it. */
@@ -248,23 +264,6 @@ PROGRAM_TEST(deadline, backend_with_a_full_backlog)
 
 	testing("the one that never accepts");
 	expect_alert_at_the_deadline(never, start_ms, INTERNAL_ERROR);
-	pair_talk(((struct pair){late, accepted}));
-}
-
-/* The thread that sets the timer is kept from going on until after the timer has rung. */
-PROGRAM_TEST(deadline, timer_that_rings_at_once)
-{
-	struct proxy *proxy = proxy_start_default();
-	proxy_wait_ready();
-	pid_t tracer = fault_begin(proxy, "timerfd_settime", "delay_exit=50000");
-	int backend, fillers;
-	int late = client_of_full_backend("late.example", &backend, &fillers);
-	cr_assert(silent_for(late, 1000), "the proxy gave up early");
-	fault_end(tracer);
-	for (int i = 0; i < fillers; i++)
-		close(backend_accept(backend));
-	int accepted = backend_accept(backend);
-	expect_bytes(accepted, hello_for("late.example"));
 	pair_talk(((struct pair){late, accepted}));
 }
 

@@ -20,7 +20,6 @@ if [ "$build" = --one ]; then
 	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
 	export HASTY="$build/tests/hasty"
 	export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp
-	export TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp
 	# `make flood` knows no rate; here, others share the machine.
 	export FLOOD="$build/tests/flood" FLOOD_RATE=700 FLOOD_SECONDS=4
 	export FAULTS=brief CLOSE_FAILS="$build/tests/close_fails.so"

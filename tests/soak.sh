@@ -12,8 +12,6 @@ pid=
 trap 'rm -rf "$directory"' EXIT
 trap '[ -z "$pid" ] || { kill "$pid"; wait "$pid"; } || true; exit 1' HUP INT TERM
 export UBSAN_OPTIONS=print_stacktrace=1
-TSAN_OPTIONS=suppressions=$(cd "$(dirname "$0")" && pwd)/tsan.supp
-export TSAN_OPTIONS
 
 status=0
 for program; do
