@@ -64,8 +64,9 @@ struct connection {
 
 	/* Once the backend is gone, or where there is none, behind pressure.h's lock: */
 	atomic_bool lingers;
-	bool patient; /* the client may still be receiving */
-	int untaken;  /* how many bytes it had not taken when that was last looked at */
+	atomic_bool lingered; /* long enough */
+	bool patient;         /* the client may still be receiving */
+	int untaken; /* how many bytes it had not taken when that was last looked at */
 	int64_t taken_ms; /* when it had last taken some */
 };
 

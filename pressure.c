@@ -462,6 +462,7 @@ interrupt(struct connection *c)
 		thread_interrupt(c->thread);
 	if (c->state == CONNECTION_RELAY)
 		shutdown(c->backend, SHUT_RDWR);
+	atomic_store(&c->lingered, c->state == CONNECTION_CLOSING);
 	return shutdown(c->client, c->ring == STALLED ? SHUT_RDWR : SHUT_RD) == 0;
 }
 

@@ -436,19 +436,22 @@ is_lingering(struct connection *c)
 
 /* --- The relay: two ways that know little of each other --- */
 
-/* Reads what the client sends, which nobody takes. */
+/* Reads what the client sends, which nobody takes. One that still sends when it has lingered is
+ * reset: after shutdown(2) the kernel does not tell it any more that there is room, and it would
+ * wait for that. */
 static enum relay_status
 drop(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
 {
 	size_t length;
 	enum relay_status status;
-	while ((status = relay_receive(&c->upload, buffer, RELAY_BUFFER_SIZE, &length)) ==
-	    RELAY_MOVED) {
+	do {
+		status = relay_receive(&c->upload, buffer, RELAY_BUFFER_SIZE, &length);
 		c->dropped += c->lingers ? length : 0;
-		if (c->dropped >= LINGER_BYTES)
-			return RELAY_ENDED;
-	}
-	return status;
+	} while (status == RELAY_MOVED && !c->lingered && c->dropped < LINGER_BYTES);
+	if (status != RELAY_MOVED)
+		return status;
+	pressure_reset(c);
+	return RELAY_ENDED;
 }
 
 /* Sends what was read with the hello. */

@@ -10,7 +10,7 @@
  * What the proxy has to do follows from the bytes that the client sent, by tls.h alone:
  *
  * - A client that is to be refused gets the seven bytes of that alert, the end of the stream,
- *   no reset, and one line in the log.
+ *   no reset but where it still sends after LINGER_MS, and one line in the log.
  * - Otherwise the backend of that name gets each byte that the client sent, and the client each
  *   byte that the backend sent, in order, and then the end; one way does not wait for the other.
  *   That is so, too, where who sent them has closed since, with or without unread bytes.
@@ -56,6 +56,9 @@ enum {
 
 	/* How long a connection that is over may still be open. */
 	SOON_MS = 6 * 1000,
+
+	/* How long a client is listened to when nobody takes what it sends. */
+	LINGER_MS = 5 * 1000,
 };
 
 #define PROXY_HEADER "PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"
@@ -117,6 +120,7 @@ static struct run {
 	int client_side, backend_side; /* the proxy's ends, as long as it is not over */
 
 	enum { UNDECIDED, REFUSED, SERVED } fate;
+	int64_t over_ms; /* when it was refused, or the backend closed */
 	struct tls_hello hello;
 	size_t fed; /* up to where */
 	struct host *host;
@@ -400,11 +404,15 @@ see_end(struct stream *stream)
 	    "the end before the last %zu bytes", stream->end - stream->start);
 }
 
-/* Whether STREAM may end by a reset: the backend's may where the client did not take all. */
+/* Whether STREAM may end by a reset: the backend's may where the client did not take all; the
+ * client's where it still sent when it had been listened to, in vain, for long enough. */
 static bool
 may_be_reset(const struct stream *stream)
 {
-	return stream->may_break || (stream == &run.upload && run.client_closed);
+	bool has_lingered = (run.fate == REFUSED || run.backend_closed) &&
+	    world.now_ms >= run.over_ms + LINGER_MS && run.upload.end > run.fed;
+	return stream->may_break ||
+	    (stream == &run.upload ? run.client_closed : has_lingered);
 }
 
 /* Receives up to SIZE bytes, which must be those that come next in STREAM. Returns whether
@@ -442,6 +450,7 @@ static void
 expect_alert(enum tls_alert alert)
 {
 	run.fate = REFUSED;
+	run.over_ms = world.now_ms;
 	const uint8_t record[] = {21, 3, 3, 0, 2, 2, (uint8_t)alert};
 	add(&run.download, record, sizeof record);
 	run.download.ended = true;
@@ -627,6 +636,7 @@ close_backend(struct input *in)
 	close(run.backend);
 	run.backend = -1;
 	run.backend_closed = run.download.ended = true;
+	run.over_ms = world.now_ms;
 }
 
 static void

@@ -311,6 +311,23 @@ PROGRAM_TEST(deadline, refused_client_that_floods)
 	cr_assert(errno == EPIPE || errno == ECONNRESET, "%s", strerror(errno));
 }
 
+/* What it sends comes faster than it is read. When it has been listened to for long enough, it is
+ * to know: a close(2) when all was read would leave it waiting for room. */
+PROGRAM_TEST(deadline, refused_client_that_is_read_slowly)
+{
+	enum { LINGER_MS = 5000 };
+	struct proxy *proxy = proxy_start_default();
+	proxy_wait_ready();
+	pid_t tracer = fault_begin(proxy, "recvfrom", "delay_enter=100000");
+	int client = client_send(text("GET / HTTP/1.1\r\n\r\n"));
+	expect_alert(client, UNEXPECTED_MESSAGE);
+	send_until_stalled(client);
+	struct pollfd entry = {.fd = client};
+	cr_assert(poll(&entry, 1, LINGER_MS + 3000) == 1, "it is not told");
+	check((entry.revents & POLLERR) != 0, "events %d", entry.revents);
+	fault_end(tracer);
+}
+
 /* --- Stopping --- */
 
 static void
