@@ -539,18 +539,28 @@ FLOOD_TEST(stalled_few_threads)
 	expect_many(p.share);
 }
 
-FLOOD_TEST(stalled_botnet_few_threads)
+/* Where those keep threads of which a side takes nothing. */
+static void
+expect_stalled_give_way(const char *scenario)
 {
-	struct pressure p = withstand_with_few_threads("stalled", BOTNET);
+	struct pressure p = withstand_with_few_threads(scenario, BOTNET);
 	expect_many(p.stalled);
 	expect_none(p.share);
 }
 
+FLOOD_TEST(stalled_botnet_few_threads)
+{
+	expect_stalled_give_way("stalled");
+}
+
 FLOOD_TEST(sipped_botnet_few_threads)
 {
-	struct pressure p = withstand_with_few_threads("sipped", BOTNET);
-	expect_many(p.stalled);
-	expect_none(p.share);
+	expect_stalled_give_way("sipped");
+}
+
+FLOOD_TEST(upload_botnet_few_threads)
+{
+	expect_stalled_give_way("upload");
 }
 
 /* Who sends a byte now and then, and takes the answer, is like an honest client, and keeps no
@@ -568,13 +578,6 @@ FLOOD_TEST(trickle_few_threads)
 	check(strstr(log, BEGINS) == NULL, "some had to give way");
 	free(log);
 	expect_as_before(descriptors, threads);
-}
-
-FLOOD_TEST(upload_botnet_few_threads)
-{
-	struct pressure p = withstand_with_few_threads("upload", BOTNET);
-	expect_many(p.stalled);
-	expect_none(p.share);
 }
 
 FLOOD_TEST(unaccepted_botnet_few_threads)
