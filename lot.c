@@ -6,29 +6,23 @@
 #include "relay.h"
 #include "thread.h"
 
+#include <errno.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stddef.h>
-#include <sys/epoll.h>
 
-/* Set before there are threads. */
-static int lot_set, lot_hosts;
+static int lot_hosts; /* set before there are threads */
 
 /* Takes the next way that has something to do, or returns NULL where none has had for long, and this
  * thread is to end. */
 static struct relay_way *
 take_way(struct thread_name *name)
 {
-	struct epoll_event event;
-	int count;
-	while ((count = epoll_wait(lot_set, &event, 1, LOT_IDLE_MS)) != 1) {
-		thread_set_name(name, "", true);
-		if (count == 0 && thread_is_spare())
+	struct relay_way *way;
+	while ((way = relay_take(LOT_IDLE_MS)) == NULL) {
+		if (errno == ETIMEDOUT && thread_is_spare())
 			return NULL;
+		thread_set_name(name, "", true);
 	}
-	struct relay_way *way = event.data.ptr;
-	atomic_exchange(&way->parked, false); /* what its last thread wrote can be seen */
-	way->is_ready = true;
 	return way;
 }
 
@@ -49,9 +43,8 @@ run(void *unused)
 }
 
 void
-lot_prepare(int lot, int hosts, unsigned free, unsigned threads_max)
+lot_prepare(int hosts, unsigned free, unsigned threads_max)
 {
-	lot_set = lot;
 	lot_hosts = hosts;
 	thread_pool_prepare(run, free, threads_max);
 }

@@ -9,9 +9,9 @@ enum {
 	LOT_IDLE_MS = 10 * 1000,
 };
 
-/* Prepares for THREADS_MAX threads, of which FREE shall not wait for anything but work. They wait at
- * LOT, from relay_open(), and connect in the hosts directory HOSTS, an O_PATH descriptor; both stay
- * open. thread_pool_ensure() starts them. */
-void lot_prepare(int lot, int hosts, unsigned free, unsigned threads_max);
+/* Prepares for THREADS_MAX threads, of which FREE shall not wait for anything but work. They connect
+ * in the hosts directory HOSTS, an O_PATH descriptor that stays open. thread_pool_ensure() starts
+ * them. */
+void lot_prepare(int hosts, unsigned free, unsigned threads_max);
 
 #endif

@@ -26,12 +26,13 @@ static int stay_limit;
 static atomic_int staying;    /* how many threads wait for a sender */
 static atomic_int pipes_left; /* that may still be made */
 
-int
+bool
 relay_open(unsigned stay_max, unsigned pipes_max)
 {
 	stay_limit = (int)stay_max;
 	atomic_store(&pipes_left, (int)pipes_max);
-	return lot = epoll_create1(EPOLL_CLOEXEC);
+	lot = epoll_create1(EPOLL_CLOEXEC);
+	return lot != -1;
 }
 
 void
@@ -245,6 +246,21 @@ relay_leave(struct relay_way *way, bool only_hangup)
 	atomic_store(&way->parked, false);
 	way->watched = operation == EPOLL_CTL_MOD;
 	return false;
+}
+
+struct relay_way *
+relay_take(int timeout_ms)
+{
+	struct epoll_event event;
+	int count = epoll_wait(lot, &event, 1, timeout_ms);
+	if (count == 0)
+		errno = ETIMEDOUT;
+	if (count != 1)
+		return NULL;
+	struct relay_way *way = event.data.ptr;
+	atomic_exchange(&way->parked, false); /* what its last thread wrote can be seen */
+	way->is_ready = true;
+	return way;
 }
 
 int

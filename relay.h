@@ -57,10 +57,9 @@ enum relay_status {
 };
 
 /* Says how many threads may wait for quiet senders at once, and how many pipes there may be, in
- * all threads together; makes the lot. Returns it, an epoll(7) set whose events have a pointer to
- * the way that has something to do, or -1 with errno set. To be called once, before there are
- * threads. */
-int relay_open(unsigned stay_max, unsigned pipes_max);
+ * all threads together; makes the lot. Returns false with errno set where that cannot be. To be
+ * called once, before there are threads. */
+bool relay_open(unsigned stay_max, unsigned pipes_max);
 
 /* Receives up to SIZE bytes from the way's sender into BUFFER and says in LENGTH how many. Where
  * nothing has come, it waits for RELAY_QUIET_MS, if few threads do so. Returns RELAY_MOVED,
@@ -80,6 +79,10 @@ enum relay_status relay_move(struct relay_way *way, uint8_t buffer[RELAY_BUFFER_
  * From then on it is another thread's. Returns false with errno set, and it is still the caller's,
  * where the lot has no room. */
 bool relay_leave(struct relay_way *way, bool only_hangup);
+
+/* Waits at the lot for a way that has something to do, and takes it: it is the caller's then. Returns
+ * NULL with errno ETIMEDOUT where there was none for TIMEOUT_MS, or EINTR. */
+struct relay_way *relay_take(int timeout_ms);
 
 /* Whether a way in the lot has something to do, and no thread has come for it yet. */
 bool relay_has_work(void);

@@ -186,11 +186,10 @@ prepare_log_and_lot(const struct server *server, unsigned pipes_max)
 	/* Two at least: one that is slow does not hold up all, and a connection has two ways. */
 	unsigned processors = count_processors();
 	unsigned threads = processors > 2 ? processors : 2;
-	int lot = relay_open(threads, pipes_max);
-	if (lot == -1)
+	if (!relay_open(threads, pipes_max))
 		fail("epoll_create1", strerror(errno));
 	pressure_init(server->connections_max);
-	lot_prepare(lot, server->hosts, threads, count_threads());
+	lot_prepare(server->hosts, threads, count_threads());
 }
 
 /* Raises the soft limit on open files to the hard one, and counts the connections that

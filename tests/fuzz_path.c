@@ -22,7 +22,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -90,7 +89,6 @@ static struct {
 	char path[4096];
 	int before;     /* the working directory that was */
 	int directory;  /* the hosts directory */
-	int lot;        /* an epoll set */
 	int64_t now_ms; /* 0 outside of a run, where the clock is the real one */
 	ucontext_t driver;
 	struct task tasks[TASKS];
@@ -340,8 +338,7 @@ prepare_proxy(void)
 	thread_pool_prepare(NULL, 0, 0);
 	thread_end_wait(); /* there is always one that is free, and so no need of more */
 	pressure_init(16);
-	world.lot = relay_open(0, TASKS);
-	PROPERTY(world.lot != -1, "relay_open: %s", strerror(errno));
+	PROPERTY(relay_open(0, TASKS), "relay_open: %s", strerror(errno));
 	for (size_t i = 0; i < TASKS; i++)
 		world.tasks[i].thread.hosts = (struct backend_hosts){
 		    .directory = world.directory, .own_working_directory = true};
@@ -537,8 +534,6 @@ take_way(struct relay_way *way)
 	while (i < TASKS && world.tasks[i].way != NULL)
 		i++;
 	PROPERTY(i < TASKS, "more ways than there are");
-	atomic_exchange(&way->parked, false);
-	way->is_ready = true;
 	begin_task(&world.tasks[i], way);
 }
 
@@ -557,7 +552,7 @@ static bool
 serve(void)
 {
 	bool moves = false;
-	struct epoll_event event;
+	struct relay_way *way;
 	decide();
 	proxy_look();
 	for (struct task *task = world.tasks; task < world.tasks + TASKS; task++)
@@ -565,8 +560,8 @@ serve(void)
 			go_on(task);
 			moves = true;
 		}
-	if (epoll_wait(world.lot, &event, 1, 0) == 1) {
-		take_way(event.data.ptr);
+	if ((way = relay_take(0)) != NULL) {
+		take_way(way);
 		moves = true;
 	}
 	return moves;
@@ -914,7 +909,7 @@ count_descriptors(void)
 int
 LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 {
-	if (world.lot == 0)
+	if (world.directory == 0)
 		make_world();
 	unsigned descriptors = count_descriptors();
 	struct input in = {.bytes = input, .length = length};
