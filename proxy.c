@@ -159,15 +159,22 @@ finish(struct relay_way *way)
 		end(c);
 }
 
-/* CALL has failed, and so has C: both ways are to end. */
+/* Has both ways of C end. */
+static void
+cut(struct connection *c)
+{
+	shutdown(c->client, SHUT_RDWR);
+	if (c->backend != -1)
+		shutdown(c->backend, SHUT_RDWR);
+}
+
+/* CALL has failed, and so has C. */
 static void
 fail(struct connection *c, const char *call)
 {
 	if (pressure_decide(c, STATUS_FAILED))
 		log_failure(c, call, strerror(errno));
-	shutdown(c->client, SHUT_RDWR);
-	if (c->backend != -1)
-		shutdown(c->backend, SHUT_RDWR);
+	cut(c);
 }
 
 static void
@@ -589,8 +596,10 @@ serve_download(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
 	if (is_gone && !c->upload_ended)
 		outlive_backend(c, status == RELAY_READ_FAILED ? error : 0);
 	/* Where this is the last way, to close the socket will tell the client. */
-	if (!was_ended && c->ways > 1 && shutdown(c->client, SHUT_WR) == -1)
+	if (!was_ended && c->ways > 1 && shutdown(c->client, SHUT_WR) == -1) {
 		note_client_failure(c, errno);
+		cut(c);
+	}
 	if (is_gone)
 		finish(&c->download);
 	else

@@ -1260,6 +1260,18 @@ test_row(const struct fault *fault)
 FAULTS(ROW)
 #undef ROW
 
+/* The end of the backend's stream cannot be passed on, and the client waits for nothing else. */
+PROGRAM_TEST(faults, end_of_stream_that_is_not_passed_on)
+{
+	proxy = proxy_start_default();
+	struct pair pair = pair_open(backend_listen(HOST));
+	pid_t tracer = fault_begin(proxy, "shutdown", "error=ENOTCONN:when=1");
+	shutdown(pair.backend, SHUT_WR);
+	expect_end(pair.client);
+	expect_end(pair.backend);
+	fault_end(tracer);
+}
+
 /* --- What strace(1) cannot do --- */
 
 static void
