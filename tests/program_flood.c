@@ -216,7 +216,8 @@ static bool
 is_over(void)
 {
 	char *log = proxy_log(proxy);
-	bool over = strstr(log, ENDS) != NULL;
+	const char *ends = strstr(log, ENDS);
+	bool over = ends != NULL && strchr(ends, '\n') != NULL;
 	free(log);
 	return over;
 }

@@ -23,6 +23,7 @@ if [ "$build" = --one ]; then
 	# `make flood` knows no rate; here, others share the machine.
 	export FLOOD="$build/tests/flood" FLOOD_RATE=700 FLOOD_SECONDS=4
 	export FAULTS=brief CLOSE_FAILS="$build/tests/close_fails.so"
+	case $build in *-thread*) FLOOD_RATE=250 ;; esac
 	# Their load is much of what the machine can take.
 	case $name in program_memory*) jobs=1 ;; program_flood*) jobs=2 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
