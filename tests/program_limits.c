@@ -340,7 +340,8 @@ PROGRAM_TEST(limits, a_crowd_for_a_flooded_host)
 	come_at_once(CROWD + FLOOD + MORE);
 	int turned_away = count_turned_away();
 	cr_assert_leq(turned_away, FLOOD + MORE + 4, "%d were turned away", turned_away);
-	cr_assert_geq(turned_away, MORE / 4, "only %d were turned away", turned_away);
+	/* All of MORE, unless the machine is so busy that 20 do not give way within a second. */
+	cr_assert_gt(turned_away, 0, "none was turned away");
 }
 
 /* As many give way as in a flood, but so many can be served. */
