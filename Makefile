@@ -42,7 +42,8 @@ compile = $(CC) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
 link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # sniproxy without its main, which is what unit tests link.
-modules := lot.o proxy.o listener.o pressure.o status.o backend.o relay.o tls.o hostname.o address.o log.o thread.o
+modules := deadline.o proxy.o status.o pressure.o registry.o group.o connection.o lot.o relay.o \
+	backend.o tls.o hostname.o listener.o limits.o log.o address.o thread.o
 for_tsan := $(if $(findstring thread,$(SANITIZE)),tests/tsan_epoll_ctl.o)
 wrapped_for_tsan := $(if $(for_tsan),-Wl$(comma)--wrap=epoll_ctl)
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
@@ -127,7 +128,7 @@ replays := $(fuzz_tests:%=$(BUILD)/tests/replay_%)
 fuzzers := $(fuzz_tests:%=$(BUILD)/tests/fuzz_%)
 fuzz_hello_modules := tls.o tests/hellos.o
 fuzz_name_modules := hostname.o
-fuzz_path_modules := $(filter-out lot.o log.o,$(modules))
+fuzz_path_modules := $(filter-out log.o,$(modules))
 %_path: wrapped = -Wl,--wrap=clock_gettime,--wrap=getsockname,--wrap=connect,--wrap=send,--wrap=splice
 
 .SECONDEXPANSION:

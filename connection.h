@@ -1,11 +1,10 @@
-/* What is known of one connection. */
+/* One connection: what is known of it, its memory, and how its end is decided. */
 #ifndef CONNECTION_H
 #define CONNECTION_H
 
 #include "address.h"
 #include "hostname.h"
 #include "relay.h"
-#include "status.h"
 #include "tls.h"
 
 #include <pthread.h>
@@ -13,6 +12,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+enum {
+	/* The memory for hellos, of all connections, in bytes, but for the first buffer of
+	 * each. Beyond it, hellos that need more are refused. Those that need much get only
+	 * half of it. */
+	CONNECTION_MEMORY_MAX = 64 * 1024 * 1024,
+};
 
 /* What a connection waits for, for others to know: it keeps to no plan of phases. */
 enum connection_state {
@@ -23,17 +29,33 @@ enum connection_state {
 	CONNECTION_STATES,
 };
 
+/* How a connection has ended. Each ends in one way. */
+enum connection_end {
+	END_OPEN,           /* it has not */
+	END_FAILED,         /* something broke here */
+	END_CLOSED,         /* both sides have ended their streams */
+	END_BACKEND_CLOSED, /* the backend closed before the client had ended its stream */
+	END_BACKEND_RESET,
+	END_CLIENT_RESET,
+	END_CLIENT_TIMEOUT, /* it has vanished, or takes nothing */
+	END_REFUSED,        /* by an alert */
+	END_GAVE_WAY,       /* to a new one, when no more fit */
+	END_TURNED_AWAY,    /* its address had too many, or its host was flooded */
+	END_CUT_OFF,        /* by the end of the program */
+	ENDS,
+};
+
 struct connection {
-	/* Behind pressure.h's lock: */
+	/* Behind registry.h's lock: */
 	struct connection *next, *previous; /* first of all, for insque(3) */
 	enum connection_state state;
-	unsigned ring;     /* in which of pressure.c's it stands */
+	unsigned ring;     /* in which of registry.h's it stands */
 	int64_t since_ms;  /* when it last made progress */
 	uint64_t progress; /* how far it was then */
 	unsigned report;   /* the last one that told of it */
 	bool is_waiting;   /* THREAD waits for the backend, and a signal ends that */
 	pthread_t thread;
-	struct pressure_group *source, *host;
+	struct group *source, *host; /* of its client's address, and of its name */
 
 	/* Set before the ways are shared: */
 	int client;
@@ -43,8 +65,8 @@ struct connection {
 	char name[HOSTNAME_SIZE];     /* empty until the hello was read */
 	_Atomic size_t header_length; /* of the PROXY header, which no client sent */
 
-	/* How it ends, which is decided once, by any thread; STATUS_OPEN until then. */
-	_Atomic(enum status_end) end;
+	/* How it ends, which is decided once, by any thread. */
+	_Atomic(enum connection_end) end;
 	enum tls_alert alert;
 	atomic_bool told; /* the line that says so */
 
@@ -62,12 +84,41 @@ struct connection {
 	bool drops;       /* nobody takes what the client sends */
 	uint64_t dropped; /* how many bytes of that, while it lingers */
 
-	/* Once the backend is gone, or where there is none, behind pressure.h's lock: */
+	/* Once the backend is gone, or where there is none, behind registry.h's lock: */
 	atomic_bool lingers;
 	atomic_bool lingered; /* long enough */
 	bool patient;         /* the client may still be receiving */
 	int untaken; /* how many bytes it had not taken when that was last looked at */
 	int64_t taken_ms; /* when it had last taken some */
 };
+
+/* Returns the connection of the socket CLIENT, which is then the connection's, just accepted from
+ * PEER; NULL where memory is short. */
+struct connection *connection_new(int client, const union address *peer);
+
+/* Makes room for more of the hello, if C may have that: first for a PROXY header and the hello of
+ * most. Returns whether it has. */
+bool connection_grow(struct connection *c);
+
+/* Frees what was received with the hello. */
+void connection_release_hello(struct connection *c);
+
+/* Closes the sockets of C and frees all of it. */
+void connection_release(struct connection *c);
+
+/* Decides that C ends as END. Returns false where that was decided before; any thread may call it. */
+bool connection_decide(struct connection *c, enum connection_end end);
+bool connection_is_decided(const struct connection *c);
+
+/* Logs that WHAT has failed for C, and WHY. */
+void
+connection_log_failure(const struct connection *c, const char *what, const char *why);
+
+/* Has C, which gets nothing, reset when its socket is closed. What the kernel still has for a
+ * client that does not take it goes at once. */
+void connection_reset(const struct connection *c);
+
+/* Whether a thread is at C, and not all of it is in the lot. */
+bool connection_keeps_a_thread(const struct connection *c);
 
 #endif

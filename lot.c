@@ -1,50 +1,58 @@
 #include "lot.h"
 
-#include "backend.h"
-#include "connection.h"
-#include "proxy.h"
-#include "relay.h"
-#include "thread.h"
-
 #include <errno.h>
-#include <sched.h>
+#include <poll.h>
 #include <stddef.h>
+#include <sys/epoll.h>
 
-static int lot_hosts; /* set before there are threads */
+static int lot = -1;
 
-/* Takes the next way that has something to do, or returns NULL where none has had for long, and this
- * thread is to end. */
-static struct relay_way *
-take_way(struct thread_name *name)
+bool
+lot_open(void)
 {
-	struct relay_way *way;
-	while ((way = relay_take(LOT_IDLE_MS)) == NULL) {
-		if (errno == ETIMEDOUT && thread_is_spare())
-			return NULL;
-		thread_set_name(name, "", true);
-	}
+	lot = epoll_create1(EPOLL_CLOEXEC);
+	return lot != -1;
+}
+
+/* One-shot, and one entry for each source: once an event was fetched there is no second, so that
+ * whoever fetches it has the way alone. */
+bool
+lot_leave(struct relay_way *way, bool only_hangup)
+{
+	/* A hang-up is told of always. */
+	struct epoll_event event = {
+	    .events = EPOLLONESHOT | (only_hangup ? 0 : EPOLLIN | EPOLLRDHUP),
+	    .data.ptr = way,
+	};
+	int operation = way->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+	int from = way->from;
+	way->watched = true;
+	atomic_store(&way->parked, true);
+	if (epoll_ctl(lot, operation, from, &event) == 0)
+		return true; /* it may be over already */
+	atomic_store(&way->parked, false);
+	way->watched = operation == EPOLL_CTL_MOD;
+	return false;
+}
+
+struct relay_way *
+lot_take(int timeout_ms)
+{
+	struct epoll_event event;
+	int count = epoll_wait(lot, &event, 1, timeout_ms);
+	if (count == 0)
+		errno = ETIMEDOUT;
+	if (count != 1)
+		return NULL;
+	struct relay_way *way = event.data.ptr;
+	atomic_exchange(&way->parked, false); /* what its last thread wrote can be seen */
+	way->is_ready = true;
 	return way;
 }
 
-static void *
-run(void *unused)
+bool
+lot_has_work(void)
 {
-	struct proxy_thread thread = {.hosts = backend_hosts(lot_hosts)};
-	struct relay_way *way;
-	thread_allow_interrupts();
-	/* Whatever it is in who started it: it need not preempt who wakes it. */
-	sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
-	thread_set_name(&thread.name, "", true); /* it has that of who started it */
-	while ((way = take_way(&thread.name)) != NULL) {
-		thread_set_name(&thread.name, way->connection->name, false);
-		proxy_serve(way, &thread);
-	}
-	return unused;
-}
-
-void
-lot_prepare(int hosts, unsigned free, unsigned threads_max)
-{
-	lot_hosts = hosts;
-	thread_pool_prepare(run, free, threads_max);
+	struct pollfd entry = {.fd = lot, .events = POLLIN};
+	return poll(&entry, 1, 0) == 1;
 }

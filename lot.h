@@ -1,17 +1,27 @@
-/* What the threads do. A connection has one while it has something to do, and each of its two ways
- * its own; those that are quiet wait in the lot (relay.h), and threads without a way wait there for
- * one that stirs. */
+/* Where the ways of connections wait that are quiet: an epoll set, in which each has its source. A
+ * way belongs to one thread at a time: the one that took it here, until that leaves it here again.
+ *
+ * Any thread may call it. It shares the set alone. */
 #ifndef LOT_H
 #define LOT_H
 
-enum {
-	/* A thread that has had nothing to do for so long ends, if there are others. */
-	LOT_IDLE_MS = 10 * 1000,
-};
+#include "relay.h"
 
-/* Prepares for THREADS_MAX threads, of which FREE shall not wait for anything but work. They connect
- * in the hosts directory HOSTS, an O_PATH descriptor that stays open. thread_pool_ensure() starts
- * them. */
-void lot_prepare(int hosts, unsigned free, unsigned threads_max);
+#include <stdbool.h>
+
+/* Makes the set. Returns false with errno set where that cannot be. To be called once. */
+bool lot_open(void);
+
+/* Leaves WAY in the lot until something comes from its sender; if ONLY_HANGUP, until that is gone.
+ * From then on it is another thread's. Returns false with errno set, and it is still the caller's,
+ * where the lot has no room. */
+bool lot_leave(struct relay_way *way, bool only_hangup);
+
+/* Waits at the lot for a way that has something to do, and takes it: it is the caller's then. Returns
+ * NULL with errno ETIMEDOUT where there was none for TIMEOUT_MS, or EINTR. */
+struct relay_way *lot_take(int timeout_ms);
+
+/* Whether a way in the lot has something to do, and no thread has come for it yet. */
+bool lot_has_work(void);
 
 #endif

@@ -1,98 +1,41 @@
 #include "proxy.h"
 
+#include "backend.h"
 #include "clock.h"
-#include "connection.h"
-#include "hostname.h"
 #include "listener.h"
-#include "log.h"
+#include "lot.h"
 #include "pressure.h"
+#include "registry.h"
 #include "status.h"
-#include "tls.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdlib.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum {
-	/* Most hellos fit; for others it grows. */
-	FIRST_BUFFER_SIZE = 4 * 1024,
-	LARGE_HELLO = 16 * 1024,
-
 	/* When to try again where descriptors or memory were short. */
 	SHORTAGE_MS = 50,
 
-	/* How long and for how many bytes a client that gets nothing more is listened
-	 * to. */
-	LINGER_MS = 5 * 1000,
+	/* For how many bytes a client that gets nothing more is listened to. */
 	LINGER_BYTES = 8 * 1024 * 1024,
 
-	/* How long a client may take nothing of what the backend sent before it was gone:
-	 * with it went the one that would have given up on that client. */
-	LAST_BYTES_MS = 30 * 1000,
-
-	/* How long after a client has ended its stream somebody begins to watch whether it is
-	 * gone altogether: most connections are over by then. */
-	HALF_CLOSED_MS = 20,
-
-	/* How many lines are made at once for a report. */
-	REPORT_LINES = 32,
+	/* A thread that has had nothing to do for so long ends, if there are others. */
+	IDLE_MS = 10 * 1000,
 };
 
-/* How many bytes of PROXY_MEMORY_MAX the connections have. */
-static atomic_size_t memory;
-
-/* --- What others are told of a connection --- */
-
-static bool
-is_decided(struct connection *c)
-{
-	return atomic_load(&c->end) != STATUS_OPEN;
-}
-
-static void
-log_failure(const struct connection *c, const char *what, const char *why)
-{
-	char client[ADDRESS_ENDPOINT_SIZE];
-	address_endpoint(client, &c->peer);
-	log_line("%s %s: %s: %s", client, c->name[0] == '\0' ? "-" : c->name, what, why);
-}
+static int hosts_directory; /* set before there are threads */
 
 /* Where the client's connection has failed with ERROR. */
 static void
 note_client_failure(struct connection *c, int error)
 {
-	if (pressure_decide(
-		c, error == ETIMEDOUT ? STATUS_CLIENT_TIMEOUT : STATUS_CLIENT_RESET))
-		log_failure(c, "client", strerror(error));
-}
-
-static struct status_connection
-describe(const struct connection *c)
-{
-	uint64_t up = c->upload.passed;
-	return (struct status_connection){
-	    .peer = &c->peer,
-	    .name = c->name,
-	    .age_ms = clock_ms() - c->accepted_ms,
-	    .up = up > c->header_length ? up - c->header_length : 0,
-	    .down = c->download.passed,
-	};
-}
-
-static void
-log_end(struct connection *c, enum status_end end)
-{
-	char line[STATUS_LINE_SIZE];
-	const struct status_connection connection = describe(c);
-	if (!status_logs_connections() || atomic_exchange(&c->told, true))
-		return;
-	status_end_line(line, &connection, end, c->alert);
-	log_connection("%s", line);
+	if (connection_decide(
+		c, error == ETIMEDOUT ? END_CLIENT_TIMEOUT : END_CLIENT_RESET))
+		connection_log_failure(c, "client", strerror(error));
 }
 
 /* The error by which the client of C, which has ended its stream, is gone altogether. */
@@ -101,89 +44,6 @@ gone_by(const struct connection *c)
 {
 	int error = relay_error(c->client);
 	return error == 0 ? ECONNRESET : error;
-}
-
-/* --- The end --- */
-
-static void
-release_hello(struct connection *c)
-{
-	tls_hello_release(&c->hello);
-	free(c->received);
-	c->received = NULL;
-	c->received_start = c->received_end = c->received_size = 0;
-	atomic_fetch_sub(&memory, c->memory);
-	c->memory = 0;
-}
-
-/* Counts and tells how C has ended. */
-static void
-tell_of_end(struct connection *c)
-{
-	pressure_decide(c, STATUS_CLOSED);
-	status_ended(c->end, c->alert);
-	log_end(c, c->end);
-}
-
-static void
-release(struct connection *c)
-{
-	release_hello(c);
-	if (c->backend != -1)
-		close(c->backend);
-	close(c->client);
-	free(c);
-}
-
-/* Ends C, to which no other thread comes any more. */
-static void
-end(struct connection *c)
-{
-	tell_of_end(c);
-	pressure_lock();
-	pressure_remove(c);
-	pressure_unlock();
-	release(c);
-	pressure_lock();
-	pressure_leave();
-	pressure_unlock();
-}
-
-/* WAY is over. Whoever ends the last one ends the connection. */
-static void
-finish(struct relay_way *way)
-{
-	struct connection *c = way->connection;
-	atomic_store(&way->parked, true);
-	if (atomic_fetch_sub(&c->ways, 1) == 1)
-		end(c);
-}
-
-/* Has both ways of C end. */
-static void
-cut(struct connection *c)
-{
-	shutdown(c->client, SHUT_RDWR);
-	if (c->backend != -1)
-		shutdown(c->backend, SHUT_RDWR);
-}
-
-/* CALL has failed, and so has C. */
-static void
-fail(struct connection *c, const char *call)
-{
-	if (pressure_decide(c, STATUS_FAILED))
-		log_failure(c, call, strerror(errno));
-	cut(c);
-}
-
-static void
-leave(struct relay_way *way, bool only_hangup)
-{
-	if (relay_leave(way, only_hangup))
-		return;
-	fail(way->connection, "epoll_ctl");
-	finish(way);
 }
 
 /* --- Refusals --- */
@@ -206,8 +66,8 @@ begin_linger(struct connection *c, bool patient)
 	c->lingers = true;
 	c->patient = patient;
 	c->taken_ms = now_ms;
-	pressure_note(c, CONNECTION_CLOSING, now_ms);
-	pressure_look_by(now_ms + LINGER_MS);
+	registry_note(c, CONNECTION_CLOSING, now_ms);
+	registry_look_by(now_ms + PROXY_LINGER_MS);
 }
 
 /* Tells the client and the log why there is nothing for it, unless it ends anyway. Behind the
@@ -216,21 +76,21 @@ static void
 refuse_locked(
     struct connection *c, enum tls_alert alert, const char *what, const char *why)
 {
-	if (!pressure_decide(c, STATUS_REFUSED))
+	if (!connection_decide(c, END_REFUSED))
 		return;
 	c->alert = alert;
 	begin_linger(c, false);
 	send_alert(c);
 	shutdown(c->client, SHUT_WR);
-	log_failure(c, what, why);
+	connection_log_failure(c, what, why);
 }
 
 static void
 refuse(struct connection *c, enum tls_alert alert, const char *what, const char *why)
 {
-	pressure_lock();
+	registry_lock();
 	refuse_locked(c, alert, what, why);
-	pressure_unlock();
+	registry_unlock();
 }
 
 /* The same, where what the client sent is to blame. */
@@ -241,28 +101,6 @@ refuse_hello(struct connection *c, enum tls_alert alert, const char *why)
 }
 
 /* --- The hello --- */
-
-/* Makes room for more of the hello, if it may have that. What has arrived bounds it: a hello
- * whose records hold a byte each is TLS_HELLO_MAX times the six bytes of such a record long. The
- * message that is made of it needs as much again at most. */
-static bool
-grow(struct connection *c)
-{
-	bool is_first = c->received == NULL;
-	size_t size = is_first ? FIRST_BUFFER_SIZE : 2 * c->received_size;
-	size_t limit = size > LARGE_HELLO ? PROXY_MEMORY_MAX / 2 : PROXY_MEMORY_MAX;
-	size_t needed = is_first ? 0 : 2 * size;
-	size_t others = atomic_fetch_add(&memory, needed - c->memory) - c->memory;
-	c->memory = needed;
-	uint8_t *bytes = others + needed <= limit ? realloc(c->received, size) : NULL;
-	if (bytes == NULL)
-		return false;
-	if (is_first) /* a PROXY header may have to go before the first byte */
-		c->received_start = c->received_end = BACKEND_PROXY_HEADER_SIZE;
-	c->received = bytes;
-	c->received_size = size;
-	return true;
-}
 
 static void
 read_name(struct connection *c)
@@ -275,11 +113,11 @@ read_name(struct connection *c)
 	} else if (!hostname_canonical(name, sent, length)) {
 		refuse_hello(c, TLS_UNRECOGNIZED_NAME, "not a valid name");
 	} else {
-		pressure_lock();
+		registry_lock();
 		memcpy(c->name, name, sizeof name);
-		if (!is_decided(c)) /* its time may just be over */
-			pressure_note(c, CONNECTION_BACKEND, clock_ms());
-		pressure_unlock();
+		if (!connection_is_decided(c)) /* its time may just be over */
+			registry_note(c, CONNECTION_BACKEND, clock_ms());
+		registry_unlock();
 	}
 }
 
@@ -290,8 +128,8 @@ read_hello(struct connection *c)
 {
 	size_t length;
 	enum tls_status status = TLS_INCOMPLETE;
-	while (status == TLS_INCOMPLETE && !is_decided(c)) {
-		if (c->received_end == c->received_size && !grow(c)) {
+	while (status == TLS_INCOMPLETE && !connection_is_decided(c)) {
+		if (c->received_end == c->received_size && !connection_grow(c)) {
 			refuse(c, TLS_INTERNAL_ERROR, "hello", strerror(ENOMEM));
 			return true;
 		}
@@ -362,16 +200,16 @@ static bool
 is_admitted(struct connection *c)
 {
 	int64_t now_ms = clock_ms();
-	pressure_lock();
+	registry_lock();
 	bool admitted = pressure_admit(c, now_ms);
-	pressure_unlock();
+	registry_unlock();
 	if (admitted || !listener_is_crowded())
 		return true;
-	pressure_lock();
+	registry_lock();
 	pressure_turned_away(now_ms);
-	pressure_unlock();
-	if (pressure_decide(c, STATUS_TURNED_AWAY))
-		pressure_reset(c);
+	registry_unlock();
+	if (connection_decide(c, END_TURNED_AWAY))
+		connection_reset(c);
 	return false;
 }
 
@@ -384,7 +222,7 @@ connect_to_backend(struct connection *c, struct backend_hosts *hosts)
 	char directory[HOSTNAME_SIZE];
 	hostname_directory(directory, c->name);
 	struct backend backend = backend_connect(hosts, directory, RELAY_QUIET_MS);
-	for (bool is_first = true; backend.socket == -1 && !is_decided(c);
+	for (bool is_first = true; backend.socket == -1 && !connection_is_decided(c);
 	     is_first = false) {
 		int left_ms = clock_left_ms(c->accepted_ms + PROXY_HELLO_MS);
 		bool has_room = backend.error != EAGAIN;
@@ -394,9 +232,9 @@ connect_to_backend(struct connection *c, struct backend_hosts *hosts)
 			poll(NULL, 0, left_ms < SHORTAGE_MS ? left_ms : SHORTAGE_MS);
 		else if (has_room && backend.error != EINTR)
 			break;
-		pressure_lock();
-		pressure_note_waiting(c, c->since_ms);
-		pressure_unlock();
+		registry_lock();
+		registry_note_waiting(c);
+		registry_unlock();
 		backend = backend_connect(hosts, directory, left_ms);
 	}
 	return backend;
@@ -417,12 +255,12 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 	} else if (backend.send_proxy_v1 && !prepend_proxy_header(c)) {
 		refuse(c, TLS_INTERNAL_ERROR, "getsockname", strerror(errno));
 	}
-	pressure_lock();
-	bool found = !is_decided(c);
+	registry_lock();
+	bool found = !connection_is_decided(c);
 	if (found)
 		c->backend = backend.socket;
-	pressure_note(c, found ? CONNECTION_RELAY : c->state, clock_ms());
-	pressure_unlock();
+	registry_note(c, found ? CONNECTION_RELAY : c->state, clock_ms());
+	registry_unlock();
 	if (!found && backend.socket != -1)
 		close(backend.socket);
 	return found;
@@ -433,12 +271,75 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 static bool
 is_lingering(struct connection *c)
 {
-	pressure_lock();
-	bool gets_alert = c->end == STATUS_GAVE_WAY && c->alert != 0;
-	pressure_unlock();
+	registry_lock();
+	bool gets_alert = c->end == END_GAVE_WAY && c->alert != 0;
+	registry_unlock();
 	if (gets_alert)
 		send_alert(c);
 	return c->lingers;
+}
+
+/* --- The end --- */
+
+/* Counts and tells how C has ended. */
+static void
+tell_of_end(struct connection *c)
+{
+	connection_decide(c, END_CLOSED);
+	status_ended(c->end, c->alert);
+	status_log_end(c, c->end);
+}
+
+/* Ends C, to which no other thread comes any more. */
+static void
+end(struct connection *c)
+{
+	tell_of_end(c);
+	registry_lock();
+	pressure_leave(c);
+	registry_remove(c);
+	registry_unlock();
+	connection_release(c);
+	registry_lock();
+	registry_leave(); /* now that its descriptors are free */
+	registry_unlock();
+}
+
+/* WAY is over. Whoever ends the last one ends the connection. */
+static void
+finish(struct relay_way *way)
+{
+	struct connection *c = way->connection;
+	atomic_store(&way->parked, true);
+	if (atomic_fetch_sub(&c->ways, 1) == 1)
+		end(c);
+}
+
+/* Has both ways of C end. */
+static void
+cut(struct connection *c)
+{
+	shutdown(c->client, SHUT_RDWR);
+	if (c->backend != -1)
+		shutdown(c->backend, SHUT_RDWR);
+}
+
+/* CALL has failed, and so has C. */
+static void
+fail(struct connection *c, const char *call)
+{
+	if (connection_decide(c, END_FAILED))
+		connection_log_failure(c, call, strerror(errno));
+	cut(c);
+}
+
+static void
+leave(struct relay_way *way, bool only_hangup)
+{
+	if (lot_leave(way, only_hangup))
+		return;
+	fail(way->connection, "epoll_ctl");
+	finish(way);
 }
 
 /* --- The relay: two ways that know little of each other --- */
@@ -457,7 +358,7 @@ drop(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
 	} while (status == RELAY_MOVED && !c->lingered && c->dropped < LINGER_BYTES);
 	if (status != RELAY_MOVED)
 		return status;
-	pressure_reset(c);
+	connection_reset(c);
 	return RELAY_ENDED;
 }
 
@@ -467,7 +368,7 @@ send_received(struct connection *c)
 {
 	enum relay_status status = relay_send(&c->upload, c->received + c->received_start,
 	    c->received_end - c->received_start);
-	release_hello(c);
+	connection_release_hello(c);
 	return status;
 }
 
@@ -478,8 +379,8 @@ end_backend_reading(struct connection *c, int error)
 {
 	bool is_reset = error == ECONNRESET, is_plain = error == EPIPE;
 	if (!is_plain && error != ETIMEDOUT &&
-	    pressure_decide(c, is_reset ? STATUS_BACKEND_RESET : STATUS_FAILED))
-		log_failure(c, "tls-socket", strerror(error));
+	    connection_decide(c, is_reset ? END_BACKEND_RESET : END_FAILED))
+		connection_log_failure(c, "tls-socket", strerror(error));
 	/* It learns that there will be no more, if it is there at all. */
 	shutdown(c->backend, is_reset || is_plain ? SHUT_WR : SHUT_RDWR);
 	c->drops = true;
@@ -510,11 +411,11 @@ static bool
 watches_later(struct connection *c)
 {
 	int64_t now_ms = clock_ms();
-	pressure_lock();
-	bool watches = pressure_note_half_closed(c, now_ms);
+	registry_lock();
+	bool watches = registry_note_half_closed(c, now_ms);
 	if (watches)
-		pressure_look_by(now_ms + HALF_CLOSED_MS);
-	pressure_unlock();
+		registry_look_by(now_ms + PROXY_HALF_CLOSED_MS);
+	registry_unlock();
 	return watches;
 }
 
@@ -562,13 +463,12 @@ serve_upload(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
 static void
 outlive_backend(struct connection *c, int error)
 {
-	if (pressure_decide(
-		c, error == 0 ? STATUS_BACKEND_CLOSED : STATUS_BACKEND_RESET) &&
+	if (connection_decide(c, error == 0 ? END_BACKEND_CLOSED : END_BACKEND_RESET) &&
 	    error != 0)
-		log_failure(c, "tls-socket", strerror(error));
-	pressure_lock();
+		connection_log_failure(c, "tls-socket", strerror(error));
+	registry_lock();
 	begin_linger(c, true);
-	pressure_unlock();
+	registry_unlock();
 }
 
 /* From the backend to the client; likewise. */
@@ -608,43 +508,30 @@ serve_download(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
 
 /* --- A connection's life --- */
 
-/* The address of C has its share of the connections. */
-static void
-turn_away(struct connection *c)
-{
-	pressure_decide(c, STATUS_TURNED_AWAY);
-	pressure_reset(c);
-	tell_of_end(c);
-	release(c);
-}
-
 void
 proxy_begin(int client, const union address *peer)
 {
-	struct connection *c = calloc(1, sizeof *c);
+	struct connection *c = connection_new(client, peer);
 	status_accepted();
 	if (c == NULL) {
-		status_ended(STATUS_FAILED, 0);
+		status_ended(END_FAILED, 0);
 		close(client);
 		return;
 	}
-	c->client = client;
-	c->backend = -1;
-	c->accepted_ms = clock_ms();
-	c->peer = *peer;
-	c->end = STATUS_OPEN;
-	c->ways = 1;
-	c->upload = (struct relay_way){.connection = c, .from = client, .to = -1};
-	c->upload.has_timeout = true; /* from the listening socket */
-	c->download = (struct relay_way){.connection = c, .from = -1, .to = client};
-	pressure_lock();
+	registry_lock();
 	bool enters = pressure_enter(c, c->accepted_ms);
-	pressure_look_by(c->accepted_ms + PROXY_HELLO_MS);
-	pressure_unlock();
 	if (enters)
+		registry_enter(c, c->accepted_ms);
+	registry_look_by(c->accepted_ms + PROXY_HELLO_MS);
+	registry_unlock();
+	if (enters) {
 		leave(&c->upload, false); /* its thread comes with its first bytes */
-	else
-		turn_away(c);
+		return;
+	}
+	connection_decide(c, END_TURNED_AWAY);
+	connection_reset(c);
+	tell_of_end(c);
+	connection_release(c);
 }
 
 void
@@ -660,10 +547,10 @@ proxy_serve(struct relay_way *way, struct proxy_thread *thread)
 		c->hello_over = true;
 		thread_set_name(
 		    &thread->name, c->name, true); /* the next may take long */
-		if (!is_decided(c) && find_backend(c, &thread->hosts)) {
+		if (!connection_is_decided(c) && find_backend(c, &thread->hosts)) {
 			way = begin_relay(c);
 		} else if (is_lingering(c)) {
-			release_hello(c);
+			connection_release_hello(c);
 			c->drops = true;
 		} else {
 			finish(way);
@@ -676,57 +563,55 @@ proxy_serve(struct relay_way *way, struct proxy_thread *thread)
 		serve_download(c, thread->buffer);
 }
 
+/* --- What a thread does --- */
+
+/* Takes the next way that has something to do, or returns NULL where none has had for long, and this
+ * thread is to end. */
+static struct relay_way *
+take_way(struct thread_name *name)
+{
+	struct relay_way *way;
+	while ((way = lot_take(IDLE_MS)) == NULL) {
+		if (errno == ETIMEDOUT && thread_is_spare())
+			return NULL;
+		thread_set_name(name, "", true);
+	}
+	return way;
+}
+
+static void *
+run(void *unused)
+{
+	struct proxy_thread thread = {.hosts = backend_hosts(hosts_directory)};
+	struct relay_way *way;
+	thread_allow_interrupts();
+	/* Whatever it is in who started it: it need not preempt who wakes it. */
+	sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
+	thread_set_name(&thread.name, "", true); /* it has that of who started it */
+	while ((way = take_way(&thread.name)) != NULL) {
+		thread_set_name(&thread.name, way->connection->name, false);
+		proxy_serve(way, &thread);
+	}
+	return unused;
+}
+
+void
+proxy_prepare(int hosts, unsigned free, unsigned threads_max)
+{
+	hosts_directory = hosts;
+	thread_pool_prepare(run, free, threads_max);
+}
+
 /* --- For the main thread --- */
 
-/* Whether the client still takes what the backend sent before it was gone. */
-static bool
-is_receiving(struct connection *c, int64_t now_ms)
+void
+proxy_end_hello(struct connection *c)
 {
-	int untaken = c->patient ? relay_untaken(c->client) : 0;
-	if (untaken != c->untaken)
-		c->taken_ms = now_ms;
-	c->untaken = untaken;
-	return untaken > 0 && now_ms - c->taken_ms < LAST_BYTES_MS;
+	refuse_locked(c, TLS_USER_CANCELED, tls_alert_name(TLS_USER_CANCELED),
+	    "no ClientHello in time");
 }
 
-static void
-end_linger(struct connection *c, int64_t now_ms)
-{
-	if (is_receiving(c, now_ms)) {
-		pressure_note(c, CONNECTION_CLOSING, now_ms);
-		return;
-	}
-	if (c->untaken > 0)
-		atomic_store(&c->end, STATUS_CLIENT_TIMEOUT);
-	pressure_hurry(c, now_ms);
-}
-
-static void
-end_lingers(int64_t now_ms)
-{
-	struct connection *c;
-	while ((c = pressure_first(CONNECTION_CLOSING)) != NULL &&
-	    now_ms >= c->since_ms + LINGER_MS)
-		end_linger(c, now_ms);
-	if (c != NULL)
-		pressure_look_by(c->since_ms + LINGER_MS);
-}
-
-static void
-end_hellos(int64_t now_ms)
-{
-	struct connection *c;
-	while ((c = pressure_first(CONNECTION_HELLO)) != NULL &&
-	    now_ms >= c->since_ms + PROXY_HELLO_MS) {
-		pressure_note(c, CONNECTION_HELLO, now_ms); /* it may be about to end */
-		refuse_locked(c, TLS_USER_CANCELED, tls_alert_name(TLS_USER_CANCELED),
-		    "no ClientHello in time");
-	}
-	if (c != NULL)
-		pressure_look_by(c->since_ms + PROXY_HELLO_MS);
-}
-
-/* Takes the way from the client of C up again, unless C is about to end. Returns whether it has. */
+/* Takes the way from the client of C up again, unless C is about to end. */
 static bool
 take_up(struct connection *c)
 {
@@ -737,84 +622,15 @@ take_up(struct connection *c)
 	return false;
 }
 
-/* Has the clients that have ended their streams some time ago watched for whether they are gone
- * altogether. Behind the lock, which it gives up meanwhile. */
-static void
-watch_half_closed(int64_t now_ms)
-{
-	struct connection *c;
-	while ((c = pressure_first_half_closed()) != NULL &&
-	    now_ms >= c->since_ms + HALF_CLOSED_MS) {
-		pressure_note(c, CONNECTION_RELAY, now_ms);
-		if (!take_up(c))
-			continue;
-		pressure_unlock();
-		if (c->download_ended)
-			finish(&c->upload);
-		else
-			leave(&c->upload, true);
-		pressure_lock();
-	}
-	if (c != NULL)
-		pressure_look_by(c->since_ms + HALF_CLOSED_MS);
-}
-
-int64_t
-proxy_look(void)
-{
-	int64_t now_ms = clock_ms();
-	pressure_lock();
-	if (now_ms >= pressure_next_look()) {
-		pressure_look(now_ms);
-		watch_half_closed(now_ms);
-		end_hellos(now_ms);
-		end_lingers(now_ms);
-	}
-	int64_t next_ms = pressure_next_look();
-	pressure_unlock();
-	return next_ms;
-}
-
-static void
-open_line(char line[STATUS_LINE_SIZE], const struct connection *c)
-{
-	static const char *const states[] = {
-	    [CONNECTION_HELLO] = "hello",
-	    [CONNECTION_BACKEND] = "backend",
-	    [CONNECTION_RELAY] = "relay",
-	    [CONNECTION_CLOSING] = "closing",
-	};
-	const struct status_connection connection = describe(c);
-	status_open_line(line, &connection, states[c->state]);
-}
-
-bool
-proxy_report(unsigned report, unsigned *parked, unsigned *left_out)
-{
-	char lines[REPORT_LINES][STATUS_LINE_SIZE];
-	size_t count = 0;
-	struct connection *c;
-	pressure_lock();
-	for (c = pressure_next(NULL); count < REPORT_LINES && c != NULL;
-	     c = pressure_next(c)) {
-		if (c->report == report)
-			continue;
-		c->report = report;
-		*parked += c->upload.parked && (c->backend == -1 || c->download.parked);
-		open_line(lines[count++], c);
-	}
-	pressure_unlock();
-	for (size_t i = 0; i < count; i++)
-		/* Who has waited for the log's reader in vain does not wait again. */
-		if (*left_out > 0 || !log_report("%s", lines[i]))
-			++*left_out;
-	return c != NULL;
-}
-
 void
-proxy_cut_off(void)
+proxy_watch(struct connection *c)
 {
-	pressure_lock();
-	for (struct connection *c = pressure_next(NULL); c != NULL; c = pressure_next(c))
-		log_end(c, STATUS_CUT_OFF);
+	if (!take_up(c))
+		return;
+	registry_unlock();
+	if (c->download_ended)
+		finish(&c->upload);
+	else
+		leave(&c->upload, true);
+	registry_lock();
 }

@@ -4,20 +4,22 @@
 
 #include "address.h"
 #include "backend.h"
+#include "connection.h"
 #include "relay.h"
 #include "thread.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 
 enum {
 	/* From accept to the end of the hello and a connected backend. */
 	PROXY_HELLO_MS = 10 * 1000,
 
-	/* The memory for hellos, of all connections, in bytes, but for the first buffer of
-	 * each. Beyond it, hellos that need more are refused. Those that need much get only
-	 * half of it. */
-	PROXY_MEMORY_MAX = 64 * 1024 * 1024,
+	/* How long a client that gets nothing more is listened to. */
+	PROXY_LINGER_MS = 5 * 1000,
+
+	/* How long after a client has ended its stream somebody begins to watch whether it is
+	 * gone altogether: most connections are over by then. */
+	PROXY_HALF_CLOSED_MS = 20,
 };
 
 /* What a thread needs to serve connections. */
@@ -35,18 +37,15 @@ void proxy_begin(int client, const union address *peer);
  * connection is over. */
 void proxy_serve(struct relay_way *way, struct proxy_thread *thread);
 
-/* For the main thread: does what is to be done now for connections whose time is over. Returns when
- * to call it again, INT64_MAX where that is open; the thread is woken where it comes to be
- * sooner. */
-int64_t proxy_look(void);
+/* Prepares for THREADS_MAX threads, of which FREE shall not wait for anything but work. They take
+ * ways from the lot and serve them, and connect in the hosts directory HOSTS, an O_PATH descriptor
+ * that stays open. thread_pool_ensure() starts them. */
+void proxy_prepare(int hosts, unsigned free, unsigned threads_max);
 
-/* For the main thread: logs a line for some of the open connections, of those that have had none
- * in REPORT, a number that grows with each; adds to PARKED those that had no thread, and to
- * LEFT_OUT those that got no line, since nobody reads the log. Returns whether there are more. */
-bool proxy_report(unsigned report, unsigned *parked, unsigned *left_out);
-
-/* For the main thread, at the end of the process: logs a line for each connection that is open, as
- * one that is cut off. Others then wait for ever when they end. */
-void proxy_cut_off(void);
+/* For the main thread, behind the lock: the time for the hello of C is over; the client of C has
+ * ended its stream PROXY_HALF_CLOSED_MS ago, and whether it is gone altogether is watched from now
+ * on. The second gives the lock up meanwhile, and C may have ended after it. */
+void proxy_end_hello(struct connection *c);
+void proxy_watch(struct connection *c);
 
 #endif

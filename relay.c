@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -21,18 +20,15 @@ enum {
 	SPLICE_MAX = 128 * 1024,
 };
 
-static int lot = -1;
 static int stay_limit;
 static atomic_int staying;    /* how many threads wait for a sender */
 static atomic_int pipes_left; /* that may still be made */
 
-bool
-relay_open(unsigned stay_max, unsigned pipes_max)
+void
+relay_prepare(unsigned stay_max, unsigned pipes_max)
 {
 	stay_limit = (int)stay_max;
 	atomic_store(&pipes_left, (int)pipes_max);
-	lot = epoll_create1(EPOLL_CLOEXEC);
-	return lot != -1;
 }
 
 void
@@ -183,19 +179,18 @@ empty_pipe(struct relay_way *way, int pipe, size_t held)
 	return RELAY_MOVED;
 }
 
-/* Passes on bytes through a pipe, as long as they come in bulk. Where splice(2) brings nothing,
+/* Passes on bytes through a pipe, if there is one, as long as they come in bulk. Where splice(2) brings nothing,
  * that may be the end, a quiet sender, or an urgent byte, which recv(2) tells; but an error it
  * tells once. */
 static enum relay_status
-move_in_bulk(struct relay_way *way)
+move_in_bulk(struct relay_way *way, bool *has_pipe)
 {
 	int pipe[2];
 	ssize_t held;
 	enum relay_status status = RELAY_MOVED;
-	if (way->copies || !open_pipe(pipe)) {
-		way->copies = true;
+	*has_pipe = open_pipe(pipe);
+	if (!*has_pipe)
 		return RELAY_MOVED;
-	}
 	limit_wait(way);
 	thread_begin_wait();
 	do {
@@ -218,49 +213,15 @@ relay_move(struct relay_way *way, uint8_t buffer[RELAY_BUFFER_SIZE])
 {
 	size_t length;
 	enum relay_status status;
+	bool has_pipe = true;
 	do {
 		status = relay_receive(way, buffer, RELAY_BUFFER_SIZE, &length);
 		if (status == RELAY_MOVED)
 			status = relay_send(way, buffer, length);
-		if (status == RELAY_MOVED && length == RELAY_BUFFER_SIZE)
-			status = move_in_bulk(way);
+		if (status == RELAY_MOVED && length == RELAY_BUFFER_SIZE && has_pipe)
+			status = move_in_bulk(way, &has_pipe);
 	} while (status == RELAY_MOVED);
 	return status;
-}
-
-bool
-relay_leave(struct relay_way *way, bool only_hangup)
-{
-	/* A hang-up is told of always. */
-	struct epoll_event event = {
-	    .events = EPOLLONESHOT | (only_hangup ? 0 : EPOLLIN | EPOLLRDHUP),
-	    .data.ptr = way,
-	};
-	int operation = way->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-	int from = way->from;
-	way->watched = true;
-	way->copies = false;
-	atomic_store(&way->parked, true);
-	if (epoll_ctl(lot, operation, from, &event) == 0)
-		return true; /* it may be over already */
-	atomic_store(&way->parked, false);
-	way->watched = operation == EPOLL_CTL_MOD;
-	return false;
-}
-
-struct relay_way *
-relay_take(int timeout_ms)
-{
-	struct epoll_event event;
-	int count = epoll_wait(lot, &event, 1, timeout_ms);
-	if (count == 0)
-		errno = ETIMEDOUT;
-	if (count != 1)
-		return NULL;
-	struct relay_way *way = event.data.ptr;
-	atomic_exchange(&way->parked, false); /* what its last thread wrote can be seen */
-	way->is_ready = true;
-	return way;
 }
 
 int
@@ -270,13 +231,6 @@ relay_error(int socket)
 	socklen_t size = sizeof error;
 	getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size);
 	return error;
-}
-
-bool
-relay_has_work(void)
-{
-	struct pollfd entry = {.fd = lot, .events = POLLIN};
-	return poll(&entry, 1, 0) == 1;
 }
 
 bool

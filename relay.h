@@ -3,9 +3,9 @@
  * only: no TLS, no names, no log; and tells the pool of threads (thread.h) where one waits.
  *
  * Sockets are blocking. A thread waits for bytes in recv(2), for room in send(2). The one thing
- * that it does not wait for is a sender that stays quiet: then it leaves the way in the lot, an
- * epoll set, and goes where there is something to do; whichever thread waits at the lot when
- * bytes come takes the way over.
+ * that it does not wait for is a sender that stays quiet: then it leaves the way in the lot (lot.h)
+ * and goes where there is something to do; whichever thread waits at the lot when bytes come
+ * takes the way over.
  *
  * What ends a wait from outside is shutdown(2). */
 #ifndef RELAY_H
@@ -30,8 +30,7 @@ enum {
 	RELAY_STALLS_MAX = 15,
 };
 
-/* A way. It belongs to one thread at a time: the one that took it from the lot, until that leaves
- * it there again. */
+/* A way, which belongs to one thread at a time. */
 struct relay_way {
 	struct connection *connection; /* whose it is; for others */
 	int from, to;                  /* sockets, which stay the connection's */
@@ -39,7 +38,6 @@ struct relay_way {
 	bool is_ready;                 /* something has come, as far as is known */
 	bool has_timeout;              /* waiting for FROM ends after RELAY_QUIET_MS */
 	bool waits_long;               /* for TO, as long as RELAY_STALL_MS */
-	bool copies;                   /* it got no pipe */
 	unsigned stalls; /* times in a row: nothing was taken, and the sender was gone */
 
 	/* For others to read, at any time: */
@@ -49,7 +47,7 @@ struct relay_way {
 
 enum relay_status {
 	RELAY_MOVED, /* some bytes */
-	RELAY_QUIET, /* nothing comes: relay_leave() it */
+	RELAY_QUIET, /* nothing comes: it is for the lot */
 	RELAY_ENDED, /* the sender has ended its stream, and all of it was passed on */
 	RELAY_READ_FAILED, /* the same, by an error: errno. All that came before is passed on */
 	RELAY_WRITE_FAILED, /* the receiver takes nothing more: errno; ETIMEDOUT where it took
@@ -57,9 +55,8 @@ enum relay_status {
 };
 
 /* Says how many threads may wait for quiet senders at once, and how many pipes there may be, in
- * all threads together; makes the lot. Returns false with errno set where that cannot be. To be
- * called once, before there are threads. */
-bool relay_open(unsigned stay_max, unsigned pipes_max);
+ * all threads together. To be called before there are threads. */
+void relay_prepare(unsigned stay_max, unsigned pipes_max);
 
 /* Receives up to SIZE bytes from the way's sender into BUFFER and says in LENGTH how many. Where
  * nothing has come, it waits for RELAY_QUIET_MS, if few threads do so. Returns RELAY_MOVED,
@@ -74,18 +71,6 @@ enum relay_status relay_send(struct relay_way *way, const uint8_t *bytes, size_t
 /* Passes on what comes, for as long as something does: through BUFFER, or where it comes in bulk
  * through a pipe, without a copy. Never returns RELAY_MOVED. */
 enum relay_status relay_move(struct relay_way *way, uint8_t buffer[RELAY_BUFFER_SIZE]);
-
-/* Leaves WAY in the lot until something comes from its sender; if ONLY_HANGUP, until that is gone.
- * From then on it is another thread's. Returns false with errno set, and it is still the caller's,
- * where the lot has no room. */
-bool relay_leave(struct relay_way *way, bool only_hangup);
-
-/* Waits at the lot for a way that has something to do, and takes it: it is the caller's then. Returns
- * NULL with errno ETIMEDOUT where there was none for TIMEOUT_MS, or EINTR. */
-struct relay_way *relay_take(int timeout_ms);
-
-/* Whether a way in the lot has something to do, and no thread has come for it yet. */
-bool relay_has_work(void);
 
 /* Sets how long SOCKET may be waited for: its bytes, and room in it. */
 void relay_limit_receive(int socket);

@@ -1,12 +1,16 @@
 /* sniproxy: lets many TLS services share one address and port. It is given a listening
  * TCP socket as descriptor 0 and the hosts directory as its working directory; see
  * README.md. */
+#include "backend.h"
 #include "clock.h"
+#include "deadline.h"
+#include "limits.h"
 #include "listener.h"
 #include "log.h"
 #include "lot.h"
 #include "pressure.h"
 #include "proxy.h"
+#include "registry.h"
 #include "relay.h"
 #include "status.h"
 #include "thread.h"
@@ -21,28 +25,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 enum {
 	/* How long connections may go on after the signal to stop. */
 	GRACE_MS = 10 * 1000,
-
-	/* A connection's descriptors: the client's and the backend's. */
-	DESCRIPTORS_A_CONNECTION = 2,
-
-	/* Of so many descriptors, two may be a pipe's; and not more pipes than these. */
-	DESCRIPTORS_A_PIPE = 64,
-	PIPES_MAX = 256,
-
-	/* Where no limit on open files says otherwise. */
-	CONNECTIONS_MAX = 1 << 20,
-
-	/* For so much memory there may be a thread, which takes an eighth of that at most: its
-	 * stack, what the kernel keeps for it, and some for what it works with. */
-	MEMORY_A_THREAD = 1024 * 1024,
-	THREADS_MIN = 16,
 
 	/* Under pressure, it is worth to be woken for one in so many of all places. */
 	PLACES_A_TIME = 32,
@@ -57,19 +44,6 @@ enum {
 
 	/* A shortage that comes and goes is logged this often at most. */
 	COMPLAINT_INTERVAL_MS = 10 * 1000,
-
-	/* How long to write at a stretch about open connections. */
-	REPORT_MS = 50,
-
-	/* What the log and the lot open. */
-	OWN_DESCRIPTORS = 2,
-
-	/* The main thread and the log's. */
-	OWN_THREADS = 2,
-
-	/* Whoever started the program may have left it descriptors below this, besides 0
-	 * to 2. */
-	INHERITED_MAX = 1024,
 };
 
 /* Signals that have come. */
@@ -81,8 +55,6 @@ struct server {
 	unsigned connections_max;
 	int64_t accept_ms;         /* when to accept again; 0 where nothing is short */
 	int64_t next_complaint_ms; /* when a shortage is worth a log line again */
-	unsigned report;           /* the number of the report that is being written */
-	unsigned parked, left_out; /* what it has found so far */
 	bool is_reporting;
 	bool hurries;
 	bool lacks_thread; /* one that is free could not be had when it was last looked */
@@ -157,66 +129,22 @@ take_signals(struct server *server)
 		sigdelset(&server->waiting_mask, signals[i]);
 }
 
-static unsigned
-count_processors(void)
-{
-	cpu_set_t processors;
-	if (sched_getaffinity(0, sizeof processors, &processors) == -1)
-		return 1;
-	return (unsigned)CPU_COUNT(&processors);
-}
-
-/* How many threads there may be. */
-static unsigned
-count_threads(void)
-{
-	struct sysinfo info;
-	if (sysinfo(&info) == -1)
-		return THREADS_MIN;
-	uint64_t threads = (uint64_t)info.totalram * info.mem_unit / MEMORY_A_THREAD;
-	return threads < THREADS_MIN ? THREADS_MIN : (unsigned)threads;
-}
-
 static void
-prepare_log_and_lot(const struct server *server, unsigned pipes_max)
+prepare_log_and_threads(struct server *server)
 {
+	const struct limits limits = limits_find();
+	if (limits.connections == 0)
+		fail("limit on open files", "too low for even one connection");
 	int error = log_open();
 	if (error != 0)
 		fail("thread", strerror(error));
-	/* Two at least: one that is slow does not hold up all, and a connection has two ways. */
-	unsigned processors = count_processors();
-	unsigned threads = processors > 2 ? processors : 2;
-	if (!relay_open(threads, pipes_max))
+	if (!lot_open())
 		fail("epoll_create1", strerror(errno));
-	pressure_init(server->connections_max);
-	lot_prepare(server->hosts, threads, count_threads());
-}
-
-/* Raises the soft limit on open files to the hard one, and counts the connections that
- * fit: whoever is accepted must also get a backend. Returns for how many pipes there is room
- * besides. */
-static unsigned
-raise_open_files(struct server *server)
-{
-	struct rlimit files;
-	getrlimit(RLIMIT_NOFILE, &files);
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
-	getrlimit(RLIMIT_NOFILE, &files);
-
-	rlim_t used = OWN_DESCRIPTORS;
-	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
-		used += fcntl(descriptor, F_GETFD) != -1;
-	rlim_t pipes = files.rlim_cur / DESCRIPTORS_A_PIPE;
-	if (pipes > PIPES_MAX)
-		pipes = PIPES_MAX;
-	used += 2 * pipes;
-	rlim_t connections = (files.rlim_cur - used) / DESCRIPTORS_A_CONNECTION;
-	if (files.rlim_cur < used + DESCRIPTORS_A_CONNECTION)
-		fail("limit on open files", "too low for even one connection");
-	server->connections_max =
-	    connections < CONNECTIONS_MAX ? (unsigned)connections : CONNECTIONS_MAX;
-	return (unsigned)pipes;
+	server->connections_max = limits.connections;
+	registry_init(limits.connections);
+	pressure_init(limits.connections);
+	relay_prepare(limits.free_threads, limits.pipes);
+	proxy_prepare(server->hosts, limits.free_threads, limits.threads);
 }
 
 /* --- Accepting --- */
@@ -229,7 +157,7 @@ complain(struct server *server, const char *what, int error)
 		return;
 	server->next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
 	log_line("sniproxy: new connections wait while %u are open: %s: %s",
-	    pressure_connections(), what, strerror(error));
+	    registry_connections(), what, strerror(error));
 }
 
 /* Has this thread preempt others when it wakes, which it better does not (main()), unless there is
@@ -250,10 +178,10 @@ make_way(struct server *server, const char *what, int error)
 {
 	int waiting = listener_waiting();
 	hurry(server, true);
-	pressure_lock();
+	registry_lock();
 	enum pressure_result result = pressure_make_way(waiting, false, clock_ms());
-	pressure_tell_of_room(1 + server->connections_max / PLACES_A_TIME);
-	pressure_unlock();
+	registry_tell_of_room(1 + server->connections_max / PLACES_A_TIME);
+	registry_unlock();
 	if (result == PRESSURE_NOBODY)
 		complain(server, what, error);
 	server->accept_ms =
@@ -281,9 +209,9 @@ accept_connections(struct server *server)
 	server->accept_ms = 0;
 	for (int i = 0; i < ACCEPT_MAX; i++) {
 		union address peer;
-		pressure_lock();
-		bool has_room = pressure_has_room();
-		pressure_unlock();
+		registry_lock();
+		bool has_room = registry_has_room();
+		registry_unlock();
 		if (!has_room) {
 			make_way(server, "limit", EMFILE);
 			return;
@@ -309,11 +237,11 @@ ensure_thread(struct server *server)
 		return true;
 	/* Once is no shortage; nor is it one where there is nothing to do. */
 	int waiting = listener_waiting();
-	if (!has_failed || (waiting == 0 && !relay_has_work()))
+	if (!has_failed || (waiting == 0 && !lot_has_work()))
 		return false;
-	pressure_lock();
+	registry_lock();
 	enum pressure_result result = pressure_make_way(waiting, true, clock_ms());
-	pressure_unlock();
+	registry_unlock();
 	if (result == PRESSURE_NOBODY)
 		complain(server, "thread", error);
 	return false;
@@ -321,42 +249,16 @@ ensure_thread(struct server *server)
 
 /* --- Waiting --- */
 
-/* How many descriptors are open. The kernel hands out the lowest ones, so that none is
- * above what was ever needed at once. */
-static unsigned
-count_descriptors(void)
-{
-	unsigned count = 0,
-		 end = INHERITED_MAX + 2 * PIPES_MAX +
-	    DESCRIPTORS_A_CONNECTION * pressure_connections_peak();
-	for (unsigned descriptor = 0; descriptor < end; descriptor++)
-		count += fcntl((int)descriptor, F_GETFD) != -1;
-	return count;
-}
-
-/* Goes on with the report that was asked for, for a moment. What has begun does not tell all of
- * what is when one more is asked for, so that has another one begin. */
+/* Goes on with the report that was asked for. One that has begun does not tell all of what is when
+ * one more is asked for, so that has another one begin. */
 static void
 go_on_reporting(struct server *server)
 {
-	int64_t end_ms = clock_ms() + REPORT_MS;
 	if (!server->is_reporting) {
 		reports_wanted = 0;
-		server->report++;
-		server->parked = server->left_out = 0;
+		status_begin_report();
 	}
-	server->is_reporting = true;
-	while (proxy_report(server->report, &server->parked, &server->left_out))
-		if (clock_ms() >= end_ms)
-			return;
-	server->is_reporting = false;
-	const struct status_moment moment = {
-	    .parked = server->parked,
-	    .threads = thread_pool_size() + OWN_THREADS,
-	    .descriptors = count_descriptors(),
-	    .left_out = server->left_out,
-	};
-	status_log_totals(&moment);
+	server->is_reporting = status_go_on_reporting();
 }
 
 static int64_t
@@ -370,7 +272,7 @@ earlier(int64_t a_ms, int64_t b_ms)
 static bool
 wait_for_events(struct server *server, bool accepts, int64_t end_ms)
 {
-	int64_t next_look_ms = proxy_look();
+	int64_t next_look_ms = deadline_look();
 	if (server->hurries)
 		hurry(server, pressure_is_on());
 	if (server->is_reporting || reports_wanted)
@@ -427,14 +329,24 @@ wait_for_connections(struct server *server)
 {
 	int64_t end_ms = clock_ms() + GRACE_MS;
 	for (;;) {
-		pressure_lock();
-		unsigned left = pressure_connections();
-		pressure_tell_of_room(server->connections_max);
-		pressure_unlock();
+		registry_lock();
+		unsigned left = registry_connections();
+		registry_tell_of_room(server->connections_max);
+		registry_unlock();
 		if (left == 0 || stops > 1 || clock_left_ms(end_ms) == 0)
 			return left;
 		wait_for_events(server, false, end_ms);
 	}
+}
+
+/* Logs a line for each connection that is open, as one that is cut off, and keeps the lock, so that
+ * none ends any more. */
+static void
+cut_off_connections(void)
+{
+	registry_lock();
+	for (struct connection *c = registry_next(NULL); c != NULL; c = registry_next(c))
+		status_log_end(c, END_CUT_OFF);
 }
 
 int
@@ -463,8 +375,7 @@ main(int argc, char *argv[])
 	int error = listener_prepare();
 	if (error != 0)
 		fail("stdin", strerror(error));
-	unsigned pipes = raise_open_files(&server);
-	prepare_log_and_lot(&server, pipes);
+	prepare_log_and_threads(&server);
 
 	serve(&server);
 
@@ -474,7 +385,7 @@ main(int argc, char *argv[])
 	unsigned cut_off = wait_for_connections(&server);
 	if (cut_off > 0) {
 		log_line("sniproxy: stopped; %u connections were cut off", cut_off);
-		proxy_cut_off();
+		cut_off_connections();
 	}
 	log_flush();
 	/* Threads may still run: nothing of theirs may be torn down by exit(3). */

@@ -29,9 +29,13 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "../connection.h"
+#include "../deadline.h"
 #include "../log.h"
+#include "../lot.h"
 #include "../pressure.h"
 #include "../proxy.h"
+#include "../registry.h"
 #include "../tls.h"
 #include "fuzz.h"
 
@@ -131,7 +135,7 @@ static struct run {
 static bool
 is_over(void)
 {
-	return pressure_connections() == 0;
+	return registry_connections() == 0;
 }
 
 /* --- What the proxy sees of the world --- */
@@ -337,8 +341,10 @@ prepare_proxy(void)
 	thread_prepare();
 	thread_pool_prepare(NULL, 0, 0);
 	thread_end_wait(); /* there is always one that is free, and so no need of more */
+	registry_init(16);
 	pressure_init(16);
-	PROPERTY(relay_open(0, TASKS), "relay_open: %s", strerror(errno));
+	relay_prepare(0, TASKS);
+	PROPERTY(lot_open(), "epoll_create1: %s", strerror(errno));
 	for (size_t i = 0; i < TASKS; i++)
 		world.tasks[i].thread.hosts = (struct backend_hosts){
 		    .directory = world.directory, .own_working_directory = true};
@@ -554,13 +560,13 @@ serve(void)
 	bool moves = false;
 	struct relay_way *way;
 	decide();
-	proxy_look();
+	deadline_look();
 	for (struct task *task = world.tasks; task < world.tasks + TASKS; task++)
 		if (can_go_on(task)) {
 			go_on(task);
 			moves = true;
 		}
-	if ((way = relay_take(0)) != NULL) {
+	if ((way = lot_take(0)) != NULL) {
 		take_way(way);
 		moves = true;
 	}
@@ -804,7 +810,7 @@ begin_run(void)
 	run.download.bytes = download;
 
 	world.now_ms = BEGIN_MS;
-	pressure_look(world.now_ms); /* forgets the looks of the last run */
+	registry_forget_look(); /* of the last run */
 	const union address peer = {.v4 = {.sin_family = AF_INET,
 					.sin_port = htons(51234),
 					.sin_addr.s_addr = htonl(0xc0000207)}};

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "../clock.h"
+#include "../lot.h"
 #include "../relay.h"
 #include "../thread.h"
 #include "check.h"
@@ -66,7 +67,8 @@ TestSuite(relay, .init = prepare_process, .timeout = 90);
 static void
 open_lot(unsigned stay_max, unsigned pipes_max)
 {
-	cr_assert(relay_open(stay_max, pipes_max), "%s", strerror(errno));
+	relay_prepare(stay_max, pipes_max);
+	cr_assert(lot_open(), "%s", strerror(errno));
 }
 
 /* --- Connections --- */
@@ -171,13 +173,13 @@ hold_little(struct session *session)
 	    setsockopt(session->way.to, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
 }
 
-/* As relay_take(), whatever interrupts it. */
+/* As lot_take(), whatever interrupts it. */
 static struct relay_way *
 take(int timeout_ms)
 {
 	struct relay_way *way;
 	do
-		way = relay_take(timeout_ms);
+		way = lot_take(timeout_ms);
 	while (way == NULL && errno == EINTR);
 	return way;
 }
@@ -195,7 +197,7 @@ serve(void *argument)
 		session->error = errno;
 		if (session->status != RELAY_QUIET)
 			break;
-		CHECK(relay_leave(&session->way, false), "%s", strerror(errno));
+		CHECK(lot_leave(&session->way, false), "%s", strerror(errno));
 		session = (struct session *)take(-1)->connection;
 	}
 	shutdown(session->way.to, SHUT_WR);
@@ -1153,7 +1155,7 @@ expect_told_of(struct session *session)
 static void
 leave(struct session *session, bool only_hangup)
 {
-	cr_assert(relay_leave(&session->way, only_hangup), "%s", strerror(errno));
+	cr_assert(lot_leave(&session->way, only_hangup), "%s", strerror(errno));
 }
 
 Test(relay, tells_once_of_what_comes)
@@ -1216,7 +1218,7 @@ Test(relay, says_when_the_lot_does_not_take_a_way)
 	prepare(&session, UP);
 	int from = session.way.from;
 	session.way.from = open(".", O_RDONLY | O_DIRECTORY); /* which it cannot watch */
-	cr_expect(!relay_leave(&session.way, false) && errno == EPERM);
+	cr_expect(!lot_leave(&session.way, false) && errno == EPERM);
 	cr_expect(!session.way.parked);
 	close(session.way.from);
 	session.way.from = from;

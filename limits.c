@@ -1,0 +1,101 @@
+#include "limits.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
+
+enum {
+	/* A connection's descriptors: the client's and the backend's. Whoever is accepted must
+	 * also get a backend. */
+	DESCRIPTORS_A_CONNECTION = 2,
+
+	/* Of so many descriptors, two may be a pipe's; and not more pipes than these. */
+	DESCRIPTORS_A_PIPE = 64,
+	PIPES_MAX = 256,
+
+	/* Whoever started the program may have left it descriptors below this, besides 0
+	 * to 2. */
+	INHERITED_MAX = 1024,
+
+	/* What the log and the lot open. */
+	OWN_DESCRIPTORS = 2,
+
+	/* Where no limit on open files says otherwise. */
+	CONNECTIONS_MAX = 1 << 20,
+
+	/* For so much memory there may be a thread, which takes an eighth of that at most: its
+	 * stack, what the kernel keeps for it, and some for what it works with. */
+	MEMORY_A_THREAD = 1024 * 1024,
+	THREADS_MIN = 16,
+
+	/* One that is slow does not hold up all, and a connection has two ways. */
+	FREE_THREADS_MIN = 2,
+};
+
+static unsigned
+count_open(unsigned end)
+{
+	unsigned count = 0;
+	for (unsigned descriptor = 0; descriptor < end; descriptor++)
+		count += fcntl((int)descriptor, F_GETFD) != -1;
+	return count;
+}
+
+static rlim_t
+raise_open_files(void)
+{
+	struct rlimit files;
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	getrlimit(RLIMIT_NOFILE, &files);
+	return files.rlim_cur;
+}
+
+static unsigned
+count_processors(void)
+{
+	cpu_set_t processors;
+	if (sched_getaffinity(0, sizeof processors, &processors) == -1)
+		return 1;
+	return (unsigned)CPU_COUNT(&processors);
+}
+
+static unsigned
+count_threads(void)
+{
+	struct sysinfo info;
+	if (sysinfo(&info) == -1)
+		return THREADS_MIN;
+	uint64_t threads = (uint64_t)info.totalram * info.mem_unit / MEMORY_A_THREAD;
+	return threads < THREADS_MIN ? THREADS_MIN : (unsigned)threads;
+}
+
+struct limits
+limits_find(void)
+{
+	rlim_t files = raise_open_files();
+	rlim_t pipes = files / DESCRIPTORS_A_PIPE;
+	if (pipes > PIPES_MAX)
+		pipes = PIPES_MAX;
+	rlim_t used = OWN_DESCRIPTORS + count_open(INHERITED_MAX) + 2 * pipes;
+	rlim_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
+	unsigned processors = count_processors();
+	return (struct limits){
+	    .connections =
+		connections < CONNECTIONS_MAX ? (unsigned)connections : CONNECTIONS_MAX,
+	    .pipes = (unsigned)pipes,
+	    .threads = count_threads(),
+	    .free_threads = processors > FREE_THREADS_MIN ? processors : FREE_THREADS_MIN,
+	};
+}
+
+/* The kernel hands out the lowest ones, so that none is above what was ever needed at once. */
+unsigned
+limits_count_descriptors(unsigned connections)
+{
+	return count_open(
+	    INHERITED_MAX + 2 * PIPES_MAX + DESCRIPTORS_A_CONNECTION * connections);
+}
