@@ -21,6 +21,9 @@
 # HASHED=1          directories are named by the XXH128 of the name
 # SANITIZE=address,undefined or thread    builds apart from the plain build
 
+# What --version says. debian/changelog, packaging/ and CHANGELOG.md have it too (tests/version.bats).
+VERSION := 1.0~pre1
+
 PREFIX ?= /usr/local
 DESTDIR ?=
 CC ?= cc
@@ -32,7 +35,7 @@ SANITIZE ?=
 comma := ,
 BUILD := build/$(if $(HASHED),hashed,plain)$(if $(STATIC),-static)$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
 
-our_cppflags = -D_GNU_SOURCE $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
+our_cppflags = -D_GNU_SOURCE -DVERSION=\"$(VERSION)\" $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
 sanitizer = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 our_cflags = -std=gnu11 -pthread -fPIE -fstack-protector-strong \
 	-Wall -Wextra -Wpedantic -Wconversion -Wshadow $(WERROR) \
