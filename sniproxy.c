@@ -23,6 +23,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -358,6 +359,9 @@ main(int argc, char *argv[])
 	 * has reached a limit. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
+	/* Where stdout is a listening socket, that fails at once. */
+	if (argc == 2 && strcmp(argv[1], "--version") == 0)
+		return dprintf(STDOUT_FILENO, "sniproxy " VERSION "\n") < 0;
 	if (fcntl(STDERR_FILENO, F_GETFD) == -1 || listener_is(STDERR_FILENO))
 		log_to_syslog();
 	if (argc > 1)
