@@ -120,6 +120,15 @@ complain(const char *name, uint32_t bits)
 	fputc('\n', stderr);
 }
 
+static bool
+print(const char *line)
+{
+	if (puts(line) != EOF)
+		return true;
+	perror("sniproxy-hostname: stdout");
+	return false;
+}
+
 /* Prints what belongs to the names. Returns the exit status. */
 static int
 print_directories(const UIDNA *idna, char **names)
@@ -134,12 +143,21 @@ print_directories(const UIDNA *idna, char **names)
 			continue;
 		}
 		hostname_directory(directory, canonical);
-		if (puts(directory) == EOF) {
-			perror("sniproxy-hostname: stdout");
+		if (!print(directory))
 			return 1;
-		}
 	}
 	return status;
+}
+
+static const char usage[] = "usage: sniproxy-hostname [--] NAME... | --help | --version";
+
+/* What an option asks for, or NULL where OPTION is none. No name begins with a hyphen. */
+static const char *
+answer(const char *option)
+{
+	if (strcmp(option, "--version") == 0)
+		return "sniproxy-hostname " VERSION;
+	return strcmp(option, "--help") == 0 ? usage : NULL;
 }
 
 int
@@ -148,8 +166,15 @@ main(int argc, char **argv)
 	/* Each line goes out whole, in its turn, and a write that fails is seen. */
 	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 	setvbuf(stderr, NULL, _IOLBF, BUFSIZ);
+	const char *answered = argc == 2 ? answer(argv[1]) : NULL;
+	if (answered != NULL)
+		return !print(answered);
+	if (argc > 1 && strcmp(argv[1], "--") == 0) {
+		argc--;
+		argv++;
+	}
 	if (argc < 2) {
-		fputs("usage: sniproxy-hostname NAME...\n", stderr);
+		fprintf(stderr, "%s\n", usage);
 		return 2;
 	}
 

@@ -40,6 +40,12 @@ completes() { # EXPECTED WORD...
 	completes '' nothing
 }
 
+@test "the options, where nothing else is given" {
+	completes --help$'\n'--version -
+	completes --version --v
+	completes '' blog.example --
+}
+
 @test "an empty or missing hosts directory" {
 	completes known.example ''
 	rmdir "$hosts"

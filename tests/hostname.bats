@@ -190,10 +190,33 @@ refuses() {
 	refuses -ü 'label begins with a hyphen'
 }
 
-@test "there are no options" {
-	refuses -- 'label begins with a hyphen'
-	refuses --help 'label begins with a hyphen'
+@test "--help and --version, where they stand alone" {
+	: >wanted.err
+	echo 'usage: sniproxy-hostname [--] NAME... | --help | --version' >wanted.out
+	run_with 0 --help
+	[[ $("$SNIPROXY_HOSTNAME" --version) =~ ^sniproxy-hostname\ [0-9]+\.[0-9] ]]
 	refuses -v 'label begins with a hyphen'
+	refuses --helpful 'label begins with a hyphen'
+
+	: >wanted.out
+	local option
+	for option in --help --version; do
+		echo "sniproxy-hostname: $option: label begins with a hyphen" >wanted.err
+		run_with 1 -- "$option"
+		echo 'sniproxy-hostname: -: label begins with a hyphen' >>wanted.err
+		run_with 1 "$option" -
+	done
+}
+
+@test "after --, all are names" {
+	directory example.com >wanted.out
+	: >wanted.err
+	run_with 0 -- example.com
+	: >wanted.out
+	echo 'sniproxy-hostname: --: label begins with a hyphen' >wanted.err
+	run_with 1 -- --
+	directory example.com >wanted.out
+	run_with 1 example.com --
 }
 
 @test "characters that no host name may have" {
@@ -266,8 +289,9 @@ refuses() {
 
 @test "no name: usage" {
 	: >wanted.out
-	echo 'usage: sniproxy-hostname NAME...' >wanted.err
+	echo 'usage: sniproxy-hostname [--] NAME... | --help | --version' >wanted.err
 	run_with 2
+	run_with 2 --
 }
 
 @test "a directory made as the manual says" {
@@ -291,5 +315,8 @@ cannot_write() {
 @test "a closed stdout is an error" {
 	local ended=0
 	"$SNIPROXY_HOSTNAME" a b >&- 2>err || ended=$?
+	cannot_write "$ended" 'Bad file descriptor'
+	ended=0
+	"$SNIPROXY_HOSTNAME" --version >&- 2>err || ended=$?
 	cannot_write "$ended" 'Bad file descriptor'
 }

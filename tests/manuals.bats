@@ -109,9 +109,12 @@ printed_in_example() {
 	[ -d "$BATS_TEST_TMPDIR/$(sniproxy-hostname blog.example)" ]
 	local before
 	before=$(ls -lA --time-style=full-iso "$BATS_TEST_TMPDIR")
-	run sh "$BATS_TEST_TMPDIR/script" .. "$(id -u)"
-	[ "$status" = 1 ]
-	[ "$(ls -lA --time-style=full-iso "$BATS_TEST_TMPDIR")" = "$before" ]
+	local name
+	for name in .. --help --version; do
+		run sh "$BATS_TEST_TMPDIR/script" "$name" "$(id -u)"
+		[ "$status" = 1 ]
+		[ "$(ls -lA --time-style=full-iso "$BATS_TEST_TMPDIR")" = "$before" ]
+	done
 }
 
 @test "sniproxy-hostname(1) has a loop that lists the hosts without a directory" {

@@ -8,8 +8,9 @@ use strict;
 use warnings;
 
 # Texts that are no message: what goes to a backend, the name of an alert that there is not,
-# and how a byte is shown.
-my %silent = map { $_ => 1 } 'PROXY %s %s %s %u %u', 'TCP4', 'TCP6', 'unknown alert', '\\\\x%02x';
+# how a byte is shown, and options.
+my %silent = map { $_ => 1 } 'PROXY %s %s %s %u %u', 'TCP4', 'TCP6', 'unknown alert', '\\\\x%02x',
+    '--help', '--version';
 
 my ($page, @sources) = @ARGV;
 my $differences = 0;
