@@ -117,7 +117,7 @@ outside() {
 	cp "$0" "${0%/*}/readme.sh" "${0%/*}/manual.sh" "$dir/try/tests"
 	cp -r "${0%/*}/../man" "$dir/try"
 	[ -z "${GUEST-}" ] || cp "$GUEST" "$dir/try/tests"
-	cp "${0%/*}/../README.md" "$dir/try"
+	cp -r "${0%/*}"/../{README.md,docs} "$dir/try"
 	: >"$dir/try/log"
 
 	unshare --mount -- "$0" run "$dir" "$name" --boot systemd.unit=sniproxy-try.target &
@@ -132,14 +132,14 @@ outside() {
 
 # ---- Inside ----
 
-# Runs a block of README.md.
+# Runs a block of README.md or docs/.
 readme() { # HEADING N [SED-SCRIPT]
 	local block
 	block=$(/try/tests/readme.sh "$1" "$2")
 	bash -eu -c "$(sed "${3-}" <<<"$block")"
 }
 
-# Puts a block of README.md where `systemctl edit` puts what it is given.
+# Puts a block of README.md or docs/ where `systemctl edit` puts what it is given.
 edit() { # UNIT HEADING N
 	mkdir -p "/etc/systemd/system/$1.d"
 	/try/tests/readme.sh "$2" "$3" >"/etc/systemd/system/$1.d/override.conf"
@@ -462,7 +462,6 @@ descriptors() {
 }
 
 try_report() {
-	local variable
 	hold blog.example
 	systemctl kill -s USR1 sniproxy
 	ok "on SIGUSR1 an open connection has a line" soon_in_journal \
@@ -475,16 +474,15 @@ try_report() {
 		sh -c "top -b -n 1 -H -w 120 -p $(main_pid) | grep -w blog.example >/dev/null"
 	let_go
 
-	variable=$(grep -o 'Environment=SNIPROXY_LOG=[a-z]*' /try/README.md)
-	drop_in "$variable"
+	edit sniproxy.service '## Each connection that ends' 1
 	systemctl restart sniproxy.service
 	answers blog.example
-	ok "with $variable, one that has ended has a line" soon_in_journal \
+	ok "with a line in its environment, one that has ended has a line" soon_in_journal \
 		"^client=127\.0\.0\.1:[0-9]+ name=blog\.example $numbers end=[a-z-]+\$"
 	alert nobody.example
 	ok "and so has one that was refused" soon_in_journal \
 		'^client=.* name=nobody\.example .* end=refused alert=unrecognized_name$'
-	no_drop_in
+	undo_edit sniproxy.service
 	systemctl restart sniproxy.service
 }
 
@@ -513,14 +511,14 @@ is_refused() { # USER COMMAND...
 		grep -qE 'Operation not permitted|Permission denied' /tmp/refusal
 }
 
-# Hosts that belong to users who do not trust each other, as README.md sets them up.
+# Hosts that belong to users who do not trust each other, as docs/permissions.md sets them up.
 try_owners() {
 	groupadd hosts
 	useradd -M -G hosts alice
 	useradd -M -G hosts bob
 	useradd -M carol
-	readme '### Permissions' 1
-	readme '### Permissions' 2
+	readme '## Who may make hosts' 1
+	readme '## Who may make hosts' 2
 	ok "the hosts directory has the sticky bit" is "1771 hosts" stat -c '%a %G' "$hosts"
 	serve_as alice 000 alice.example
 	ok "a host that was given to a user" reaches alice.example
@@ -543,7 +541,7 @@ try_owners() {
 		in_journal ' alice\.example: tls-socket: Permission denied'
 	stop_server
 	chmod 700 "$hosts/alice.example"
-	readme '### Permissions' 3
+	readme '## By an ACL' 1
 	serve_as alice 007 alice.example
 	ok "an ACL that it inherits opens it to the proxy" reaches alice.example
 	ok "and to nobody else" is_refused bob \
@@ -551,7 +549,7 @@ try_owners() {
 	stop_server
 	serve_as alice 077 alice.example
 	ok "not where the umask is narrower" is "alert number 112" alert alice.example
-	readme '### Permissions' 4
+	readme '## By an ACL' 2
 	ok "but one of the socket's own does" reaches alice.example
 	stop_server
 }
@@ -756,7 +754,7 @@ try_hashed() {
 	systemctl restart sniproxy.service
 	ok "a HASHED build takes no name for a directory" \
 		is "alert number 112" alert blog.example
-	ok "its helper prints the hash that README.md says" \
+	ok "its helper prints the hash that docs/names.md says" \
 		hashed_name_is blog.example "$(sniproxy-hostname blog.example)"
 	ln -s blog.example "$hosts/$(sniproxy-hostname blog.example)"
 	ok "which it takes" answers blog.example

@@ -132,15 +132,15 @@ sniproxy-hostname: ..: empty label
 shop.example" ]
 }
 
-# same PAGE HEADING N README_HEADING N: a block of the page is one of README.md, which knows
-# where the program is.
+# same PAGE HEADING N README_HEADING N: a block of the page is one of README.md or docs/, which
+# know where the program is.
 same() {
 	local expected
 	expected=$(tests/readme.sh "$4" "$5" | sed 's|/usr/local/sbin/sniproxy$|sniproxy|')
 	diff <(tests/manual.sh "$1" "$2" "$3") - <<<"$expected"
 }
 
-@test "sniproxy(8) starts it as README.md does" {
+@test "sniproxy(8) starts it as README.md and docs/systemd.md do" {
 	same sniproxy.8 '.Ss Starting' 2 '### systemd' 1
 	same sniproxy.8 '.Ss Starting' 3 '### inetd' 1
 	same sniproxy.8 '.Ss Starting' 4 '### inetd' 2
@@ -148,11 +148,11 @@ same() {
 	same sniproxy.8 '.Ss Starting' 6 '### s6' 2
 }
 
-@test "sniproxy(5) has README.md's commands" {
+@test "sniproxy(5) has the commands of README.md and docs/" {
 	same sniproxy.5 '.Ss Symbolic links' 1 '### systemd' 2
-	same sniproxy.5 '.Sh EXAMPLES' 3 '### Permissions' 1
-	same sniproxy.5 '.Sh EXAMPLES' 4 '### Permissions' 3
-	same sniproxy.5 '.Sh EXAMPLES' 5 '### Permissions' 2
+	same sniproxy.5 '.Sh EXAMPLES' 3 '## Who may make hosts' 1
+	same sniproxy.5 '.Sh EXAMPLES' 4 '## By an ACL' 1
+	same sniproxy.5 '.Sh EXAMPLES' 5 '## Who may make hosts' 2
 	same sniproxy.5 '.Sh EXAMPLES' 6 '### Symlinks' 2
 }
 

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum {
-	/* What the README states, in KiB: for hellos or bytes on their way, for each
+	/* What docs/limits.md states, in KiB: for hellos or bytes on their way, for each
 	 * connection besides, and for all the rest. */
 	BUDGET_KIB = 64 * 1024,
 	CONNECTION_KIB = 9,
@@ -43,7 +43,7 @@ enum {
 	ADDRESS_SPACE = 320 * 1024 * 1024,
 	GROUP_MEMORY = 128 * 1024 * 1024,
 
-	/* What the README states for a thread, of which there is one for each MiB. */
+	/* What docs/limits.md states for a thread, of which there is one for each MiB. */
 	THREAD_KIB = 128,
 	THREADS = 256,
 	OTHER_THREADS = 2, /* the main one and the log's */

@@ -84,7 +84,7 @@ start_of(uint16_t port)
 
 #define TOTALS "sniproxy: seconds="
 
-/* What README.md says of the lines. No value has what logfmt would have quoted: a space, a
+/* What docs/log.md says of the lines. No value has what logfmt would have quoted: a space, a
  * quote or an equals sign. */
 #define CLIENT "client=([0-9.]+|\\[[0-9a-f:.]+(%[^ =\"]+)?\\]):[0-9]+ "
 #define NUMBERS "seconds=[0-9]+\\.[0-9]{3} up=[0-9]+ down=[0-9]+"

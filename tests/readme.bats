@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# README.md, held to the files that there are and to the Makefile.
+# README.md and docs/, held to each other, to the files that there are, and to the Makefile.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -24,6 +24,70 @@ top() {
 # The commands for building and testing.
 commands() {
 	tests/readme.sh "## Building" | sed 's/ *#.*//'
+}
+
+documents() {
+	printf '%s\n' README.md docs/*.md bench/README.md
+}
+
+# The relative links of a document, as FILE#ANCHOR, with a line each.
+links() { # DOCUMENT
+	sed '/^    /d' "$1" | grep -oE '\]\([^) ]+\)' | sed 's/^](//; s/)$//' | grep -v '^https\?:'
+}
+
+# The anchors of a document's headings, as GitHub makes them.
+anchors() { # DOCUMENT
+	sed -n 's/^##* //p' "$1" | tr '[:upper:] ' '[:lower:]-' | tr -cd '[:alnum:]_\n-'
+}
+
+leads_somewhere() { # DOCUMENT LINK
+	local file=${2%%#*}
+	file=${file:+${1%"${1##*/}"}$file}
+	[ -e "${file:-$1}" ] || { echo "$1: $2: no such file"; return 1; }
+	[[ $2 != *'#'* ]] || anchors "${file:-$1}" | grep -qxF -e "${2##*#}" ||
+		{ echo "$1: $2: no such heading"; return 1; }
+}
+
+@test "README.md is 250 lines long at most" {
+	[ "$(wc -l <README.md)" -le 250 ]
+}
+
+@test "links lead somewhere" {
+	local document link count=0
+	for document in $(documents); do
+		for link in $(links "$document"); do
+			leads_somewhere "$document" "$link"
+			count=$((count + 1))
+		done
+	done
+	[ "$count" -gt 30 ]
+}
+
+@test "links that lead nowhere are found" {
+	run leads_somewhere README.md docs/nothing.md
+	[ "$status" = 1 ]
+	run leads_somewhere docs/log.md '../README.md#nothing'
+	[ "$status" = 1 ]
+	run leads_somewhere README.md '#nothing'
+	[ "$status" = 1 ]
+	leads_somewhere docs/log.md '../README.md#quick-start-on-a-server-with-systemd'
+}
+
+@test "README.md leads to each page of docs/" {
+	local page
+	for page in docs/*.md; do
+		links README.md | sed 's/#.*//' | grep -qxF "$page" || { echo "$page"; false; }
+	done
+}
+
+# A table with each package by its name.
+packages_of_readme() {
+	awk '/^#/ { below = $0 == "## Packages" } below && /^\| [^-]/' README.md |
+		sed '1d; s/^| //; s/ |.*//; s/, /\n/g' | sort
+}
+
+@test "README.md has each package, with its reason" {
+	diff <(packages_of_readme) <(cat ./*packages*.txt | sed 's/ *#.*//; /^$/d' | sort)
 }
 
 @test "each file of the table is there" {

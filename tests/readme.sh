@@ -1,8 +1,20 @@
 #!/bin/sh
-# Prints a code block of README.md, so that what it tells people to type is what is tested.
+# Prints a code block of README.md or of docs/*.md, so that what they tell people to type is what
+# is tested.
 #
 # usage: tests/readme.sh HEADING [N]    the Nth block below the heading, the first without N
+# Wherever the heading stands, it is the only one.
 set -eu
+cd "$(dirname "$0")/.."
+
+files=$(grep -lxF -e "$1" README.md docs/*.md) || {
+	echo "README.md, docs: no heading $1" >&2
+	exit 1
+}
+[ "$(cat README.md docs/*.md | grep -cxF -e "$1")" = 1 ] || {
+	echo "README.md, docs: more than one heading $1" >&2
+	exit 1
+}
 
 awk -v heading="$1" -v wanted="${2:-1}" '
 	/^#+ / { below = $0 == heading; next }
@@ -12,8 +24,8 @@ awk -v heading="$1" -v wanted="${2:-1}" '
 	inside && number == wanted { sub(/^    /, ""); print; found = 1 }
 	END {
 		if (!found) {
-			print "README.md: no block " wanted " below " heading > "/dev/stderr"
+			print FILENAME ": no block " wanted " below " heading > "/dev/stderr"
 			exit 1
 		}
 	}
-' "$(dirname "$0")/../README.md"
+' "$files"
