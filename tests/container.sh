@@ -417,18 +417,23 @@ try_symlinks() {
 	cd /
 }
 
-# sniproxy(5)'s units for a backend that listens on TCP, which here is on another port.
-try_tcp_backend() {
-	/try/tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 7 | sed 's/shop\.example/tcp.example/' \
-		>/run/systemd/system/shop.socket
-	/try/tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 8 |
-		sed 's/192\.0\.2\.9:443/127.0.0.1:8443/' >/run/systemd/system/shop.service
+# Units for a backend that listens on TCP, which here is on another port.
+try_tcp_units() { # WHOSE SOCKET SERVICE
+	echo "${2/shop.example/tcp.example}" >/run/systemd/system/shop.socket
+	echo "${3/192.0.2.9:443/127.0.0.1:8443}" >/run/systemd/system/shop.service
 	systemctl daemon-reload
 	systemctl start shop.socket
-	ok "a backend on TCP, behind systemd-socket-proxyd" answers tcp.example
+	ok "a backend on TCP, behind $1 units" answers tcp.example
 	systemctl stop --quiet shop.socket shop.service
 	rm -r /run/systemd/system/shop.* "$hosts/tcp.example"
 	systemctl daemon-reload
+}
+
+try_tcp_backend() {
+	try_tcp_units "sniproxy(5)'s" "$(/try/tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 7)" \
+		"$(/try/tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 8)"
+	try_tcp_units "docs/tcp-backends.md's" "$(/try/tests/readme.sh '## With systemd' 1)" \
+		"$(/try/tests/readme.sh '## With systemd' 2)"
 }
 
 is_refused_at() { # ADDRESS
@@ -540,7 +545,20 @@ try_owners() {
 	ok "is said in the journal, too" \
 		in_journal ' alice\.example: tls-socket: Permission denied'
 	stop_server
-	chmod 700 "$hosts/alice.example"
+	readme '## The socket, by server' 1
+	serve_as alice 007 alice.example
+	ok "a directory of the proxy's group opens it to the proxy" reaches alice.example
+	ok "and not to others" is_refused bob \
+		'openssl s_client -unix alice.example/tls-socket </dev/null'
+	stop_server
+	serve_as alice 000 alice.example
+	readme '## Keeping others away' 1 's/blog/alice/g'
+	ok "nor does a directory for both alone, whatever the socket's rights are" is_refused \
+		bob 'openssl s_client -unix alice.example/tls-socket </dev/null'
+	ok "which the proxy reaches" reaches alice.example
+	stop_server
+	chgrp alice "$hosts/alice.example"
+	chmod g-s,u=rwx,go= "$hosts/alice.example"
 	readme '## By an ACL' 1
 	serve_as alice 007 alice.example
 	ok "an ACL that it inherits opens it to the proxy" reaches alice.example
