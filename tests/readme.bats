@@ -8,6 +8,19 @@ setup() {
 	unset MAKEFLAGS MFLAGS MAKELEVEL
 }
 
+# What the log says, in the table of what goes wrong, in parts.
+said_by_log() {
+	awk '/^#/ { below = $0 == "## What goes wrong" } below && /^\| [^-(]/' README.md |
+		sed '1d; s/^| //; s/ |.*//; s/: /\n/g; s/, /\n/g'
+}
+
+@test "what README.md has of the log is in sniproxy(8) too" {
+	[ "$(said_by_log | wc -l)" -ge 10 ]
+	said_by_log | while read -r part; do
+		grep -qF -e "$part" man/sniproxy.8 || { echo "$part"; false; }
+	done
+}
+
 # What the table of files names, a line each.
 table() {
 	awk '/^#/ { below = $0 == "## Files" } below && /^\| [^-]/' README.md |
