@@ -14,7 +14,7 @@
 # coverage   how much of the code the unit tests and the corpora reach
 # lint       the formatter, the linters, both compilers with -Werror, and the manual pages
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
-# install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it
+# install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it, and stops the units
 # bench      sniproxy beside other proxies, see bench/README.md; make deps-bench before
 # deps       installs the Debian packages in packages.txt, and removes none for them
 #
@@ -280,19 +280,30 @@ installed_manuals := $(foreach manual,$(notdir $(manuals)),\
 install: static sniproxy-hostname
 	install -D -m 755 sniproxy-static $(sbindir)/sniproxy
 	install -D -m 755 sniproxy-hostname $(bindir)/sniproxy-hostname
-	install -D -m 644 systemd/sniproxy.socket $(unitdir)/sniproxy.socket
-	sed 's|@PROGRAM@|$(PREFIX)/sbin/sniproxy|g' systemd/sniproxy.service | \
-	    install -D -m 644 /dev/stdin $(unitdir)/sniproxy.service
+	for type in socket service timer; do \
+	    sed 's|@PROGRAM@|$(PREFIX)/sbin/sniproxy|g' systemd/sniproxy.$$type | \
+	        install -D -m 644 /dev/stdin $(unitdir)/sniproxy.$$type && \
+	    sed -f systemd/template.sed $(unitdir)/sniproxy.$$type | \
+	        install -D -m 644 /dev/stdin $(unitdir)/sniproxy@.$$type || exit 1; done
 	install -D -m 644 systemd/sniproxy.sysusers.conf $(sysusersdir)/sniproxy.conf
 	install -D -m 644 systemd/sniproxy.tmpfiles.conf $(tmpfilesdir)/sniproxy.conf
 	install -D -m 644 completions/sniproxy-hostname $(completiondir)/sniproxy-hostname
 	for manual in $(installed_manuals); do \
 	    install -D -m 644 man/$${manual##*/} $$manual || exit 1; done
 
+# Where they are this system's units, they are stopped and disabled first: nothing else would do it
+# when they are gone.
+units := $(foreach type,socket service timer,$(unitdir)/sniproxy.$(type) $(unitdir)/sniproxy@.$(type))
+fragment = $$(systemctl show --property=FragmentPath --value sniproxy.socket 2>/dev/null)
+
 uninstall:
-	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(unitdir)/sniproxy.socket \
-	    $(unitdir)/sniproxy.service $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf \
-	    $(completiondir)/sniproxy-hostname $(installed_manuals)
+	if [ -z '$(DESTDIR)' ] && [ "$(fragment)" -ef $(unitdir)/sniproxy.socket ]; then \
+	    systemctl disable --now sniproxy.socket sniproxy.service && \
+	    systemctl disable sniproxy@.socket sniproxy@.service && \
+	    systemctl stop 'sniproxy@*'; fi
+	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(units) $(sysusersdir)/sniproxy.conf \
+	    $(tmpfilesdir)/sniproxy.conf $(completiondir)/sniproxy-hostname $(installed_manuals)
+	if [ -z '$(DESTDIR)' ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 packages = $(shell sed 's/#.*//' $(1))
 missing = $(strip $(foreach package,$(packages),$(if $(filter \
