@@ -64,7 +64,7 @@ write_guest_units() { # DIRECTORY SCRIPT
 		ExecStart=/bin/bash /try/tests/$2 inside
 		StandardOutput=append:/try/log
 		StandardError=append:/try/log
-		TimeoutStartSec=5min
+		TimeoutStartSec=10min
 	END
 }
 
@@ -92,7 +92,7 @@ run() { # DIRECTORY NAME SYSTEMD-NSPAWN-ARGUMENT...
 need_containers() {
 	local tool
 	[ "$(id -u)" = 0 ] || skip "needs root, to boot a container"
-	for tool in systemd-nspawn nginx openssl curl setfacl xxh128sum ip ps top; do
+	for tool in systemd-nspawn nginx openssl curl setfacl xxh128sum ip ps top make; do
 		command -v "$tool" >/dev/null || skip "needs $tool"
 	done
 	: >"$dir/console"
@@ -114,10 +114,10 @@ outside() {
 	need_containers
 	cp -r "$1" "$dir/try/stage"
 	[ -z "${2-}" ] || cp -r "$2" "$dir/try/hashed-stage"
-	cp "$0" "${0%/*}/readme.sh" "${0%/*}/manual.sh" "$dir/try/tests"
+	cp "$0" "${0%/*}"/{container_nginx.sh,readme.sh,manual.sh,blocks.pl} "$dir/try/tests"
 	cp -r "${0%/*}/../man" "$dir/try"
 	[ -z "${GUEST-}" ] || cp "$GUEST" "$dir/try/tests"
-	cp -r "${0%/*}"/../{README.md,docs} "$dir/try"
+	cp -r "${0%/*}"/../{README.md,docs,Makefile} "$dir/try"
 	: >"$dir/try/log"
 
 	unshare --mount -- "$0" run "$dir" "$name" --boot systemd.unit=sniproxy-try.target &
@@ -139,10 +139,22 @@ readme() { # HEADING N [SED-SCRIPT]
 	bash -eu -c "$(sed "${3-}" <<<"$block")"
 }
 
-# Puts a block of README.md or docs/ where `systemctl edit` puts what it is given.
-edit() { # UNIT HEADING N
-	mkdir -p "/etc/systemd/system/$1.d"
-	/try/tests/readme.sh "$2" "$3" >"/etc/systemd/system/$1.d/override.conf"
+# Runs a block of a manual page.
+manual() { # PAGE HEADING N [SED-SCRIPT]
+	local block
+	block=$(/try/tests/manual.sh "$1" "$2" "$3")
+	bash -eu -c "$(sed "${4-}" <<<"$block")"
+}
+
+# Makes a file of a block of README.md or docs/.
+put() { # FILE HEADING N [SED-SCRIPT]
+	mkdir -p "${1%/*}"
+	/try/tests/readme.sh "$2" "$3" | sed "${4-}" >"$1"
+}
+
+# Puts a block where `systemctl edit` puts what it is given.
+edit() { # UNIT HEADING N [SED-SCRIPT]
+	put "/etc/systemd/system/$1.d/override.conf" "${@:2}"
 	systemctl daemon-reload
 }
 
@@ -196,10 +208,14 @@ main_pid() {
 	property sniproxy.service MainPID
 }
 
-ask() { # NAME ADDRESS [CURL OPTION...]
+ask() { # NAME ADDRESS[:PORT] [CURL OPTION...]
 	local host=$1 address=$2
 	shift 2
-	curl -sSk --max-time 30 --resolve "$host:443:$address" "$@" "https://$host/"
+	case $address in
+	*.*:* | *]:*) ;;
+	*) address=$address:443 ;;
+	esac
+	curl -sSk --max-time 60 --connect-to "::$address" "$@" "https://$host/"
 }
 
 answers() { # NAME [CURL OPTION...]
@@ -315,7 +331,7 @@ server() { # SOCKET [LISTEN OPTION] [VARIABLE]
 }
 
 start_backends() {
-	mkdir "$hosts"/{shop.example,private.example,long} /late /run/php
+	mkdir "$hosts"/{shop.example,private.example,long} /late
 	ln -s long "$hosts/$(long_name 253)"
 	ln -s long "$hosts/$(long_name 254)"
 	: >"$hosts/shop.example/send-proxy-v1"
@@ -340,18 +356,18 @@ start_backends() {
 			$(server "unix:$hosts/private.example/tls-socket")
 			$(server "unix:$hosts/long/tls-socket")
 			$(server unix:/late/tls-socket)
-			$(server 127.0.0.1:8443)
-			$(server unix:/run/php/tls-socket)
+			$(server 127.0.0.1:9443)
 		}
 	END
 	nginx -c /tmp/nginx.conf &
 	nginx=$!
-	wait_for 10 test -S /run/php/tls-socket
+	wait_for 10 test -S /late/tls-socket
 }
 
 try_serving() {
 	ok "the program is not started before it is needed" \
 		is inactive property sniproxy.service ActiveState
+	ok "the first check" is "hello from blog.example" readme '### First check' 1 's/^curl/& -ksS/'
 	ok "it is over IPv4" answers blog.example
 	ok "it is over IPv6" is "hello from blog.example" ask blog.example '[::1]'
 	ok "the PROXY header names the client over IPv4" \
@@ -380,18 +396,8 @@ try_hosts() {
 	ln -s "$hosts/blog.example" "$hosts/alias.example"
 	ok "an absolute symlink in the hosts directory" answers alias.example
 
-	mkdir "$hosts/apart.example"
-	ln -s /run/php/tls-socket "$hosts/apart.example/tls-socket"
-	ok "a symlink out of it leads nowhere" is "alert number 112" alert apart.example
-	edit sniproxy.service '### systemd' 2
-	systemctl restart sniproxy.service
-	ok "but with a drop-in it leads there" answers apart.example
-	undo_edit sniproxy.service
-	systemctl restart sniproxy.service
-	answers blog.example
-
 	mkdir /tmp/expected
-	mkdir /tmp/expected/{blog,shop,private,late,alias,apart}.example
+	mkdir /tmp/expected/{blog,shop,private,late,alias}.example
 	mkdir /tmp/expected/{long,"$(long_name 253)","$(long_name 254)"}
 	ok "systemd has left nothing there" is "$(ls -A /tmp/expected)" ls -A "$hosts"
 }
@@ -417,23 +423,31 @@ try_symlinks() {
 	cd /
 }
 
-# Units for a backend that listens on TCP, which here is on another port.
-try_tcp_units() { # WHOSE SOCKET SERVICE
-	echo "${2/shop.example/tcp.example}" >/run/systemd/system/shop.socket
-	echo "${3/192.0.2.9:443/127.0.0.1:8443}" >/run/systemd/system/shop.service
-	systemctl daemon-reload
-	systemctl start shop.socket
-	ok "a backend on TCP, behind $1 units" answers tcp.example
-	systemctl stop --quiet shop.socket shop.service
-	rm -r /run/systemd/system/shop.* "$hosts/tcp.example"
+# A backend that listens on TCP, here on another port.
+try_tcp_backend() {
+	local names='s/shop\.example/tcp.example/'
+	put /etc/systemd/system/shop.socket '## With systemd' 1 "$names"
+	put /etc/systemd/system/shop.service '## With systemd' 2 's/192\.0\.2\.9:443/127.0.0.1:9443/'
+	mkdir "$hosts/tcp.example"
+	leave_socket "$hosts/tcp.example"
+	readme '## With systemd' 3
+	ok "a backend on TCP, behind systemd-socket-proxyd, whatever is in its way" answers tcp.example
+	ok "is there at the next boot" is enabled systemctl is-enabled shop.socket
+	systemctl disable --quiet --now shop.socket
+	systemctl stop --quiet shop.service
+	rm -r /etc/systemd/system/shop.* "$hosts/tcp.example"
 	systemctl daemon-reload
 }
 
-try_tcp_backend() {
-	try_tcp_units "sniproxy(5)'s" "$(/try/tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 7)" \
-		"$(/try/tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 8)"
-	try_tcp_units "docs/tcp-backends.md's" "$(/try/tests/readme.sh '## With systemd' 1)" \
-		"$(/try/tests/readme.sh '## With systemd' 2)"
+# A socket whose server was killed. openssl takes no path over 31 bytes.
+leave_socket() { # DIRECTORY
+	(cd "$1" && exec openssl s_server -unix tls-socket -key /tmp/key -cert /tmp/certificate) \
+		>/tmp/killed.log 2>&1 &
+	killed=$!
+	wait_for 10 grep -qs '^ACCEPT' /tmp/killed.log
+	kill -KILL "$killed"
+	wait "$killed" || :
+	test -S "$1/tls-socket"
 }
 
 is_refused_at() { # ADDRESS
@@ -442,17 +456,64 @@ is_refused_at() { # ADDRESS
 	[ "$status" = 7 ]
 }
 
-# README.md's own lines again.
-try_address() {
+is_hello_at() { # ADDRESS[:PORT]
+	is "hello from blog.example" ask blog.example "$1"
+}
+
+add_addresses() {
 	ip addr add 192.0.2.1/32 dev lo
-	edit sniproxy.socket '### systemd' 1
-	systemctl restart sniproxy.socket
-	ok "the socket can be moved to another address" is "hello from blog.example" \
-		ask blog.example 192.0.2.1
-	ok "and listens at no other" is_refused_at 127.0.0.1
+	ip addr add 2001:db8::1/128 dev lo nodad
+}
+
+# The blocks of docs/systemd.md.
+try_address() {
+	edit sniproxy.socket '## Another port, or one address' 1
+	readme '## Another port, or one address' 3
+	ok "the socket can be moved to another port" is_hello_at 127.0.0.1:8443
+	ok "of all addresses" is_hello_at '[::1]:8443'
+	ok "and leaves its own" is_refused_at 127.0.0.1
+	edit sniproxy.socket '## Another port, or one address' 2
+	readme '## Another port, or one address' 3
+	ok "the socket can be moved to an address that the host has not yet" \
+		is active property sniproxy.socket ActiveState
+	add_addresses
+	ok "and serves there later" is_hello_at 192.0.2.1
+	ok "at no other" is_refused_at 127.0.0.1
+	ok "nor over IPv6" is_refused_at '[2001:db8::1]'
 	undo_edit sniproxy.socket
 	systemctl restart sniproxy.socket
-	ok "and moved back" answers blog.example
+	ok "and can be moved back" is_hello_at '[::1]'
+}
+
+instances() {
+	find /etc/systemd/system/ -name 'sniproxy@*' -printf '%P\n'
+}
+
+try_addresses() {
+	local pid
+	readme '## More than one address' 1
+	ok "another port has a socket of its own" is_hello_at 127.0.0.1:8443
+	ok "over IPv6 too" is_hello_at '[::1]:8443'
+	ok "beside the first one" is_hello_at 127.0.0.1
+	readme '## More than one address' 2
+	ok "two addresses have each its own" is_hello_at 192.0.2.1
+	ok "with IPv6, too" is_hello_at '[2001:db8::1]'
+	ok "and others are not listened at" is_refused_at 127.0.0.1
+	pid=$(property sniproxy@8443.service MainPID)
+	readme '## More than one address' 3
+	ok "all are restarted" is_hello_at 127.0.0.1:8443
+	ok "as other processes" not is "$pid" property sniproxy@8443.service MainPID >/dev/null
+	ok "their user is the same" is "$(id -u sniproxy)" \
+		stat -c %u "/proc/$(property sniproxy@8443.service MainPID)"
+	readme '## More than one address' 4
+	ok "they can be stopped" is_refused_at 192.0.2.1
+	ok "for good" is "" instances
+	systemctl enable --quiet --now sniproxy.socket
+	answers blog.example
+}
+
+not() {
+	! "$@"
 }
 
 # A line of the log, as a pattern; it may be a moment late.
@@ -468,7 +529,7 @@ descriptors() {
 
 try_report() {
 	hold blog.example
-	systemctl kill -s USR1 sniproxy
+	manual sniproxy.8 '.Sh SIGNALS' 1
 	ok "on SIGUSR1 an open connection has a line" soon_in_journal \
 		"^client=127\.0\.0\.1:[0-9]+ name=blog\.example state=relay $numbers\$"
 	ok "and there are totals" soon_in_journal \
@@ -687,7 +748,7 @@ try_restarts() {
 	for _ in 1 2 3; do
 		before=$(wc -l </tmp/load-count)
 		install_stage /try/stage
-		systemctl restart sniproxy.service
+		readme '## Starting, stopping, removing' 2
 		ok "connections go on after an upgrade" wait_for 30 \
 			served_more_than $((before + 50))
 		ok "to what is installed now" runs_what_is_installed
@@ -729,6 +790,69 @@ try_handover() {
 	ok "and be stopped after it" answers blog.example
 }
 
+has_failed() { # UNIT
+	systemctl --failed --quiet --plain | grep "^$1 " >/dev/null
+}
+
+# Whoever connects gets nothing but the end, when the service has been given up.
+is_given_up() {
+	milliseconds_of not ask blog.example 127.0.0.1 2>/dev/null
+	took_between 10000 50000
+}
+
+# The causes that docs/systemd.md has, and how clients fare.
+try_given_up() {
+	local directory
+	systemctl reset-failed sniproxy.service
+	mkdir /etc/systemd/system/sniproxy.socket.d
+	printf '%s\n' '[Socket]' 'ListenStream=8443' >/etc/systemd/system/sniproxy.socket.d/two.conf
+	systemctl daemon-reload
+	systemctl stop --quiet sniproxy.service
+	systemctl restart sniproxy.socket
+	ok "with two sockets, who connects is not kept" is_given_up
+	ok "then clients are refused" is_refused_at 127.0.0.1
+	ok "the journal says why" in_journal '^sniproxy.service: Got more than one socket\.$'
+	ok "and that the socket has failed is seen" has_failed sniproxy.socket
+	undo_edit sniproxy.socket
+	milliseconds_of wait_for 90 answers blog.example 2>/dev/null
+	ok "a minute later it is tried again" took_between 30000 75000
+
+	drop_in BindReadOnlyPaths=/run/missing
+	systemctl restart sniproxy.socket
+	ok "with a folder that is missing, who connects is not kept either" is_given_up
+	ok "and the journal says why" in_journal 'status=226/NAMESPACE'
+	no_drop_in
+	readme '## When it does not start' 1
+	ok "once the cause is gone it is had back at once" answers blog.example
+
+	drop_in User=nobody-by-that-name
+	ok "without its user it does not start" not systemctl restart sniproxy.service
+	ok "which the journal says" in_journal 'status=217/USER'
+	no_drop_in
+	for directory in "$hosts" /run/sniproxy; do
+		journalctl --rotate --vacuum-time=1s -q
+		mv "$directory" "$directory.away"
+		ok "without $directory it does not start" not systemctl restart sniproxy.service
+		ok "which the journal says, too" in_journal 'status=226/NAMESPACE'
+		mv "$directory.away" "$directory"
+	done
+	manual sniproxy.8 '.Ss Starting' 4
+	answers blog.example
+
+	openssl s_server -accept 8443 -key /tmp/key -cert /tmp/certificate >/tmp/taken.log 2>&1 &
+	server=$!
+	wait_for 10 grep -qs ^ACCEPT /tmp/taken.log
+	ok "where another program has the port, the socket does not start" \
+		not systemctl start sniproxy@8443.socket
+	journalctl --sync
+	ok "and the journal says why" \
+		sh -c "journalctl -q -o cat -u sniproxy@8443.socket | grep 'Address already in use'"
+	ok "and who" sh -c "ss -Hltnp 'sport = :8443' | grep openssl"
+	stop_server
+	systemctl stop sniproxy@8443.socket
+	systemctl reset-failed 'sniproxy@*'
+}
+
 failed_often() {
 	[ "$(property sniproxy.service NRestarts)" -ge 7 ]
 }
@@ -738,7 +862,7 @@ try_failures() {
 	drop_in ExecStart= "ExecStart=$program refused-argument"
 	answers blog.example >/tmp/patient &
 	patient=$!
-	ok "a failed start is tried again, without an end" wait_for 30 failed_often
+	ok "a failed start is tried again" wait_for 30 failed_often
 	ok "and is in the journal" in_journal 'no argument is taken'
 	ok "the socket goes on listening" is active property sniproxy.socket ActiveState
 	no_drop_in
@@ -760,6 +884,40 @@ try_stop() {
 	ok "which is a success too" is inactive property sniproxy.service ActiveState
 	ok "and in the journal" in_journal 'cut off'
 	ok "nothing has failed" is "" systemctl list-units --failed --quiet --plain
+
+	systemctl start sniproxy.socket
+	answers blog.example
+	readme '## Starting, stopping, removing' 3
+	ok "who stops the socket closes the port" is_refused_at 127.0.0.1
+	ok "and stops the program" is inactive property sniproxy.service ActiveState
+	ok "until the next boot" is enabled systemctl is-enabled sniproxy.socket
+	systemctl start sniproxy.socket
+	answers blog.example
+	readme '## Starting, stopping, removing' 4
+	ok "it can be stopped for good" is_refused_at 127.0.0.1
+	ok "so that the next boot does not start it" socket_is disabled
+	ok "nor goes the program on" is inactive property sniproxy.service ActiveState
+	manual sniproxy.8 '.Ss The log' 1 >/tmp/output
+	ok "the journal tells of it" grep -q 'Stopped sniproxy.service' /tmp/output
+}
+
+socket_is() { # STATE
+	[ "$(systemctl is-enabled sniproxy.socket || :)" = "$1" ]
+}
+
+# What `make install` has put there.
+try_uninstall() {
+	systemctl enable --quiet --now sniproxy.socket sniproxy@8443.socket
+	answers blog.example
+	is_hello_at 127.0.0.1:8443
+	ok "make uninstall" make --silent -C /try uninstall PREFIX=/usr/local
+	ok "closes the port" is_refused_at 127.0.0.1
+	ok "each of them" is_refused_at 127.0.0.1:8443
+	ok "leaves nothing running" not pgrep -x sniproxy
+	ok "leaves no unit enabled" is "" find /etc/systemd/system -name 'sniproxy[.@]*' -type l
+	ok "nor installed" is not-found property sniproxy.socket LoadState
+	ok "nor any other file" is "" find /usr/local -name '*sniproxy*'
+	ok "but the hosts" test -d "$hosts/blog.example"
 }
 
 hashed_name_is() { # NAME HASH
@@ -791,10 +949,21 @@ try_quick_start() {
 		readme '## Quick start on a server with systemd' 1 '/^make /d'
 	ok "enable the socket" is enabled systemctl is-enabled sniproxy.socket
 	ok "and start it" is active property sniproxy.socket ActiveState
+	systemctl disable --quiet --now sniproxy.socket
+	readme '## Starting, stopping, removing' 1
+	ok "and so do those of docs/systemd.md" is active property sniproxy.socket ActiveState
+	ok "for the next boot too" is enabled systemctl is-enabled sniproxy.socket
+	systemctl disable --quiet --now sniproxy.socket
+	manual sniproxy.8 '.Ss Starting' 1
+	ok "and sniproxy(8)" is active property sniproxy.socket ActiveState
 }
 
 inside() {
+	# shellcheck source=tests/container_nginx.sh
+	. "${0%/*}/container_nginx.sh"
 	trap 'kill "$nginx" 2>/dev/null || :' EXIT
+	set -o errtrace
+	trap 'echo "# line $LINENO: $BASH_COMMAND"' ERR
 	install_stage /try/stage
 	try_quick_start
 	start_backends
@@ -804,13 +973,19 @@ inside() {
 	try_tcp_backend
 	try_sandbox
 	try_address
+	try_addresses
 	try_report
 	try_owners
 	try_restarts
 	try_handover
 	try_failures
+	try_given_up
+	try_left_behind
+	try_run
+	try_move
 	try_hashed
 	try_stop
+	try_uninstall
 	finish
 }
 

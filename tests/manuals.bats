@@ -86,25 +86,32 @@ alerts() {
 		diff "$BATS_TEST_TMPDIR/alerts" -
 }
 
-# The lines that stand in literal text below a line that runs sniproxy-hostname.
-printed_in_example() {
-	sed -n '/^\$ sniproxy-hostname/,/^\.Ed/{/^[$.]/!p}' man/sniproxy-hostname.1
+# with_programs: in a directory where sniproxy-hostname is found, and hosts/ is /srv/sniproxy.
+with_programs() {
+	mkdir "$BATS_TEST_TMPDIR"/{bin,hosts}
+	ln -s "$SNIPROXY_HOSTNAME" "$BATS_TEST_TMPDIR/bin/sniproxy-hostname"
+	PATH=$BATS_TEST_TMPDIR/bin:$PATH
 }
 
 @test "sniproxy-hostname(1) shows what the program prints" {
 	[ "${HASHED-}" = "" ] || skip "names are shown as they are"
-	local command
-	command=$(sed -n 's/^\$ sniproxy-hostname //p' man/sniproxy-hostname.1)
-	[ "$command" = 'Blog.Example. b\(:ucher.example' ]
-	"$SNIPROXY_HOSTNAME" Blog.Example. bücher.example | diff - <(printed_in_example)
+	with_programs
+	tests/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 1 >"$BATS_TEST_TMPDIR/example"
+	head -n 1 "$BATS_TEST_TMPDIR/example" | sh | diff - <(tail -n +2 "$BATS_TEST_TMPDIR/example")
+	[ "$(wc -l <"$BATS_TEST_TMPDIR/example")" = 3 ]
+}
+
+@test "sniproxy-hostname(1) makes a directory" {
+	with_programs
+	tests/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 2 |
+		sed "s|/srv/sniproxy|$BATS_TEST_TMPDIR/hosts|" | sh
+	[ -d "$BATS_TEST_TMPDIR/hosts/$(sniproxy-hostname bücher.example)" ]
 }
 
 @test "sniproxy-hostname(1) has a script that makes no directory of an invalid name" {
-	sed -n '/^#!\/bin\/sh/,/^\.Ed/{/^\.Ed/!p}' man/sniproxy-hostname.1 |
-		sed "s/\\\\(dq/\"/g; s|/srv/sniproxy|$BATS_TEST_TMPDIR|" >"$BATS_TEST_TMPDIR/script"
-	local PATH=$BATS_TEST_TMPDIR/bin:$PATH
-	mkdir "$BATS_TEST_TMPDIR/bin"
-	ln -s "$SNIPROXY_HOSTNAME" "$BATS_TEST_TMPDIR/bin/sniproxy-hostname"
+	tests/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 3 |
+		sed "s|/srv/sniproxy|$BATS_TEST_TMPDIR|" >"$BATS_TEST_TMPDIR/script"
+	with_programs
 	sh "$BATS_TEST_TMPDIR/script" Blog.Example "$(id -u)"
 	[ -d "$BATS_TEST_TMPDIR/$(sniproxy-hostname blog.example)" ]
 	local before
@@ -118,15 +125,13 @@ printed_in_example() {
 }
 
 @test "sniproxy-hostname(1) has a loop that lists the hosts without a directory" {
-	mkdir "$BATS_TEST_TMPDIR/hosts"
+	with_programs
 	mkdir "$BATS_TEST_TMPDIR/hosts/$("$SNIPROXY_HOSTNAME" bücher.example)"
 	printf '%s\n' Blog.Example bücher.example .. shop.example >"$BATS_TEST_TMPDIR/names"
 	tests/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 4 |
 		sed "s|/srv/sniproxy|hosts|" >"$BATS_TEST_TMPDIR/script"
 	cd "$BATS_TEST_TMPDIR"
-	mkdir bin
-	ln -s "$SNIPROXY_HOSTNAME" bin/sniproxy-hostname
-	run env "PATH=$PWD/bin:$PATH" sh script
+	run sh script
 	[ "$output" = "Blog.Example
 sniproxy-hostname: ..: empty label
 shop.example" ]
@@ -140,20 +145,28 @@ same() {
 	diff <(tests/manual.sh "$1" "$2" "$3") - <<<"$expected"
 }
 
-@test "sniproxy(8) starts it as README.md and docs/systemd.md do" {
-	same sniproxy.8 '.Ss Starting' 2 '### systemd' 1
-	same sniproxy.8 '.Ss Starting' 3 '### inetd' 1
-	same sniproxy.8 '.Ss Starting' 4 '### inetd' 2
-	same sniproxy.8 '.Ss Starting' 5 '### s6' 1
-	same sniproxy.8 '.Ss Starting' 6 '### s6' 2
+@test "sniproxy(8) has the commands of README.md and docs/" {
+	same sniproxy.8 '.Ss Starting' 2 '## Another port, or one address' 2
+	same sniproxy.8 '.Ss Starting' 3 '## More than one address' 2
+	same sniproxy.8 '.Ss Starting' 5 '### inetd' 1
+	same sniproxy.8 '.Ss Starting' 6 '### inetd' 2
+	same sniproxy.8 '.Ss Starting' 7 '### s6' 1
+	same sniproxy.8 '.Ss Starting' 8 '### s6' 2
+	same sniproxy.8 '.Ss Stopping and upgrading' 1 '## Starting, stopping, removing' 4
+	same sniproxy.8 '.Sh ENVIRONMENT' 1 '## Each connection that ends' 1
+	same sniproxy.8 '.Sh EXAMPLES' 1 '## Who may make hosts' 1
 }
 
 @test "sniproxy(5) has the commands of README.md and docs/" {
-	same sniproxy.5 '.Ss Symbolic links' 1 '### systemd' 2
+	same sniproxy.5 '.Ss Symbolic links' 1 '## Sockets in /run' 2
+	same sniproxy.5 '.Ss Sockets that were left behind' 1 '## A socket that was left behind' 2
 	same sniproxy.5 '.Sh EXAMPLES' 3 '## Who may make hosts' 1
 	same sniproxy.5 '.Sh EXAMPLES' 4 '## By an ACL' 1
 	same sniproxy.5 '.Sh EXAMPLES' 5 '## Who may make hosts' 2
 	same sniproxy.5 '.Sh EXAMPLES' 6 '### Symlinks' 2
+	same sniproxy.5 '.Sh EXAMPLES' 7 '## With systemd' 1
+	same sniproxy.5 '.Sh EXAMPLES' 8 '## With systemd' 2
+	same sniproxy.5 '.Sh EXAMPLES' 9 '## With systemd' 3
 }
 
 @test "the pages refer to pages that there are" {

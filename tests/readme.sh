@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints a code block of README.md or of docs/*.md, so that what they tell people to type is what
+# Prints a block of README.md or of docs/*.md, so that what they tell people to type is what
 # is tested.
 #
 # usage: tests/readme.sh HEADING [N]    the Nth block below the heading, the first without N
@@ -16,16 +16,4 @@ files=$(grep -lxF -e "$1" README.md docs/*.md) || {
 	exit 1
 }
 
-awk -v heading="$1" -v wanted="${2:-1}" '
-	/^#+ / { below = $0 == heading; next }
-	!below { next }
-	/^    / { if (!inside) { inside = 1; number++ } }
-	/^[^ ]/ { inside = 0 }
-	inside && number == wanted { sub(/^    /, ""); print; found = 1 }
-	END {
-		if (!found) {
-			print FILENAME ": no block " wanted " below " heading > "/dev/stderr"
-			exit 1
-		}
-	}
-' "$files"
+exec perl tests/blocks.pl show "$files" "$@"

@@ -9,8 +9,12 @@ setup() {
 	units=$BATS_TEST_DIRNAME/../systemd
 	service=$BATS_TEST_TMPDIR/sniproxy.service
 	socket=$BATS_TEST_TMPDIR/sniproxy.socket
-	sed "s|@PROGRAM@|$SNIPROXY|g" "$units/sniproxy.service" >"$service"
-	sed "s|@PROGRAM@|$SNIPROXY|g" "$units/sniproxy.socket" >"$socket"
+	timer=$BATS_TEST_TMPDIR/sniproxy.timer
+	local file
+	for file in "$service" "$socket" "$timer"; do
+		sed "s|@PROGRAM@|$SNIPROXY|g" "$units/${file##*/}" >"$file"
+		sed -f "$units/template.sed" "$file" >"${file%.*}@.${file##*.}"
+	done
 }
 
 # setting FILE NAME: the values of a setting.
@@ -35,7 +39,8 @@ exposure() {
 }
 
 @test "systemd-analyze verify has nothing to say" {
-	run systemd-analyze verify --man=no "$service" "$socket"
+	run systemd-analyze verify --man=no "$service" "$socket" "$timer" \
+		"$BATS_TEST_TMPDIR"/sniproxy@.{service,socket,timer}
 	echo "$output"
 	[ "$status" = 0 ] && [ -z "$output" ]
 }
@@ -55,7 +60,7 @@ exposure() {
 }
 
 @test "nothing is left to be filled in" {
-	run grep -nE '@[A-Z_]+@' "$service" "$socket" "$units"/*.conf
+	run grep -nE '@[A-Z_]+@' "$BATS_TEST_TMPDIR"/sniproxy* "$units"/*.conf
 	echo "$output"
 	[ "$status" = 1 ]
 	[ "$(setting "$service" ExecStart)" = "$SNIPROXY" ]
@@ -98,15 +103,63 @@ exposure() {
 	[ -z "$(setting "$service" SendSIGHUP)" ]
 }
 
-@test "the program is started again, however often and however it ended" {
+@test "the program is started again, however it ended" {
 	has "$service" <<-END
-		StartLimitIntervalSec=0
 		Type=exec
 		Restart=always
 	END
 	local delay
 	delay=$(setting "$service" RestartSec)
 	[ "${delay%s}" -ge 1 ]
+}
+
+# Where starts are slow, the limit must be reached all the same.
+@test "a start that is always in vain is given up, and tried again later" {
+	local interval burst delay again
+	interval=$(setting "$service" StartLimitIntervalSec)
+	burst=$(setting "$service" StartLimitBurst)
+	delay=$(setting "$service" RestartSec)
+	again=$(setting "$timer" OnUnitInactiveSec)
+	[ "$burst" -ge 10 ]
+	[ $((burst * ${delay%s} * 2)) -le "${interval%s}" ]
+	[ "${again%s}" -ge "${interval%s}" ]
+	has "$socket" <<<OnFailure=sniproxy.timer
+	has "$timer" <<-END
+		PartOf=sniproxy.socket
+		Unit=sniproxy.socket
+	END
+}
+
+# instance FILE: as systemd has it for an instance, in the terms of the plain unit.
+instance() {
+	sed '/^#/d; s/@%i//g; s/ (%I)$//' "$1"
+}
+
+@test "the templates differ from the plain units by what they listen at" {
+	local type
+	for type in service timer socket; do
+		grep -q "sniproxy@%i\.socket" "$BATS_TEST_TMPDIR/sniproxy@.$type" ||
+			[ "$type" = socket ]
+		diff <(instance "$BATS_TEST_TMPDIR/sniproxy@.$type" | sed 's/^ListenStream=%I$/ListenStream=443/') \
+			<(instance "$BATS_TEST_TMPDIR/sniproxy.$type")
+	done
+	has "$BATS_TEST_TMPDIR/sniproxy@.socket" <<-END
+		ListenStream=%I
+		OnFailure=sniproxy@%i.timer
+	END
+	has "$BATS_TEST_TMPDIR/sniproxy@.service" <<-END
+		Requires=sniproxy@%i.socket
+		Sockets=sniproxy@%i.socket
+	END
+}
+
+@test "make uninstall removes each file that make install has made" {
+	local made=$BATS_TEST_TMPDIR/made
+	# shellcheck disable=SC2016 # for make
+	make -s -C "$units/.." --eval='named: ; @echo $(units)' named PREFIX=/usr DESTDIR="$made" |
+		tr ' ' '\n' | sort >"$BATS_TEST_TMPDIR/removed"
+	find "$BATS_TEST_TMPDIR" -maxdepth 1 -name 'sniproxy*.*' -printf "$made/usr/lib/systemd/system/%f\n" |
+		sort | diff "$BATS_TEST_TMPDIR/removed" -
 }
 
 @test "there is room for thousands of connections" {
