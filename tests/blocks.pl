@@ -3,6 +3,7 @@
 # into files. Tests run them as they stand, by readme.sh and manual.sh, which come here.
 #
 # usage: blocks.pl show FILE HEADING [N]    prints the Nth block below the heading, or the first
+#        blocks.pl list                     file, heading and N of each, with tabs between them
 #        blocks.pl check [DIRECTORY]        each block of the documents in DIRECTORY is run by a
 #            test, or tests/blocks_not_run says why not; what is wrong is printed
 use strict;
@@ -122,14 +123,27 @@ sub not_run {
 	return \%reasons;
 }
 
+my $tests = $0 =~ s{/[^/]*$}{}r;
+
+sub documents {
+	my ($directory) = @_;
+	return glob "$directory/README.md $directory/docs/*.md $directory/man/*.[1-8]";
+}
+
+sub list {
+	for my $name (documents("$tests/..")) {
+		print join("\t", $name, @$_[0, 1]), "\n" for blocks($name);
+	}
+}
+
 sub check {
 	my ($directory) = @_;
-	my $tests = $0 =~ s{/[^/]*$}{}r;
-	my $run = run_by_tests(glob "$tests/*.bats $tests/*.bash $tests/*.sh");
+	my @runners = grep { !/\/blocks\.bats$/ } glob "$tests/*.bats $tests/*.bash $tests/*.sh";
+	my $run = run_by_tests(@runners);
 	my $reasons = not_run("$tests/blocks_not_run");
 	my ($wrong, %used) = (0);
 	my $say = sub { print @_, "\n"; $wrong++ };
-	for my $name (glob "$directory/README.md $directory/docs/*.md $directory/man/*.[1-8]") {
+	for my $name (documents($directory)) {
 		my $file = substr $name, length($directory) + 1;
 		my $page = $file =~ m{^man/(.*)} ? "$1 " : '';
 		for my $block (blocks($name)) {
@@ -153,7 +167,9 @@ my ($verb, @arguments) = @ARGV;
 if (($verb // '') eq 'show' && @arguments >= 2) {
 	show(@arguments[0, 1], $arguments[2] // 1);
 } elsif (($verb // '') eq 'check') {
-	check($arguments[0] // ($0 =~ s{/[^/]*$}{}r) . '/..');
+	check($arguments[0] // "$tests/..");
+} elsif (($verb // '') eq 'list' && !@arguments) {
+	list();
 } else {
-	die "usage: blocks.pl show FILE HEADING [N] | check [DIRECTORY]\n";
+	die "usage: blocks.pl show FILE HEADING [N] | list | check [DIRECTORY]\n";
 }

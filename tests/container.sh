@@ -368,6 +368,8 @@ try_serving() {
 	ok "the program is not started before it is needed" \
 		is inactive property sniproxy.service ActiveState
 	ok "the first check" is "hello from blog.example" readme '### First check' 1 's/^curl/& -ksS/'
+	ok "and that from elsewhere" is "hello from blog.example" \
+		readme '## Is the port open?' 1 's/^curl/& -ksS/; s/198\.51\.100\.1/127.0.0.1/'
 	ok "it is over IPv4" answers blog.example
 	ok "it is over IPv6" is "hello from blog.example" ask blog.example '[::1]'
 	ok "the PROXY header names the client over IPv4" \
@@ -630,7 +632,23 @@ try_owners() {
 	ok "not where the umask is narrower" is "alert number 112" alert alice.example
 	readme '## By an ACL' 2
 	ok "but one of the socket's own does" reaches alice.example
+	manual sniproxy.8 '.Sh EXAMPLES' 2 's/server\.example/127.0.0.1/' </dev/null >/tmp/output 2>&1
+	ok "as sniproxy(8) has it seen" grep -q '^issuer=CN = example' /tmp/output
 	stop_server
+
+	readme '## The socket, by server' 1 's/alice\.example/group.example/'
+	cat >/etc/systemd/system/group.service <<-END
+		[Service]
+		User=alice
+		WorkingDirectory=$hosts/group.example
+		ExecStart=openssl s_server -unix tls-socket -unlink -www -key /tmp/key -cert /tmp/certificate
+	END
+	edit group.service '## The socket, by server' 2
+	systemctl start group.service
+	ok "the directory's group, and a umask of systemd's" wait_for 10 reaches group.example
+	ok "let nobody else in" is_refused bob 'ls group.example'
+	systemctl stop group.service
+	undo_edit group.service
 }
 
 status_line() { # NAME
@@ -981,6 +999,7 @@ inside() {
 	try_failures
 	try_given_up
 	try_left_behind
+	try_challenge
 	try_run
 	try_move
 	try_hashed

@@ -74,9 +74,33 @@ try_left_behind() {
 	configure "$(readme_server "$host")"
 	systemctl reload nginx.service
 	ok "with README.md's lines likewise" serves left.example
+	readme '## Keeping others away' 1 "$host"
+	ok "and where its directory is closed to others" serves left.example
+	ok "who cannot reach the socket" is_refused alice 'ls left.example'
+
+	configure "server { listen unix:$hosts/left.example/tls-socket ssl proxy_protocol; }" \
+		"$(/try/tests/readme.sh '# Moving from nginx on port 443' 4)"
+	readme '## Switching it on' 1 "$host"
+	ok "with the PROXY header it sees clients" wait_for 10 \
+		is "hello from left.example to 127.0.0.1" ask left.example 127.0.0.1
 	systemctl stop nginx.service
 	undo_edit nginx.service
 	rm -r "$hosts"/{,www.}left.example
+}
+
+# What a certificate authority asks for.
+try_challenge() {
+	mkdir -p /var/www/html/.well-known/acme-challenge
+	echo token >/var/www/html/.well-known/acme-challenge/challenge
+	configure 'server { listen unix:/run/unused; }' "$(/try/tests/readme.sh '## HTTP-01' 1)"
+	systemctl start nginx.service
+	ok "nginx answers a challenge on port 80" is token \
+		curl -sS -H 'Host: blog.example' http://127.0.0.1/.well-known/acme-challenge/challenge
+	ok "over IPv6 too" is token \
+		curl -sS -H 'Host: blog.example' 'http://[::1]/.well-known/acme-challenge/challenge'
+	ok "and leads to HTTPS elsewhere" is https://blog.example/page \
+		curl -sS -o /dev/null -w '%{redirect_url}' -H 'Host: blog.example' http://127.0.0.1/page
+	systemctl stop nginx.service
 }
 
 readme_server() { # SED-SCRIPT

@@ -1,0 +1,110 @@
+#!/usr/bin/env bats
+#
+# Each literal block of README.md, docs/ and the manual pages is run by a test, or
+# tests/blocks_not_run says why not.
+# shellcheck disable=SC2154 # status and output are set by run
+
+setup() {
+	cd "$BATS_TEST_DIRNAME/.." || return
+	copy=$BATS_TEST_TMPDIR/copy
+	mkdir "$copy"
+	cp -r README.md docs man "$copy"
+	mkdir "$copy/tests"
+	cp tests/*.bats tests/*.bash tests/*.sh tests/blocks.pl tests/blocks_not_run "$copy/tests"
+}
+
+check_copy() {
+	run perl "$copy/tests/blocks.pl" check "$copy"
+}
+
+# finds COUNT TEXT: that many lines are printed, and one has the text.
+finds() {
+	echo "$output"
+	[ "$status" = 1 ]
+	[ "${#lines[@]}" = "$1" ]
+	[[ $output == *"$2"* ]]
+}
+
+@test "each block is run, or it is said why not" {
+	perl tests/blocks.pl check
+}
+
+@test "a new block that nobody runs is found" {
+	printf '\n## New\n\n    true\n' >>"$copy/docs/log.md"
+	check_copy
+	finds 1 'docs/log.md: ## New: block 1 is run by no test, and not listed: true'
+}
+
+@test "so is one behind another, or in fences" {
+	sed -i '/^    ListenStream=8443/a\\nThen\n\n    true' "$copy/docs/systemd.md"
+	sed -i '$a```\ntrue\n```' "$copy/README.md"
+	check_copy
+	finds 2 'README.md: ## Packages: block 1 is run by no test, and not listed: true'
+	# The one after it stands at its place, and the last one is left.
+	[[ $output == *'docs/systemd.md: ## Another port, or one address: block '* ]]
+}
+
+@test "so is one in a manual page" {
+	printf '.Sh EXAMPLES\n.Pp\n.Dl # true\n' >>"$copy/man/sniproxy.8"
+	sed -i 's/^\.Sh EXAMPLES$/.Sh BUGS/' "$copy/man/sniproxy-hostname.1"
+	check_copy
+	[ "$status" = 1 ]
+	[[ $output == *'man/sniproxy-hostname.1: .Sh BUGS: block 1 is run by no test'* ]]
+}
+
+@test "one that was listed and has changed is found" {
+	sed -i 's/^    socat -t 60/    socat -t 61/' "$copy/docs/tcp-backends.md"
+	check_copy
+	finds 2 'listed, and not there: docs/tcp-backends.md ## With socat: socat -t 60'
+}
+
+@test "one that no test runs any more is found" {
+	sed -i "s/^.*readme '## More than one address' 3$//" "$copy/tests/container.sh"
+	check_copy
+	finds 1 'docs/systemd.md: ## More than one address: block 3 is run by no test'
+}
+
+@test "what stands in a comment runs nothing" {
+	sed -i "s/^.*readme '## More than one address' 3$/# &/" "$copy/tests/container.sh"
+	check_copy
+	finds 1 'block 3 is run by no test'
+}
+
+@test "one that is run and listed is found" {
+	printf '\n%s\n\t%s\n\t%s\n' 'docs/systemd.md ## Starting, stopping, removing' \
+		'systemctl stop sniproxy.socket' 'no reason' >>"$copy/tests/blocks_not_run"
+	check_copy
+	finds 1 'block 3 is run by a test, and listed too'
+}
+
+@test "blocks are shown as they are typed" {
+	[ "$(tests/readme.sh '## Starting, stopping, removing' 3)" = "systemctl stop sniproxy.socket" ]
+	[ "$(tests/manual.sh sniproxy.8 '.Ss Stopping and upgrading')" = \
+		"systemctl disable --now sniproxy.socket" ]
+	[ "$(tests/manual.sh sniproxy.5 '.Sh EXAMPLES' 1)" = "mkdir /srv/sniproxy/blog.example
+ln -s blog.example /srv/sniproxy/www.blog.example" ]
+	run tests/readme.sh '## Starting, stopping, removing' 5
+	[ "$status" != 0 ]
+	run tests/manual.sh sniproxy.8 '.Sh SEE ALSO'
+	[ "$status" != 0 ]
+}
+
+# A unit that people are to write is of no use without its sections, and a unit's file that is to be
+# enabled without [Install].
+@test "each block that is a unit's has a section first" {
+	local file heading number block count=0
+	while IFS=$'\t' read -r file heading number; do
+		block=$(perl tests/blocks.pl show "$file" "$heading" "$number")
+		grep -qE '^(Environment|ListenStream|ExecStart(Pre)?|BindReadOnlyPaths|RuntimeDirectory|UMask)=' \
+			<<<"$block" || continue
+		[[ $block == '['[A-Z]* ]] || { echo "$file: $heading: $number"; false; }
+		count=$((count + 1))
+	done < <(perl tests/blocks.pl list)
+	[ "$count" -ge 10 ]
+}
+
+@test "no document sets Environment= without saying in which section" {
+	run grep -nE '^[^ ].*Environment=' README.md docs/*.md
+	echo "$output"
+	[ "$status" = 1 ]
+}
