@@ -31,7 +31,7 @@ version_is() { # VERSION
 }
 
 listens() {
-	ss -Hltn 'sport = :443' | grep -q .
+	ss -Hltn 'sport = :443 or sport = :8443' | grep -q .
 }
 
 # A package by the same name, as Debian has had.
@@ -57,7 +57,7 @@ files_are_there() {
 	for file in /usr/sbin/sniproxy /usr/bin/sniproxy-hostname \
 		/usr/share/man/man8/sniproxy.8.gz /usr/share/man/man5/sniproxy.5.gz \
 		/usr/share/man/man1/sniproxy-hostname.1.gz \
-		/lib/systemd/system/sniproxy.service /lib/systemd/system/sniproxy.socket \
+		/lib/systemd/system/sniproxy{,@}.{service,socket,timer} \
 		/usr/share/bash-completion/completions/sniproxy-hostname; do
 		if [ ! -f "$file" ] || ! grep -qxF "$file" /tmp/files; then
 			echo "# no $file"
@@ -128,16 +128,17 @@ try_upgrade_while_stopped() {
 }
 
 links_to_units() {
-	find /etc/systemd/system -name 'sniproxy.s*' -type l
+	find /etc/systemd/system -name 'sniproxy[.@]*' -type l
 }
 
 # With the backends. REMOVE is the command that removes it.
 try_remove() { # REMOVE...
-	systemctl enable --quiet --now sniproxy.socket
+	systemctl enable --quiet --now sniproxy.socket sniproxy@8443.socket
 	answers blog.example
+	ok "a second address serves too" is "hello from blog.example" ask blog.example 127.0.0.1:8443
 	ok "it can be removed while it serves" "$@"
 	ok "nothing listens any more" refuses listens
-	ok "nor runs" is inactive property sniproxy.service ActiveState
+	ok "nor runs" refuses pgrep -x sniproxy
 	ok "the hosts are still there" test -d "$hosts/blog.example"
 }
 
