@@ -64,7 +64,7 @@ write_guest_units() { # DIRECTORY SCRIPT
 		ExecStart=/bin/bash /try/tests/$2 inside
 		StandardOutput=append:/try/log
 		StandardError=append:/try/log
-		TimeoutStartSec=10min
+		TimeoutStartSec=20min
 	END
 }
 
@@ -456,6 +456,10 @@ is_refused_at() { # ADDRESS
 	local status=0
 	ask blog.example "$1" 2>/dev/null || status=$?
 	[ "$status" = 7 ]
+}
+
+is_reset_at() { # ADDRESS
+	ask blog.example "$1" 2>&1 | grep -E 'reset|unexpected eof|SSL_ERROR_SYSCALL'
 }
 
 is_hello_at() { # ADDRESS[:PORT]
@@ -902,6 +906,16 @@ try_stop() {
 	ok "which is a success too" is inactive property sniproxy.service ActiveState
 	ok "and in the journal" in_journal 'cut off'
 	ok "nothing has failed" is "" systemctl list-units --failed --quiet --plain
+
+	systemctl start sniproxy.socket
+	hold blog.example
+	readme '## Starting, stopping, removing' 3 &
+	stop=$!
+	wait_for 5 is deactivating property sniproxy.service ActiveState
+	ok "who comes while the last connections end is reset" is_reset_at 127.0.0.1
+	ok "when they have ended" is inactive property sniproxy.service ActiveState
+	wait "$stop"
+	let_go
 
 	systemctl start sniproxy.socket
 	answers blog.example
