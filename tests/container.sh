@@ -459,7 +459,8 @@ is_refused_at() { # ADDRESS
 }
 
 is_reset_at() { # ADDRESS
-	ask blog.example "$1" 2>&1 | grep -E 'reset|unexpected eof|SSL_ERROR_SYSCALL'
+	local said
+	! said=$(ask blog.example "$1" 2>&1) && grep -qF 'reset by peer' <<<"$said"
 }
 
 is_hello_at() { # ADDRESS[:PORT]
