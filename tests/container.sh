@@ -509,7 +509,7 @@ try_addresses() {
 	pid=$(property sniproxy@8443.service MainPID)
 	readme '## More than one address' 3
 	ok "all are restarted" is_hello_at 127.0.0.1:8443
-	ok "as other processes" not is "$pid" property sniproxy@8443.service MainPID >/dev/null
+	ok "as other processes" [ "$pid" != "$(property sniproxy@8443.service MainPID)" ]
 	ok "their user is the same" is "$(id -u sniproxy)" \
 		stat -c %u "/proc/$(property sniproxy@8443.service MainPID)"
 	readme '## More than one address' 4
