@@ -15,6 +15,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ static struct {
 	char hosts[80];    /* the hosts directory in it */
 	int janitor;       /* a pipe to the janitor */
 	int program;       /* sniproxy, open */
+	uid_t own_user;    /* that nobody else is */
 
 	struct proxy proxies[PROXIES_MAX];
 	size_t proxies_started;
@@ -550,11 +552,9 @@ proxy_threads(const struct proxy *proxy)
 	return threads;
 }
 
-void
+static void
 become(uid_t uid)
 {
-	if (geteuid() != 0)
-		return;
 	if (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 ||
 	    setresuid(uid, uid, uid) < 0)
 		_exit(127);
@@ -563,7 +563,68 @@ become(uid_t uid)
 void
 become_nobody(void)
 {
-	become(NOBODY);
+	if (geteuid() == 0)
+		become(NOBODY);
+}
+
+void
+enter_namespace(void)
+{
+	if (geteuid() != 0 && unshare(CLONE_NEWUSER) < 0)
+		_exit(127);
+}
+
+/* Whether a child comes through this. */
+static bool
+can(void (*attempt)(void))
+{
+	int status;
+	pid_t pid = fork();
+	must(pid >= 0, "fork");
+	if (pid == 0) {
+		attempt();
+		_exit(0);
+	}
+	must(waitpid(pid, &status, 0) == pid, "waitpid");
+	return status == 0;
+}
+
+void
+need_namespace(void)
+{
+	if (!can(enter_namespace))
+		skip("needs root, or user namespaces");
+}
+
+void
+become_own_user(void)
+{
+	if (geteuid() == 0)
+		become(harness.own_user);
+	else
+		enter_namespace();
+}
+
+/* There is room for one process more: the user's others do not count. */
+static void
+count_anew(void)
+{
+	const struct rlimit processes = {.rlim_cur = 2, .rlim_max = 2};
+	become_own_user();
+	setrlimit(RLIMIT_NPROC, &processes);
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(0);
+	if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+		_exit(1);
+}
+
+void
+need_own_user(void)
+{
+	harness.own_user = 100000 + (uid_t)getpid() % 1000000;
+	if (!can(count_anew))
+		skip("needs root, or user namespaces of Linux 5.14");
 }
 
 /* --- Faults --- */

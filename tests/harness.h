@@ -156,9 +156,22 @@ void expect_idle_at(const char *where, const struct proxy *proxy);
 int proxy_descriptors(const struct proxy *proxy);
 int proxy_threads(const struct proxy *proxy);
 
-/* For prepare functions: becomes the user UID without any right, if it is root. */
-void become(uid_t uid);
+/* For prepare functions: becomes a user without any right, if it is root. */
 void become_nobody(void);
+
+/* For what root may do, and others in a user namespace of their own: skips the test where neither
+ * is so. */
+void need_namespace(void);
+
+/* For prepare functions: a user namespace, in which it may do so, if it is not root. */
+void enter_namespace(void);
+
+/* A user that nobody else is, so that a limit on processes counts the proxy's threads alone: root
+ * becomes one, and for others the count begins anew in a user namespace, from Linux 5.14 on. The
+ * first skips the test where neither is so; the other is for prepare functions, which set the
+ * limit after it. */
+void need_own_user(void);
+void become_own_user(void);
 
 /* Reads a whole file under /proc/PID/ of the proxy. */
 char *proxy_proc(const struct proxy *proxy, const char *file);

@@ -58,7 +58,7 @@ struct pressure {
 };
 
 static struct proxy *proxy;
-static uid_t own_user;   /* where threads are few */
+static bool few_threads; /* which is another matter than few descriptors */
 static int most_threads; /* that the proxy was seen to have */
 static int held;         /* how many connections attackers may hold; 0: all they can */
 static int listeners[LISTENERS];
@@ -86,8 +86,8 @@ limit_threads(void)
 	/* A search for leaks cannot start its thread. */
 	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 	limit_open_files();
+	become_own_user();
 	setrlimit(RLIMIT_NPROC, &processes);
-	become(own_user);
 }
 
 static int
@@ -133,7 +133,7 @@ execute_flood(const char *scenario, const char *addresses, int output)
 	snprintf(port, sizeof port, "%u", server.port);
 	snprintf(seconds, sizeof seconds, "%d", flood_seconds());
 	snprintf(rate, sizeof rate, "%d",
-	    setting("FLOOD_RATE", own_user != 0 ? FEW_THREADS_RATE : 0));
+	    setting("FLOOD_RATE", few_threads ? FEW_THREADS_RATE : 0));
 	snprintf(most, sizeof most, "%d", held);
 	/* First out of the way of one another. */
 	int sources[LISTENERS];
@@ -302,7 +302,7 @@ expect_served_meanwhile(struct result r)
 	    r.first_failure);
 	long p99_us = flood_seconds() >= WHOLE_S ? r.p99_us : r.later_p99_us;
 	int limit_ms = setting("FLOOD_RATE", 0) != 0 ? P99_BESIDE_OTHERS_MS
-	    : own_user != 0                          ? P99_FEW_THREADS_MS
+	    : few_threads                            ? P99_FEW_THREADS_MS
 						     : P99_MS;
 	check(p99_us < margin_ms(limit_ms) * 1000L,
 	    "the 99th percentile of honest clients was %ld us", p99_us);
@@ -379,12 +379,10 @@ withstand(const char *scenario, const char *addresses)
 static void
 start_with_few_threads(void)
 {
-	if (geteuid() != 0)
-		skip("only root can become another user");
 	if (sanitized())
 		skip("the sanitizers have threads of their own");
-	/* The limit counts a user's threads, so the proxy's user is nobody else. */
-	own_user = 200000 + (uid_t)getpid() % 1000000;
+	need_own_user();
+	few_threads = true;
 	start(limit_threads);
 }
 

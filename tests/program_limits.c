@@ -394,8 +394,6 @@ enum {
 	SANITIZERS_THREADS = 2, /* besides */
 };
 
-static uid_t own_user;
-
 static void
 few_threads(void)
 {
@@ -404,24 +402,15 @@ few_threads(void)
 	rlim_t most = THREADS_MAX + (sanitized() ? SANITIZERS_THREADS : 0);
 	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 	struct rlimit processes = {.rlim_cur = most, .rlim_max = most};
+	become_own_user();
 	setrlimit(RLIMIT_NPROC, &processes);
-	become(own_user);
-}
-
-/* The limit counts a user's threads, so the proxy runs as a user that nobody else is. */
-static void
-start_as_own_user(void (*prepare)(void))
-{
-	if (geteuid() != 0)
-		skip("only root can become another user");
-	own_user = 100000 + (uid_t)getpid() % 1000000;
-	start(prepare);
 }
 
 static void
 start_with_few_threads(void)
 {
-	start_as_own_user(few_threads);
+	need_own_user();
+	start(few_threads);
 }
 
 PROGRAM_TEST(limits, out_of_threads)
@@ -637,8 +626,8 @@ static void
 no_threads(void)
 {
 	struct rlimit processes = {.rlim_cur = 2, .rlim_max = THREADS_MAX};
+	become_own_user();
 	setrlimit(RLIMIT_NPROC, &processes);
-	become(own_user);
 }
 
 /* As the user whose process it is, for whom that is no privilege. */
@@ -650,7 +639,7 @@ allow_threads(void)
 	pid_t pid = fork();
 	check(pid != -1, "fork");
 	if (pid == 0) {
-		become(own_user);
+		become_own_user();
 		_exit(prlimit(proxy->pid, RLIMIT_NPROC, &processes, NULL) == 0 ? 0 : 1);
 	}
 	check(waitpid(pid, &status, 0) == pid && status == 0, "prlimit");
@@ -662,7 +651,8 @@ PROGRAM_TEST(limits, no_threads_at_all)
 {
 	if (sanitized())
 		skip("the sanitizers have threads of their own");
-	start_as_own_user(no_threads);
+	need_own_user();
+	start(no_threads);
 	for (int i = 0; i < CLIENTS; i++)
 		clients[i] = client_send(request);
 	wait_until(has_logged("sniproxy: new connections wait while 0 are open: thread: "

@@ -518,7 +518,9 @@ start_in_group(void (*prepare)(void))
 	if (sanitized())
 		skip("the sanitizers take more memory than the program");
 	if (!make_group())
-		skip("no control group with a limit on memory can be made");
+		skip(geteuid() != 0
+			? "needs root, to make a control group"
+			: "no control group with a limit on memory can be made");
 	guard_group();
 	start(prepare);
 }
@@ -672,15 +674,13 @@ PROGRAM_TEST(memory, stalled_downloads)
 
 /* --- Threads --- */
 
-static uid_t own_user;
-
 static void
 join_group_with_few_threads(void)
 {
 	struct rlimit processes = {.rlim_cur = THREADS, .rlim_max = THREADS};
 	join_group();
+	become_own_user();
 	setrlimit(RLIMIT_NPROC, &processes);
-	become(own_user);
 }
 
 /* Sends as much as FD takes at once. Returns how much that was. */
@@ -721,10 +721,7 @@ PROGRAM_TEST(memory, threads_in_a_control_group)
 {
 	enum { CONNECTIONS = (THREADS - OTHER_THREADS - SPARE_THREADS) / 2 };
 	static struct pair pairs[CONNECTIONS];
-	if (geteuid() != 0)
-		skip("only root can become another user");
-	/* The limit counts a user's threads, so the proxy's user is nobody else. */
-	own_user = 300000 + (uid_t)getpid() % 1000000;
+	need_own_user();
 	start_in_group(join_group_with_few_threads);
 	pair_close(pair_open(backend));
 	int descriptors = proxy_descriptors(proxy), threads = proxy_threads(proxy);
