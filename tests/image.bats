@@ -33,19 +33,24 @@ make_root() {
 # A program that is run as the image's would be, with the hosts directory mounted. It is one
 # process all the time, so that signals reach it.
 write_runner() {
+	local right='' become="--setgid ${user#*:} --setuid ${user%:*}"
+	if [ "$(id -u)" != 0 ]; then
+		# Root in a user namespace, which has no other user, and the image's in another.
+		right=--map-root-user become="--map-group=${user#*:} --map-user=${user%:*}"
+	fi
 	cat >"$work/run" <<-END
 		#!/bin/sh
-		exec unshare --mount --net --ipc --uts sh -c '
+		exec unshare $right --mount --net --ipc --uts sh -c '
 			mount --bind "$work/hosts" "$root$(instruction WORKDIR)" &&
-			exec unshare --root="$root" --wd="$(instruction WORKDIR)" \\
-				--setgid ${user#*:} --setuid ${user%:*} $program'
+			exec unshare --root="$root" --wd="$(instruction WORKDIR)" $become $program'
 	END
 	chmod +x "$work/run"
 }
 
 setup_file() {
 	export work=$BATS_FILE_TMPDIR port no_proxy='*' skipped=
-	[ "$(id -u)" = 0 ] || skipped="needs root"
+	[ "$(id -u)" = 0 ] || unshare --map-root-user --mount --net true ||
+		skipped="needs root, or user namespaces"
 	[ -x "$SNIPROXY_STATIC" ] || skipped="needs a static program"
 	[ -z "$skipped" ] || return 0
 	mkdir "$work/hosts"
@@ -61,7 +66,7 @@ teardown_file() {
 	stop_all
 }
 
-setup() {
+needs_image() {
 	[ -z "$skipped" ] || skip "$skipped"
 }
 
@@ -70,11 +75,13 @@ teardown() {
 }
 
 @test "the image holds one file" {
+	needs_image
 	run find "$root" ! -type d -printf '/%P\n'
 	[ "$output" = /sniproxy ]
 }
 
 @test "a host answers from within the image" {
+	needs_image
 	openssl_get alpha.example
 	out_has host=alpha.example
 	openssl_get proxied.example
@@ -82,6 +89,7 @@ teardown() {
 }
 
 @test "a name that is too long for a socket's address answers too" {
+	needs_image
 	local label
 	label=$(printf 'a%.0s' {1..60})
 	ln -s alpha.example "$work/hosts/$label.$label.example"
@@ -91,9 +99,15 @@ teardown() {
 }
 
 @test "it runs as the image's user, and sees the hosts and itself" {
+	needs_image
 	local pid
 	pid=$(cat "$work/proxy.pid")
-	[ "$(stat -c %u:%g "/proc/$pid")" = 65534:65534 ]
+	if [ "$(id -u)" = 0 ]; then
+		[ "$(stat -c %u:%g "/proc/$pid")" = 65534:65534 ]
+	else
+		grep -qE '^ *65534 +[1-9][0-9]* +1$' "/proc/$pid/uid_map"
+		grep -qE '^ *65534 +[1-9][0-9]* +1$' "/proc/$pid/gid_map"
+	fi
 	[ "$(ls "/proc/$pid/root")" = sniproxy$'\n'srv ]
 	[ "$(readlink "/proc/$pid/cwd")" = "$root/srv/sniproxy" ] ||
 		[ "$(readlink "/proc/$pid/cwd")" = /srv/sniproxy ]

@@ -1,9 +1,11 @@
 #!/bin/sh
 # Runs all tests against the programs in BUILD, and those that directory names matter to against
-# the programs in HASHED_BUILD too, several at a time. Ends with the counts.
+# the programs in HASHED_BUILD too, several at a time. Ends with what was skipped, and why, and
+# the counts.
 #
 # usage: tests/run.sh BUILD [HASHED_BUILD]
 # Where BUILD has no programs, what runs them is left out.
+# TESTS='program_limits image.bats' in the environment: runs these alone.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=$1
@@ -38,6 +40,16 @@ if [ "$build" = --one ]; then
 	esac
 	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
 	case $build in *thread*) set -- setarch -R "$@" ;; esac
+	if [ "$(id -u)" != 0 ]; then
+		case $name in
+		# It mounts, and has threads by then, so that it cannot make this namespace itself.
+		test_log*) ! unshare --map-root-user true || set -- unshare --map-root-user "$@" ;;
+		# An ordinary user may have so many pipes (pipe(7), pipe-user-pages-soft), and then only
+		# small ones, which the program does not use. The first of these has all.
+		program_memory*) set -- flock "$build/results" "$@" ;;
+		program_faults* | test_relay*) set -- flock --shared "$build/results" "$@" ;;
+		esac
+	fi
 	began=$(date +%s)
 	"$@" > "$result.log" 2>&1 < /dev/null
 	status=$?
@@ -50,6 +62,26 @@ if [ "$build" = --one ]; then
 	    "$(($(date +%s) - began)) s"
 	exit 0
 fi
+
+# Of the lines on stdin, BUILD and TEST, those that are wanted.
+choose() {
+	while read -r its_build test; do
+		case " ${TESTS:-${test##*/}} " in
+		*" ${test##*/} "*) echo "$its_build $test" ;;
+		esac
+	done
+}
+
+# What the results in a directory say was skipped: the program, the test, the reason.
+skipped() { # BUILD
+	for result in "$1/results"/*.tap; do
+		[ -e "$result" ] || continue
+		name=${result##*/}
+		name=${name%.tap}
+		case $1 in */hashed*) name="$name (HASHED)" ;; esac
+		sed -n "s/^ok [-0-9]* *\(.*[^ ]\) *# *[Ss][Kk][Ii][Pp] */skipped: $name: \1: /p" "$result"
+	done
+}
 
 rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 # What sanitizers slow down misses its time where too much runs beside it.
@@ -77,11 +109,16 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 			echo "$hashed_build tests/$test.bats"
 		done
 	fi
-} | xargs -P "$parallel" -L 1 tests/run.sh --one
+} | choose | xargs -r -P "$parallel" -L 1 tests/run.sh --one
 
 count() {
-	cat "$build/results/"*.tap ${hashed_build:+"$hashed_build/results/"*.tap} | grep -c -i "$@"
+	find "$build/results" ${hashed_build:+"$hashed_build/results"} -name '*.tap' -exec cat {} + |
+		grep -c -i "$@"
 }
+for it in "$build" $hashed_build; do
+	skipped "$it"
+done > "$build/results/skipped"
+cat "$build/results/skipped"
 skipped=$(count '^ok.*# skip')
 passed=$(($(count '^ok') - skipped))
 failed=$(count '^not ok')

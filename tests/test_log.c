@@ -422,10 +422,10 @@ static int
 listen_at_dev_log(void)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
-	if (unshare(geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER) == -1 ||
+	if (unshare(CLONE_NEWNS) == -1 ||
 	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == -1 ||
 	    mount("none", "/dev", "tmpfs", 0, NULL) == -1)
-		cr_skip_test("no mount namespace: %s", strerror(errno));
+		cr_skip_test("needs root, or user namespaces: %s", strerror(errno));
 	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	cr_assert(s != -1 && bind(s, (struct sockaddr *)&address, sizeof address) == 0);
 	return s;
