@@ -361,7 +361,7 @@ start_backends() {
 	END
 	nginx -c /tmp/nginx.conf &
 	nginx=$!
-	wait_for 10 test -S /late/tls-socket
+	wait_for 10 test -s /tmp/nginx.pid # which comes after it listens
 }
 
 try_serving() {

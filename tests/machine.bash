@@ -111,6 +111,7 @@ refusal() { # NAME
 # Opens a connection and gets an answer on it; $held is the client's process.
 hold() {
 	mkfifo "$work/hold"
+	: >"$work/held" # which the client opens after the FIFO, when answers are counted already
 	inside openssl s_client -quiet -no_ign_eof -connect 127.0.0.1:443 \
 		-servername blog.example <"$work/hold" >"$work/held" 2>"$work/held.log" 3>&- &
 	held=$!
@@ -137,7 +138,7 @@ let_go() {
 
 # Clients one after the other until stop_clients, which fails where one of them did.
 start_clients() {
-	touch "$work/go-on"
+	touch "$work/go-on" "$work/clients"
 	(
 		while [ -e "$work/go-on" ]; do
 			says_hello 127.0.0.1 || echo failed >>"$work/failures"
@@ -150,12 +151,12 @@ start_clients() {
 
 served_more_than() { # COUNT, from now on
 	local count
-	count=$(wc -l 2>/dev/null <"$work/clients" || echo 0)
+	count=$(wc -l <"$work/clients")
 	await count_is_over $((count + $1))
 }
 
 count_is_over() {
-	[ "$(wc -l 2>/dev/null <"$work/clients")" -gt "$1" ]
+	[ "$(wc -l <"$work/clients")" -gt "$1" ]
 }
 
 stop_clients() {

@@ -350,10 +350,11 @@ hello() {
 		$1 == sign && /ClientHello$/ { inside = 1 }'
 }
 
-# records_of_hello SIGN: the headers of the records that it came in.
+# records_of_hello SIGN: the headers of the records that it came in. A server may still have
+# told of the end of the connection before: that is no handshake.
 records_of_hello() {
 	awk -v sign="$1" '
-		$1 == sign && /RecordHeader/ { getline; print }
+		$1 == sign && /RecordHeader/ { getline; if ($1 == "16") print }
 		$1 == sign && /ClientHello$/ { exit }'
 }
 

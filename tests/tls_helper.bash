@@ -163,7 +163,12 @@ start_sink() {
 	# shellcheck disable=SC2016 # for the other shell
 	background sink.log sh -c 'exec openssl s_server -unix sink.socket -quiet \
 		-cert sink.example.pem -key sink.example.key <>silence >sink'
-	await test -S "$work/sink.socket"
+	# That the socket is there does not say that it listens.
+	await answers_at sink.socket
+}
+
+answers_at() { # SOCKET, relative to $work
+	(cd "$work" && openssl s_client -unix "$1" </dev/null >/dev/null 2>&1)
 }
 
 has_gnutls_server() {
@@ -208,6 +213,7 @@ start_proxy() {
 		echo $? >"$files.status"
 	) >/dev/null 2>&1 3>&- &
 	read -r port <"$files.port"
+	await test -s "$files.pid"
 }
 
 # stop_proxy NAME: it must end in good order, and no sanitizer may have spoken.
