@@ -45,9 +45,12 @@ if [ "$build" = --one ]; then
 		# It mounts, and has threads by then, so that it cannot make this namespace itself.
 		test_log*) ! unshare --map-root-user true || set -- unshare --map-root-user "$@" ;;
 		# An ordinary user may have so many pipes (pipe(7), pipe-user-pages-soft), and then only
-		# small ones, which the program does not use. The first of these has all.
-		program_memory*) set -- flock "$build/results" "$@" ;;
-		program_faults* | test_relay*) set -- flock --shared "$build/results" "$@" ;;
+		# small ones, which the program does not use. The first of these has all; the others need
+		# some.
+		program_memory*) set -- flock --close "$build/results" "$@" ;;
+		program_faults* | program_flood* | program_limits* | test_relay*)
+			set -- flock --close --shared "$build/results" "$@"
+			;;
 		esac
 	fi
 	began=$(date +%s)
@@ -87,8 +90,8 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 # What sanitizers slow down misses its time where too much runs beside it.
 case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 {
-	# The longest first.
-	for test in tests/program_*.c tests/oracle.c tests/test_*.c; do
+	# The longest first, after the one that others may have to wait for.
+	for test in tests/program_memory.c tests/program_[!m]*.c tests/oracle.c tests/test_*.c; do
 		test=$build/${test%.c}
 		[ ! -e "$test" ] || echo "$build $test"
 	done
