@@ -16,7 +16,10 @@
 # demo       three real TLS servers behind sniproxy, until Ctrl-C
 # install    to PREFIX (/usr/local), below DESTDIR if set; uninstall undoes it, and stops the units
 # bench      sniproxy beside other proxies, see bench/README.md; make deps-bench before
-# deps       installs the Debian packages in packages.txt, and removes none for them
+# deps       installs the Debian packages in packages.txt, and removes none for them; none of their
+#            services is started or enabled
+# deps-build installs those of them that `make install` needs; deps-deb, that the .deb needs
+# deps-remove    removes what deps and its like installed, but for what deps-build did
 #
 # HASHED=1          directories are named by the XXH128 of the name
 # SANITIZE=address,undefined or thread    builds apart from the plain build
@@ -31,6 +34,9 @@ CFLAGS ?= -O2 -g
 MUSL_CC ?= $(shell command -v musl-gcc)
 HASHED ?=
 SANITIZE ?=
+
+# Where nginx, inetd and others are, which an ordinary user's PATH leaves out.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 comma := ,
 BUILD := build/$(if $(HASHED),hashed,plain)$(if $(STATIC),-static)$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
@@ -277,19 +283,22 @@ manuals := $(wildcard man/*.[1-8])
 installed_manuals := $(foreach manual,$(notdir $(manuals)),\
 	$(mandir)/man$(patsubst .%,%,$(suffix $(manual)))/$(manual))
 
+# install_text FROM TO: with PREFIX for what it says of paths.
+install_text = sed 's|/usr/local/|$(PREFIX)/|g; s|@PROGRAM@|$(PREFIX)/sbin/sniproxy|g' $(1) | \
+	install -D -m 644 /dev/stdin $(2)
+
 install: static sniproxy-hostname
 	install -D -m 755 sniproxy-static $(sbindir)/sniproxy
 	install -D -m 755 sniproxy-hostname $(bindir)/sniproxy-hostname
 	for type in socket service timer; do \
-	    sed 's|@PROGRAM@|$(PREFIX)/sbin/sniproxy|g' systemd/sniproxy.$$type | \
-	        install -D -m 644 /dev/stdin $(unitdir)/sniproxy.$$type && \
+	    $(call install_text,systemd/sniproxy.$$type,$(unitdir)/sniproxy.$$type) && \
 	    sed -f systemd/template.sed $(unitdir)/sniproxy.$$type | \
 	        install -D -m 644 /dev/stdin $(unitdir)/sniproxy@.$$type || exit 1; done
-	install -D -m 644 systemd/sniproxy.sysusers.conf $(sysusersdir)/sniproxy.conf
-	install -D -m 644 systemd/sniproxy.tmpfiles.conf $(tmpfilesdir)/sniproxy.conf
-	install -D -m 644 completions/sniproxy-hostname $(completiondir)/sniproxy-hostname
+	$(call install_text,systemd/sniproxy.sysusers.conf,$(sysusersdir)/sniproxy.conf)
+	$(call install_text,systemd/sniproxy.tmpfiles.conf,$(tmpfilesdir)/sniproxy.conf)
+	$(call install_text,completions/sniproxy-hostname,$(completiondir)/sniproxy-hostname)
 	for manual in $(installed_manuals); do \
-	    install -D -m 644 man/$${manual##*/} $$manual || exit 1; done
+	    $(call install_text,man/$${manual##*/},$$manual) || exit 1; done
 
 # Where they are this system's units, they are stopped and disabled first: nothing else would do it
 # when they are gone.
@@ -305,28 +314,35 @@ uninstall:
 	    $(tmpfilesdir)/sniproxy.conf $(completiondir)/sniproxy-hostname $(installed_manuals)
 	if [ -z '$(DESTDIR)' ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
-packages = $(shell sed 's/#.*//' $(1))
-missing = $(strip $(foreach package,$(packages),$(if $(filter \
-	install,$(shell dpkg-query -W -f '$${db:Status-Want} ' $(package) 2>/dev/null)),,$(package))))
-as_root = $(if $(filter-out 0,$(shell id -u)),sudo)
-install_packages = $(if $(missing),$(as_root) apt-get update && \
-	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-remove \
-	--no-install-recommends $(missing),@echo 'all packages are installed')
+# The packages of a list; of those of a list that are for a build alone.
+packages = $(shell sed 's/\#.*//' $(1))
+build_packages = $(shell sed -n 's/ *\# build:.*//p' $(1))
+install_packages = @GOAL=$(firstword $(filter deps%,$(MAKECMDGOALS)) $@) packaging/deps.sh $@
 
-deps:
-	$(call install_packages,packages.txt)
+# What a build needs comes first and by itself, for deps-remove to leave it.
+deps: deps-build
+	$(install_packages) $(call packages,packages.txt)
+
+deps-build:
+	$(install_packages) $(call build_packages,packages.txt)
+
+deps-deb: deps-build
+	$(install_packages) $(call build_packages,packages.txt packaging/packages.txt)
 
 deps-bench: deps
-	$(call install_packages,bench/packages.txt)
+	$(install_packages) $(call packages,bench/packages.txt)
 
 deps-package: deps
-	$(call install_packages,packaging/packages.txt)
+	$(install_packages) $(call packages,packaging/packages.txt)
+
+deps-remove:
+	$(install_packages)
 
 clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
 .PHONY: all static static-copy check faults flood oracle soak build-check fuzz corpus build-fuzzers \
 	coverage build-unit-check lint demo install uninstall check-systemd check-package bench \
-	deps deps-bench deps-package clean FORCE
+	deps deps-build deps-deb deps-bench deps-package deps-remove clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

@@ -1,0 +1,279 @@
+#!/usr/bin/env bats
+#
+# What the Makefile does with this machine: where it looks for programs, what it installs, and
+# which packages it brings, with which services.
+# shellcheck disable=SC2030,SC2031,SC2154 # status, output and lines are set by run
+
+setup() {
+	cd "$BATS_TEST_DIRNAME/.." || return
+	unset MAKEFLAGS MFLAGS MAKELEVEL
+	work=$BATS_TEST_TMPDIR
+}
+
+@test "the directories that an ordinary user's PATH lacks are looked into" {
+	printf '%s\n' 'include Makefile' 'print-path:' $'\t@echo "$$PATH"' >"$work/Makefile"
+	run make -s -f "$work/Makefile" print-path
+	[ "$output" = "$PATH:/usr/local/sbin:/usr/sbin:/sbin" ]
+}
+
+# --- make install ---
+
+# A copy of what is installed, with programs that need not be built.
+stage() { # VARIABLE=VALUE...
+	cp -r Makefile man systemd completions "$work"
+	touch "$work/sniproxy-static" "$work/sniproxy-hostname"
+	make -C "$work" -o static -o sniproxy-hostname DESTDIR="$work/stage" "$@" install
+}
+
+# unstage VARIABLE=VALUE...
+unstage() {
+	make -C "$work" DESTDIR="$work/stage" "$@" uninstall
+	run find "$work/stage" ! -type d
+	[ -z "$output" ]
+}
+
+@test "PREFIX is what units, manual pages and all else say" {
+	stage PREFIX=/usr
+	run grep -rE '/usr/local|@PROGRAM@' "$work/stage"
+	echo "$output"
+	[ "$status" = 1 ]
+	grep -qx ExecStart=/usr/sbin/sniproxy "$work/stage/usr/lib/systemd/system/sniproxy.service"
+	grep -q /usr/sbin/sniproxy-in "$work/stage/usr/share/man/man8/sniproxy.8"
+	unstage PREFIX=/usr
+}
+
+@test "without PREFIX it is /usr/local" {
+	stage
+	local page
+	for page in man/*; do
+		cmp "$page" "$work/stage/usr/local/share/man/man${page##*.}/${page##*/}"
+	done
+	grep -qx ExecStart=/usr/local/sbin/sniproxy \
+		"$work/stage/usr/local/lib/systemd/system/sniproxy.service"
+	unstage
+}
+
+# --- packages ---
+
+# What `make TARGET` would install, one a line, but for what its prerequisites do.
+packages_of() { # TARGET
+	make -n "$1" | sed -n "s|^GOAL=$1 packaging/deps.sh $1 ||p" | xargs -n 1
+}
+
+@test "a build needs five packages, and they are in the list for the tests too" {
+	[ "$(packages_of deps-build | wc -l)" = 5 ]
+	[ -z "$(comm -23 <(packages_of deps-build | sort) <(packages_of deps | sort))" ]
+	[ "$(packages_of deps | wc -l)" = "$(grep -c '^[a-z]' packages.txt)" ]
+}
+
+# The packages that are for HASHED=1 alone.
+for_hashed() {
+	sed -n 's/ *# build: .*HASHED=1.*//p' packages.txt
+}
+
+@test "the Debian package is built with what deps-deb installs" {
+	# Each has build-essential; debhelper is asked for by what it provides.
+	diff <(packages_of deps-deb | grep -vxF -e build-essential -e "$(for_hashed)" | sort) \
+		<(sed -n '/^Build-Depends:/,/^[^ B]/p' debian/control | grep -v '<!nocheck>' |
+			sed -n 's/^\(Build-Depends:\)\? *\([a-z][^ ,]*\).*/\2/p' |
+			sed 's/^debhelper-compat$/debhelper/; /^dh-sequence-/d' | sort)
+}
+
+# put_command NAME: from stdin, into the directory $work/bin.
+put_command() {
+	mkdir -p "$work/bin"
+	cat >"$work/bin/$1"
+	chmod 755 "$work/bin/$1"
+}
+
+# An ordinary user's machine, where of the packages only curl is installed. There is no sudo but
+# what a test puts there.
+put_machine() {
+	local program
+	mkdir -p "$work/bin"
+	for program in sh dirname grep sed sort uniq tr cat; do
+		ln -s "$(type -P $program)" "$work/bin"
+	done
+	put_command id <<<$'#!/bin/sh\necho 1000'
+	put_command apt-get <<<$'#!/bin/sh\nexit 1'
+	put_command dpkg-query <<<$'#!/bin/sh\nprintf "%s\\n" "installed curl" "config-files bats"'
+}
+
+run_deps() {
+	run env -i "PATH=$work/bin" GOAL="${goal-}" packaging/deps.sh "$@"
+	echo "$output"
+}
+
+@test "where neither root nor sudo is there, deps says what to do" {
+	put_machine
+	run_deps deps curl bats nginx-light
+	[ "$status" = 1 ]
+	[ "${lines[0]}" = "make deps: this takes root, and there is no sudo. Run  su -c 'make deps'  first." ]
+	[ "${lines[1]}" = "make deps: It is about bats nginx-light " ]
+	goal=deps-bench run_deps deps curl bats
+	[[ ${lines[0]} == *"Run  su -c 'make deps-bench'  first." ]]
+}
+
+@test "where nothing is missing, deps takes neither root nor sudo" {
+	put_machine
+	run_deps deps curl
+	[ "$status" = 0 ]
+	[ "$output" = "make deps: all packages are installed" ]
+}
+
+@test "where sudo is there, deps goes on by it" {
+	put_machine
+	put_command sudo <<<$'#!/bin/sh\necho "$@"'
+	run_deps deps curl bats
+	[ "$status" = 0 ]
+	[ "$output" = "packaging/deps.sh deps curl bats" ]
+}
+
+@test "where there is no apt-get, deps says so" {
+	put_machine
+	rm "$work/bin/apt-get"
+	run_deps deps curl
+	[ "$status" = 1 ]
+	[ "$output" = "make deps: this is not Debian; packages.txt says what is needed" ]
+}
+
+# --- services ---
+
+# A package with a unit and a script, which it enables and starts as Debian's packages do.
+make_package() { # NAME [COMMAND-OF-POSTINST]
+	local tree=$work/$1
+	mkdir -p "$tree/DEBIAN" "$tree/lib/systemd/system" "$tree/etc/init.d"
+	printf '%s\n' "Package: $1" 'Version: 1' 'Architecture: all' 'Description: try' \
+		'Maintainer: The sniproxy authors <maintainers@sniproxy.invalid>' \
+		>"$tree/DEBIAN/control"
+	printf '%s\n' '[Service]' 'ExecStart=/bin/true' '[Install]' 'WantedBy=multi-user.target' \
+		>"$tree/lib/systemd/system/$1.service"
+	cat >"$tree/etc/init.d/$1" <<-END
+		#!/bin/sh
+		### BEGIN INIT INFO
+		# Provides: $1
+		# Required-Start:
+		# Required-Stop:
+		# Default-Start: 2 3 4 5
+		# Default-Stop:
+		### END INIT INFO
+		echo \$1 >>/$1.did
+	END
+	cat >"$tree/DEBIAN/postinst" <<-END
+		#!/bin/sh
+		set -e
+		deb-systemd-helper enable $1.service
+		update-rc.d $1 defaults
+		invoke-rc.d $1 start
+		${2-}
+	END
+	chmod 755 "$tree/DEBIAN/postinst" "$tree/etc/init.d/$1"
+	dpkg-deb --build "$tree" "$work/$1.deb"
+}
+
+# Mounts what looks like this machine, at $work/machine/root: what is written there stays in memory.
+mount_copy() {
+	local files=$work/machine
+	mount -t tmpfs -o mode=755 tmpfs "$files"
+	mkdir "$files"/{upper,work,root}
+	mount -t overlay -o "lowerdir=/,upperdir=$files/upper,workdir=$files/work" overlay "$files/root"
+}
+
+# bash does not end where a command with ! before it succeeds.
+fails() { # COMMAND...
+	if "$@"; then return 1; fi
+}
+
+# Runs a command there. For it, the machine itself is read-only: no link and no mistake leads out.
+in_copy() { # COMMAND...
+	local root=$work/machine/root place
+	mount_copy
+	# From the innermost on.
+	for place in $(cut -d ' ' -f 5 /proc/self/mountinfo | sort -ur); do
+		[[ $place == "$work"/* ]] || mount -o remount,bind,ro "$place"
+	done
+	for place in / /etc /usr/sbin /var/lib/dpkg /run "$work"; do
+		fails touch "$place/sniproxy-was-here"
+	done
+	mount --rbind /proc "$root/proc"
+	mount --rbind /dev "$root/dev"
+	mkdir "$root/try"
+	cp -r packaging "$work"/*.deb "$root/try"
+	exec chroot "$root" "$@"
+}
+
+# In the copy: another init than systemd, which starts what is enabled; an apt-get that has one
+# package; a service that is there already.
+furnish() {
+	cd /try
+	rm -f /usr/sbin/policy-rc.d /sbin/init /sbin/runlevel /usr/local/sbin/apt-get
+	touch /sbin/init
+	printf '%s\n' '#!/bin/sh' 'echo N 2' >/sbin/runlevel
+	cat >/usr/local/sbin/apt-get <<-'END'
+		#!/bin/sh
+		case $* in
+		update) ;;
+		"install -y --no-remove --no-install-recommends sniproxy-new")
+			dpkg --force-unsafe-io -i /try/sniproxy-new.deb
+			;;
+		"purge sniproxy-new") dpkg --force-unsafe-io --purge sniproxy-new ;;
+		*) exit 1 ;;
+		esac
+	END
+	chmod 755 /sbin/runlevel /usr/local/sbin/apt-get
+	PATH=/usr/local/sbin:$PATH
+	dpkg --force-unsafe-io -i sniproxy-old.deb
+	test -e /etc/systemd/system/multi-user.target.wants/sniproxy-old.service
+	grep -qx start /sniproxy-old.did
+}
+
+try_in_copy() { # SCRIPT
+	[ "$(id -u)" = 0 ] || skip "needs root, to install packages in a copy of this machine"
+	mkdir "$work/machine"
+	export work
+	export -f mount_copy in_copy furnish fails
+	unshare --mount bash -eu -c mount_copy || skip "no copy of this machine can be mounted"
+	make_package sniproxy-old
+	make_package sniproxy-new 'invoke-rc.d sniproxy-old restart'
+	unshare --mount bash -eu -c 'in_copy "$@"' - bash -eux -o pipefail -c "furnish; $1"
+}
+
+@test "what deps brings is neither enabled nor started, and what was there goes on" {
+	try_in_copy '
+		packaging/deps.sh deps sniproxy-new | tee /said
+		grep -qx "make deps: sniproxy-new came now, and is left disabled" /said
+		fails systemctl is-enabled sniproxy-new.service
+		test -e /etc/init.d/sniproxy-new
+		fails ls /etc/rc2.d/S*sniproxy-new /etc/rc5.d/S*sniproxy-new
+		fails test -e /sniproxy-new.did
+		systemctl is-enabled sniproxy-old.service
+		ls /etc/rc2.d/S*sniproxy-old
+		grep -qx restart /sniproxy-old.did
+		fails test -e /usr/sbin/policy-rc.d'
+}
+
+# shellcheck disable=SC2016 # for the other shell
+@test "an administrator's policy stays, and decides" {
+	try_in_copy '
+		echo "#!/bin/sh" >/usr/sbin/policy-rc.d
+		chmod 755 /usr/sbin/policy-rc.d
+		packaging/deps.sh deps sniproxy-new
+		fails systemctl is-enabled sniproxy-new.service
+		[ "$(cat /usr/sbin/policy-rc.d)" = "#!/bin/sh" ]'
+}
+
+@test "deps-remove removes what deps has installed, and nothing else" {
+	try_in_copy '
+		packaging/deps.sh deps sniproxy-new
+		packaging/deps.sh deps-remove
+		fails dpkg-query -W sniproxy-new
+		dpkg-query -W sniproxy-old
+		packaging/deps.sh deps-remove | grep "nothing is there"'
+}
+
+@test "deps-remove leaves what deps-build has installed" {
+	try_in_copy '
+		packaging/deps.sh deps-build sniproxy-new
+		packaging/deps.sh deps-remove | grep "nothing is there"
+		dpkg-query -W sniproxy-new'
+}
