@@ -189,9 +189,9 @@ in_copy() { # COMMAND...
 	local root=$work/machine/root place
 	mount_copy
 	# From the innermost on.
-	for place in $(cut -d ' ' -f 5 /proc/self/mountinfo | sort -ur); do
+	while read -r place; do
 		[[ $place == "$work"/* ]] || mount -o remount,bind,ro "$place"
-	done
+	done < <(cut -d ' ' -f 5 /proc/self/mountinfo | sort -ur)
 	for place in / /etc /usr/sbin /var/lib/dpkg /run "$work"; do
 		fails touch "$place/sniproxy-was-here"
 	done
@@ -205,7 +205,7 @@ in_copy() { # COMMAND...
 # In the copy: another init than systemd, which starts what is enabled; an apt-get that has one
 # package; a service that is there already.
 furnish() {
-	cd /try
+	cd /try || return
 	rm -f /usr/sbin/policy-rc.d /sbin/init /sbin/runlevel /usr/local/sbin/apt-get
 	touch /sbin/init
 	printf '%s\n' '#!/bin/sh' 'echo N 2' >/sbin/runlevel

@@ -44,11 +44,11 @@ if [ "$build" = --one ]; then
 		case $name in
 		# It mounts, and has threads by then, so that it cannot make this namespace itself.
 		test_log*) ! unshare --map-root-user true || set -- unshare --map-root-user "$@" ;;
-		# An ordinary user may have so many pipes (pipe(7), pipe-user-pages-soft), and then only
-		# small ones, which the program does not use. The first of these has all; the others need
-		# some.
-		program_memory*) set -- flock --close "$build/results" "$@" ;;
-		program_faults* | program_flood* | program_limits* | test_relay*)
+		# An ordinary user's pipes may have 64 MiB (pipe(7), pipe-user-pages-soft), and are small
+		# beyond that, so that the program does not use them. The first two take all; others
+		# need some.
+		program_memory* | program_flood*) set -- flock --close "$build/results" "$@" ;;
+		program_faults* | program_limits* | test_relay*)
 			set -- flock --close --shared "$build/results" "$@"
 			;;
 		esac
@@ -90,8 +90,9 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 # What sanitizers slow down misses its time where too much runs beside it.
 case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 {
-	# The longest first, after the one that others may have to wait for.
-	for test in tests/program_memory.c tests/program_[!m]*.c tests/oracle.c tests/test_*.c; do
+	# The longest first, and of these those that others may have to wait for, which come late.
+	for test in tests/program_memory.c tests/program_flood.c tests/program_[!fl]*.c \
+	    tests/program_*.c tests/oracle.c tests/test_*.c; do
 		test=$build/${test%.c}
 		[ ! -e "$test" ] || echo "$build $test"
 	done
@@ -112,7 +113,7 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 			echo "$hashed_build tests/$test.bats"
 		done
 	fi
-} | choose | xargs -r -P "$parallel" -L 1 tests/run.sh --one
+} | choose | awk '!seen[$0]++' | xargs -r -P "$parallel" -L 1 tests/run.sh --one
 
 count() {
 	find "$build/results" ${hashed_build:+"$hashed_build/results"} -name '*.tap' -exec cat {} + |
