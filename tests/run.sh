@@ -90,9 +90,9 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 # What sanitizers slow down misses its time where too much runs beside it.
 case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 {
-	# The longest first, and of these those that others may have to wait for, which come late.
+	# The longest first, and of these those that others may have to wait for. Those come late.
 	for test in tests/program_memory.c tests/program_flood.c tests/program_[!fl]*.c \
-	    tests/program_*.c tests/oracle.c tests/test_*.c; do
+	    tests/oracle.c tests/test_[!r]*.c; do
 		test=$build/${test%.c}
 		[ ! -e "$test" ] || echo "$build $test"
 	done
@@ -102,6 +102,10 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 	done
 	for test in tests/*.bats; do
 		[ ! -e "$build/sniproxy" ] || echo "$build $test"
+	done
+	for test in tests/program_*.c tests/test_*.c; do
+		test=$build/${test%.c}
+		[ ! -e "$test" ] || echo "$build $test"
 	done
 	if [ -n "$hashed_build" ]; then
 		rm -rf "$hashed_build/results" && mkdir -p "$hashed_build/results" || exit 1
