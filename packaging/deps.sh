@@ -56,11 +56,14 @@ put_policy() {
 
 disable() { # SERVICE
 	case $1 in
-	*.*) systemctl --quiet disable "$1" ;;
+	*.*) find /etc/systemd/system -type l -name "$1" -delete ;; # there may be no systemctl
 	*) update-rc.d "$1" disable ;;
 	esac
-	# An administrator's policy may have let it start.
-	[ ! -d /run/systemd/system ] || systemctl --quiet stop "$1"
+	if [ -d /run/systemd/system ]; then
+		systemctl daemon-reload
+		# An administrator's policy may have let it start.
+		systemctl --quiet stop "$1"
+	fi
 }
 
 clean_up() {

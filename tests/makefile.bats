@@ -253,6 +253,14 @@ try_in_copy() { # SCRIPT
 }
 
 # shellcheck disable=SC2016 # for the other shell
+@test "what deps brings is not enabled where systemd is not installed, either" {
+	try_in_copy '
+		rm /usr/bin/systemctl
+		packaging/deps.sh deps sniproxy-new
+		fails ls /etc/systemd/system/*/sniproxy-new.service /etc/rc2.d/S*sniproxy-new
+		ls /etc/systemd/system/*/sniproxy-old.service'
+}
+
 @test "an administrator's policy stays, and decides" {
 	try_in_copy '
 		echo "#!/bin/sh" >/usr/sbin/policy-rc.d
