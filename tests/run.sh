@@ -90,7 +90,7 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 # What sanitizers slow down misses its time where too much runs beside it.
 case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 {
-	# The longest first, and of these those that others may have to wait for. Those come late.
+	# The longest first, and of these those that others may have to wait for; who waits comes late.
 	for test in tests/program_memory.c tests/program_flood.c tests/program_[!fl]*.c \
 	    tests/oracle.c tests/test_[!r]*.c; do
 		test=$build/${test%.c}
