@@ -70,9 +70,12 @@ connection_release_hello(struct connection *c)
 void
 connection_release(struct connection *c)
 {
+	const struct linger at_once = {.l_onoff = 1};
 	connection_release_hello(c);
 	if (c->backend != -1)
 		close(c->backend);
+	if (c->resets)
+		setsockopt(c->client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 	close(c->client);
 	free(c);
 }
@@ -96,13 +99,6 @@ connection_log_failure(const struct connection *c, const char *what, const char 
 	char client[ADDRESS_ENDPOINT_SIZE];
 	address_endpoint(client, &c->peer);
 	log_line("%s %s: %s: %s", client, c->name[0] == '\0' ? "-" : c->name, what, why);
-}
-
-void
-connection_reset(const struct connection *c)
-{
-	const struct linger at_once = {.l_onoff = 1};
-	setsockopt(c->client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 }
 
 bool

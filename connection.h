@@ -69,6 +69,9 @@ struct connection {
 	_Atomic(enum connection_end) end;
 	enum tls_alert alert;
 	atomic_bool told; /* the line that says so */
+	atomic_bool
+	    resets; /* the client, which gets nothing more: what the kernel still has for
+			       one that does not take it goes at once */
 
 	/* From the client to the backend, and back. Each belongs to the thread that has it. */
 	struct relay_way upload, download;
@@ -103,7 +106,7 @@ bool connection_grow(struct connection *c);
 /* Frees what was received with the hello. */
 void connection_release_hello(struct connection *c);
 
-/* Closes the sockets of C and frees all of it. */
+/* Closes the sockets of C, with a reset for the client if C resets it, and frees all of it. */
 void connection_release(struct connection *c);
 
 /* Decides that C ends as END. Returns false where that was decided before; any thread may call it. */
@@ -113,10 +116,6 @@ bool connection_is_decided(const struct connection *c);
 /* Logs that WHAT has failed for C, and WHY. */
 void
 connection_log_failure(const struct connection *c, const char *what, const char *why);
-
-/* Has C, which gets nothing, reset when its socket is closed. What the kernel still has for a
- * client that does not take it goes at once. */
-void connection_reset(const struct connection *c);
 
 /* Whether a thread is at C, and not all of it is in the lot. */
 bool connection_keeps_a_thread(const struct connection *c);

@@ -45,19 +45,24 @@ pressure_init(unsigned connections_max)
 	pressure.share = share > PRESSURE_SHARE_MIN ? share : PRESSURE_SHARE_MIN;
 }
 
-bool
-pressure_enter(struct connection *c, int64_t now_ms)
+enum connection_end
+pressure_enter(struct connection *c, bool was_silent, int64_t now_ms)
 {
+	if (was_silent) {
+		pressure.gave_way[CONNECTION_HELLO]++;
+		pressure.last_ms = now_ms;
+		return END_GAVE_WAY;
+	}
 	c->source = group_join_address(&c->peer);
 	if (c->source == NULL || !pressure.is_on ||
 	    c->source->connections <= pressure.share)
-		return true;
+		return END_OPEN;
 	pressure.over_share++;
 	group_count_lost(c->source, now_ms);
 	if (group_is_flood(c->source, now_ms))
 		pressure.last_ms = now_ms;
 	group_leave(c->source);
-	return false;
+	return END_TURNED_AWAY;
 }
 
 bool
@@ -230,7 +235,7 @@ give_way(struct connection *c, bool hurry, int64_t now_ms)
 	bool gives_way =
 	    c->state != CONNECTION_CLOSING && connection_decide(c, END_GAVE_WAY);
 	if (c->ring == REGISTRY_STALLED || (gives_way && hurry))
-		connection_reset(c);
+		c->resets = true;
 	else if (gives_way)
 		c->alert =
 		    c->ring == CONNECTION_HELLO ? TLS_USER_CANCELED : TLS_INTERNAL_ERROR;

@@ -33,9 +33,10 @@ enum {
 /* Says for how many connections there is room. To be called by the main thread, once. */
 void pressure_init(unsigned connections_max);
 
-/* Counts C, which was just accepted, among those of its address. Returns false where that has its
- * share; then C is not to be served, and is not counted. */
-bool pressure_enter(struct connection *c, int64_t now_ms);
+/* Counts C, which was just accepted, among those of its address. Returns END_OPEN; or how C is to
+ * end at once, and then it is not counted: its address has its share; or it WAS_SILENT for long
+ * enough to give way. */
+enum connection_end pressure_enter(struct connection *c, bool was_silent, int64_t now_ms);
 
 /* Takes note that C is for the host of its name, while there is pressure. Returns false where there
  * is a flood for that; then, if new connections come faster than they can be served, this one is

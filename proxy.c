@@ -209,7 +209,7 @@ is_admitted(struct connection *c)
 	pressure_turned_away(now_ms);
 	registry_unlock();
 	if (connection_decide(c, END_TURNED_AWAY))
-		connection_reset(c);
+		c->resets = true;
 	return false;
 }
 
@@ -358,7 +358,7 @@ drop(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
 	} while (status == RELAY_MOVED && !c->lingered && c->dropped < LINGER_BYTES);
 	if (status != RELAY_MOVED)
 		return status;
-	connection_reset(c);
+	c->resets = true;
 	return RELAY_ENDED;
 }
 
@@ -509,7 +509,7 @@ serve_download(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
 /* --- A connection's life --- */
 
 void
-proxy_begin(int client, const union address *peer)
+proxy_begin(int client, const union address *peer, bool was_silent)
 {
 	struct connection *c = connection_new(client, peer);
 	status_accepted();
@@ -519,17 +519,17 @@ proxy_begin(int client, const union address *peer)
 		return;
 	}
 	registry_lock();
-	bool enters = pressure_enter(c, c->accepted_ms);
-	if (enters)
+	enum connection_end ends = pressure_enter(c, was_silent, c->accepted_ms);
+	if (ends == END_OPEN)
 		registry_enter(c, c->accepted_ms);
 	registry_look_by(c->accepted_ms + PROXY_HELLO_MS);
 	registry_unlock();
-	if (enters) {
+	if (ends == END_OPEN) {
 		leave(&c->upload, false); /* its thread comes with its first bytes */
 		return;
 	}
-	connection_decide(c, END_TURNED_AWAY);
-	connection_reset(c);
+	connection_decide(c, ends);
+	c->resets = true;
 	tell_of_end(c);
 	connection_release(c);
 }

@@ -8,6 +8,7 @@
 #include "relay.h"
 #include "thread.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
@@ -29,9 +30,10 @@ struct proxy_thread {
 	uint8_t buffer[RELAY_BUFFER_SIZE];
 };
 
-/* Has the connection of CLIENT, just accepted from PEER, wait in the lot for its first bytes. The
- * socket is the connection's. For the main thread. */
-void proxy_begin(int client, const union address *peer);
+/* Has the connection of CLIENT, just accepted from PEER, wait in the lot for its first bytes; or end,
+ * where it WAS_SILENT for too long while others wait, or its address has too many. The socket is
+ * the connection's. For the main thread. */
+void proxy_begin(int client, const union address *peer, bool was_silent);
 
 /* Serves WAY, just taken from the lot, until nothing comes. Then it is in the lot again, or its
  * connection is over. */

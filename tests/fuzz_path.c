@@ -814,7 +814,7 @@ begin_run(void)
 	const union address peer = {.v4 = {.sin_family = AF_INET,
 					.sin_port = htons(51234),
 					.sin_addr.s_addr = htonl(0xc0000207)}};
-	proxy_begin(run.client_side, &peer);
+	proxy_begin(run.client_side, &peer, false);
 }
 
 /* Lets all of one stream arrive that is on its way. */

@@ -387,6 +387,56 @@ PROGRAM_TEST(limits, one_address_does_not_keep_up_the_pressure)
 	}
 }
 
+static void
+some_descriptors_and_lines(void)
+{
+	some_descriptors();
+	setenv("SNIPROXY_LOG", "connections", 1);
+}
+
+/* How many strangers, from the one that was the FIRST after so many others, COUNT in all, have
+ * given way as soon as they were accepted. */
+static int
+count_at_once(int first, int count)
+{
+	char *log = proxy_log(proxy), *rest = log, *line;
+	int found = 0, stranger;
+	while ((line = strsep(&rest, "\n")) != NULL)
+		found += sscanf(line, "client=127.0.1.%d:", &stranger) == 1 &&
+		    stranger > first && stranger <= first + count &&
+		    strstr(line, " seconds=0.000 ") != NULL &&
+		    strstr(line, " end=gave-way") != NULL;
+	free(log);
+	return found;
+}
+
+/* Who has sent nothing while so many wait is not even begun with; who has sent a byte is. */
+PROGRAM_TEST(limits, a_crowd_that_is_silent)
+{
+	enum { BACKLOG = 128, SILENT = 60, SENDING = 20 };
+	start(some_descriptors_and_lines);
+	while (!has_logged("no more fit")) {
+		stranger_send(text(""));
+		wait_drained();
+	}
+	int first = strangers_count;
+	cr_assert_eq(listen(server.listener, BACKLOG), 0);
+	proxy_pause(proxy);
+	for (int i = 0; i < SILENT; i++)
+		stranger_send(text(""));
+	for (int i = 0; i < SENDING; i++)
+		stranger_send(text("\x16"));
+	int served = stranger_send(request);
+	poll(NULL, 0, 50); /* so that each of them has been silent for long enough */
+	kill(proxy->pid, SIGCONT);
+	int accepted = backend_accept(backend);
+	expect_bytes(accepted, request);
+	answer(&accepted, 1);
+	expect_bytes(served, text("served"));
+	wait_until(count_at_once(first, SILENT) > SILENT / 2, 3000);
+	cr_assert_eq(count_at_once(first + SILENT, SENDING), 0);
+}
+
 /* --- Threads --- */
 
 enum {
