@@ -123,3 +123,14 @@ packages_of_readme() {
 		make -n ${command#make} >/dev/null || { echo "$command"; false; }
 	done
 }
+
+@test "each source file depends on those below it only" {
+	local file header above=' '
+	for file in $(sed -n 's/^| \([a-z]*\)\.[ch] |.*/\1/p' README.md); do
+		for header in $(sed -n 's/^#include "\([a-z]*\)\.h"/\1/p' "$file".[ch]); do
+			[[ $above != *" $header "* ]] || { echo "$file: $header.h" && return 1; }
+		done
+		above+="$file "
+	done
+	[ "$above" != ' ' ]
+}
