@@ -126,11 +126,11 @@ packages_of_readme() {
 
 @test "each source file depends on those below it only" {
 	local file header above=' '
-	for file in $(sed -n 's/^| \([a-z]*\)\.[ch] |.*/\1/p' README.md); do
+	while read -r file; do
 		for header in $(sed -n 's/^#include "\([a-z]*\)\.h"/\1/p' "$file".[ch]); do
 			[[ $above != *" $header "* ]] || { echo "$file: $header.h" && return 1; }
 		done
 		above+="$file "
-	done
+	done < <(sed -n 's/^| \([a-z]*\)\.[ch] |.*/\1/p' README.md)
 	[ "$above" != ' ' ]
 }
