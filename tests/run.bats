@@ -56,6 +56,7 @@ skipped: program_some: some::is_skipped: needs another kernel
 	add_test 'one that fails' 'echo why; false'
 	run_tests few.bats
 	[ "$status" = 1 ]
-	[[ $output == *"# why"* ]]
+	[[ ${lines[-5]} == "failed: few.bats: one that fails" ]]
+	[[ ${lines[-2]} == "failed: few.bats: # why" ]]
 	[ "${lines[-1]}" = "1 passed, 1 failed, 1 skipped" ]
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs all tests against the programs in BUILD, and those that directory names matter to against
-# the programs in HASHED_BUILD too, several at a time. Ends with what was skipped, and why, and
-# the counts.
+# the programs in HASHED_BUILD too, several at a time. Ends with what was skipped, and why, what
+# failed, and the counts.
 #
 # usage: tests/run.sh BUILD [HASHED_BUILD]
 # Where BUILD has no programs, what runs them is left out.
@@ -75,14 +75,18 @@ choose() {
 	done
 }
 
-# What the results in a directory say was skipped: the program, the test, the reason.
-skipped() { # BUILD
-	for result in "$1/results"/*.tap; do
-		[ -e "$result" ] || continue
-		name=${result##*/}
-		name=${name%.tap}
-		case $1 in */hashed*) name="$name (HASHED)" ;; esac
-		sed -n "s/^ok [-0-9]* *\(.*[^ ]\) *# *[Ss][Kk][Ii][Pp] */skipped: $name: \1: /p" "$result"
+# What a command makes of each result, with KIND and the program's name before each line.
+told() { # KIND COMMAND [ARGUMENT...]
+	kind=$1
+	shift
+	for it in "$build" $hashed_build; do
+		for result in "$it/results"/*.tap; do
+			[ -e "$result" ] || continue
+			name=${result##*/}
+			name=${name%.tap}
+			case $it in */hashed*) name="$name (HASHED)" ;; esac
+			"$@" "$result" | sed "s/^/$kind: $name: /"
+		done
 	done
 }
 
@@ -123,10 +127,11 @@ count() {
 	find "$build/results" ${hashed_build:+"$hashed_build/results"} -name '*.tap' -exec cat {} + |
 		grep -c -i "$@"
 }
-for it in "$build" $hashed_build; do
-	skipped "$it"
-done > "$build/results/skipped"
+told skipped sed -n 's/^ok [-0-9]* *\(.*[^ ]\) *# *[Ss][Kk][Ii][Pp] */\1: /p' \
+    > "$build/results/skipped"
 cat "$build/results/skipped"
+# With what each says of it, again: whoever looks sees the end first.
+told failed awk '/^ok/ { on = 0 } sub(/^not ok [-0-9]* */, "") { on = 20 } on-- > 0'
 skipped=$(count '^ok.*# skip')
 passed=$(($(count '^ok') - skipped))
 failed=$(count '^not ok')
