@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -149,17 +148,6 @@ listener_accept(union address *peer)
 	}
 	address_unmap(peer);
 	return client;
-}
-
-bool
-listener_was_silent(int client, int ms)
-{
-	int unread = 0;
-	struct tcp_info info;
-	socklen_t size = sizeof info;
-	return ioctl(client, FIONREAD, &unread) == 0 && unread == 0 &&
-	    getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-	    info.tcpi_last_ack_recv >= (uint32_t)ms;
 }
 
 void

@@ -30,10 +30,6 @@ int listener_waiting(void);
 /* Whether many wait, and there may soon be no room for more. */
 bool listener_is_crowded(void);
 
-/* Whether CLIENT, which was just accepted, has sent nothing in the MS milliseconds or more that it
- * has waited for that. Its first bytes come with what completes the handshake, if it has any. */
-bool listener_was_silent(int client, int ms);
-
 /* Gives up the listening socket, which others may go on using. What takes its place on
  * its descriptors is OTHER. */
 void listener_give_up(int other);

@@ -46,13 +46,8 @@ pressure_init(unsigned connections_max)
 }
 
 enum connection_end
-pressure_enter(struct connection *c, bool was_silent, int64_t now_ms)
+pressure_enter(struct connection *c, int64_t now_ms)
 {
-	if (was_silent) {
-		pressure.gave_way[CONNECTION_HELLO]++;
-		pressure.last_ms = now_ms;
-		return END_GAVE_WAY;
-	}
 	c->source = group_join_address(&c->peer);
 	if (c->source == NULL || !pressure.is_on ||
 	    c->source->connections <= pressure.share)
@@ -74,10 +69,24 @@ pressure_admit(struct connection *c, int64_t now_ms)
 	return c->host == NULL || !group_is_flood(c->host, now_ms);
 }
 
-void
-pressure_turned_away(int64_t now_ms)
+bool
+pressure_is_flooded(const char *name, int64_t now_ms)
 {
-	pressure.for_flooded_hosts++;
+	struct group *host = group_join_host(name);
+	bool is_flooded = host != NULL && group_is_flood(host, now_ms);
+	if (is_flooded)
+		group_count_lost(host, now_ms); /* so that it stays one */
+	group_leave(host);
+	return is_flooded;
+}
+
+void
+pressure_note(enum connection_end end, int64_t now_ms)
+{
+	if (end == END_TURNED_AWAY)
+		pressure.for_flooded_hosts++;
+	else
+		pressure.gave_way[CONNECTION_HELLO]++;
 	pressure.last_ms = now_ms;
 }
 

@@ -34,15 +34,20 @@ enum {
 void pressure_init(unsigned connections_max);
 
 /* Counts C, which was just accepted, among those of its address. Returns END_OPEN; or how C is to
- * end at once, and then it is not counted: its address has its share; or it WAS_SILENT for long
- * enough to give way. */
-enum connection_end pressure_enter(struct connection *c, bool was_silent, int64_t now_ms);
+ * end at once, and then it is not counted: its address has its share. */
+enum connection_end pressure_enter(struct connection *c, int64_t now_ms);
 
 /* Takes note that C is for the host of its name, while there is pressure. Returns false where there
  * is a flood for that; then, if new connections come faster than they can be served, this one is
  * to be turned away, which pressure_turned_away() counts. */
 bool pressure_admit(struct connection *c, int64_t now_ms);
-void pressure_turned_away(int64_t now_ms);
+
+/* Whether there is a flood for the host NAME. */
+bool pressure_is_flooded(const char *name, int64_t now_ms);
+
+/* Counts a connection that others have not to wait for: END_GAVE_WAY, before its hello was there,
+ * or END_TURNED_AWAY, since it is for a host of which there is a flood. */
+void pressure_note(enum connection_end end, int64_t now_ms);
 
 /* C ends: it is counted no more. */
 void pressure_leave(struct connection *c);

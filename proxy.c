@@ -8,6 +8,7 @@
 #include "registry.h"
 #include "status.h"
 #include "thread.h"
+#include "triage.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -206,7 +207,7 @@ is_admitted(struct connection *c)
 	if (admitted || !listener_is_crowded())
 		return true;
 	registry_lock();
-	pressure_turned_away(now_ms);
+	pressure_note(END_TURNED_AWAY, now_ms);
 	registry_unlock();
 	if (connection_decide(c, END_TURNED_AWAY))
 		c->resets = true;
@@ -509,7 +510,7 @@ serve_download(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
 /* --- A connection's life --- */
 
 void
-proxy_begin(int client, const union address *peer, bool was_silent)
+proxy_begin(int client, const union address *peer, bool is_crowded)
 {
 	struct connection *c = connection_new(client, peer);
 	status_accepted();
@@ -518,8 +519,12 @@ proxy_begin(int client, const union address *peer, bool was_silent)
 		close(client);
 		return;
 	}
+	enum connection_end ends = is_crowded ? triage(c) : END_OPEN;
 	registry_lock();
-	enum connection_end ends = pressure_enter(c, was_silent, c->accepted_ms);
+	if (ends != END_OPEN)
+		pressure_note(ends, c->accepted_ms);
+	else
+		ends = pressure_enter(c, c->accepted_ms);
 	if (ends == END_OPEN)
 		registry_enter(c, c->accepted_ms);
 	registry_look_by(c->accepted_ms + PROXY_HELLO_MS);

@@ -31,9 +31,9 @@ struct proxy_thread {
 };
 
 /* Has the connection of CLIENT, just accepted from PEER, wait in the lot for its first bytes; or end,
- * where it WAS_SILENT for too long while others wait, or its address has too many. The socket is
- * the connection's. For the main thread. */
-void proxy_begin(int client, const union address *peer, bool was_silent);
+ * where its address has too many, or where it IS_CROWDED and triage() says so. The socket is the
+ * connection's. For the main thread. */
+void proxy_begin(int client, const union address *peer, bool is_crowded);
 
 /* Serves WAY, just taken from the lot, until nothing comes. Then it is in the lot again, or its
  * connection is over. */

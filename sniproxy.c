@@ -207,7 +207,6 @@ bear_failure(struct server *server, int error)
 static void
 accept_connections(struct server *server)
 {
-	bool is_crowded = pressure_is_on() && listener_is_crowded();
 	server->accept_ms = 0;
 	for (int i = 0; i < ACCEPT_MAX; i++) {
 		union address peer;
@@ -223,8 +222,7 @@ accept_connections(struct server *server)
 			bear_failure(server, errno);
 			return;
 		}
-		proxy_begin(client, &peer,
-		    is_crowded && listener_was_silent(client, PRESSURE_MIN_MS));
+		proxy_begin(client, &peer, pressure_is_on() && listener_is_crowded());
 	}
 }
 

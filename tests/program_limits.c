@@ -410,10 +410,11 @@ count_at_once(int first, int count)
 	return found;
 }
 
-/* Who has sent nothing while so many wait is not even begun with; who has sent a byte is. */
-PROGRAM_TEST(limits, a_crowd_that_is_silent)
+/* Of those that have waited for long in a crowd, who has not sent a whole hello is not even begun
+ * with; who has is served, or told what is wrong. */
+PROGRAM_TEST(limits, a_crowd_that_sends_no_hello)
 {
-	enum { BACKLOG = 128, SILENT = 60, SENDING = 20 };
+	enum { BACKLOG = 128, UNFINISHED = 20, SILENT = 80 };
 	start(some_descriptors_and_lines);
 	while (!has_logged("no more fit")) {
 		stranger_send(text(""));
@@ -422,19 +423,21 @@ PROGRAM_TEST(limits, a_crowd_that_is_silent)
 	int first = strangers_count;
 	cr_assert_eq(listen(server.listener, BACKLOG), 0);
 	proxy_pause(proxy);
+	for (int i = 0; i < UNFINISHED; i++)
+		stranger_send(slice(request, 0, request.length - 1));
 	for (int i = 0; i < SILENT; i++)
 		stranger_send(text(""));
-	for (int i = 0; i < SENDING; i++)
-		stranger_send(text("\x16"));
 	int served = stranger_send(request);
-	poll(NULL, 0, 50); /* so that each of them has been silent for long enough */
+	int refused = stranger_send(text("GET / HTTP/1.1\r\n\r\n"));
+	poll(NULL, 0, 50); /* so that each of them has waited for long enough */
 	kill(proxy->pid, SIGCONT);
 	int accepted = backend_accept(backend);
 	expect_bytes(accepted, request);
 	answer(&accepted, 1);
 	expect_bytes(served, text("served"));
-	wait_until(count_at_once(first, SILENT) > SILENT / 2, 3000);
-	cr_assert_eq(count_at_once(first + SILENT, SENDING), 0);
+	expect_alert(refused, UNEXPECTED_MESSAGE);
+	wait_until(count_at_once(first, UNFINISHED) > UNFINISHED / 2, 3000);
+	wait_until(count_at_once(first + UNFINISHED, SILENT) > SILENT / 2, 3000);
 }
 
 /* --- Threads --- */
