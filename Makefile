@@ -51,8 +51,8 @@ compile = $(CC) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
 link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # sniproxy without its main, which is what unit tests link.
-modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o lot.o relay.o \
-	backend.o tls.o hostname.o listener.o limits.o log.o address.o thread.o
+modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o lot.o \
+	relay.o backend.o tls.o hostname.o listener.o limits.o log.o address.o thread.o system_linux.o
 for_tsan := $(if $(findstring thread,$(SANITIZE)),tests/tsan_epoll_ctl.o)
 wrapped_for_tsan := $(if $(for_tsan),-Wl$(comma)--wrap=epoll_ctl)
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.

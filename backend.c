@@ -1,8 +1,10 @@
 #include "backend.h"
 
+#include "system.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,11 +24,11 @@ static atomic_bool threads_move;
 struct backend_hosts
 backend_hosts(int directory)
 {
-	bool own = unshare(CLONE_FS) == 0;
+	bool own = system_can_enter();
 	if (own)
 		atomic_store(&threads_move, true);
 	/* Until then it was where the thread that started it happened to be. */
-	bool at_home = own && fchdir(directory) == 0;
+	bool at_home = own && system_leave(AT_FDCWD, directory);
 	return (struct backend_hosts){directory, own, at_home};
 }
 
@@ -42,9 +44,9 @@ backend_is_short(int error)
 	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
-/* Connects to the socket at PATH; returns it, or -1 with errno set. */
+/* Connects to the socket at PATH, which begins at PLACE; returns it, or -1 with errno set. */
 static int
-connect_to(const char *path, int timeout_ms)
+connect_to(int place, const char *path, int timeout_ms)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	size_t length = strlen(path);
@@ -54,13 +56,14 @@ connect_to(const char *path, int timeout_ms)
 	}
 	memcpy(address.sun_path, path, length);
 
-	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int s = system_socket(AF_UNIX);
 	if (s == -1)
 		return -1;
 	/* Zero is for ever there. */
 	struct timeval timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000 + 1};
 	setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
-	if (connect(s, (const struct sockaddr *)&address, sizeof address) == -1) {
+	if (system_connect(place, s, (const struct sockaddr *)&address, sizeof address) ==
+	    -1) {
 		int error = errno;
 		close(s);
 		errno = error;
@@ -69,22 +72,22 @@ connect_to(const char *path, int timeout_ms)
 	return s;
 }
 
-/* Connects in the host directory that PREFIX leads to from the working directory: "" or
- * "NAME/". */
+/* Connects in the host directory that PREFIX leads to from PLACE: "" or "NAME/". */
 static struct backend
-connect_in(const char *prefix, int timeout_ms)
+connect_in(int place, const char *prefix, int timeout_ms)
 {
 	char path[NAME_MAX + 1 + sizeof PROXY_FLAG_NAME];
 	struct stat flag;
 	snprintf(path, sizeof path, "%s" PROXY_FLAG_NAME, prefix);
-	int flag_error = lstat(path, &flag) == 0 ? 0 : errno;
+	int flag_error =
+	    fstatat(place, path, &flag, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
 	/* ENOTDIR and EACCES will be the socket's too. */
 	if (flag_error != 0 && flag_error != ENOENT && flag_error != ENOTDIR &&
 	    flag_error != EACCES)
 		return failure(PROXY_FLAG_NAME, flag_error);
 
 	snprintf(path, sizeof path, "%s" SOCKET_NAME, prefix);
-	int s = connect_to(path, timeout_ms);
+	int s = connect_to(place, path, timeout_ms);
 	if (s == -1)
 		return failure(SOCKET_NAME, errno);
 	if (flag_error == ENOTDIR || flag_error == EACCES) {
@@ -100,10 +103,9 @@ connect_by_path(const char *name, int timeout_ms)
 {
 	char prefix[NAME_MAX + 2];
 	snprintf(prefix, sizeof prefix, "%s/", name);
-	struct backend backend = connect_in(prefix, timeout_ms);
+	struct backend backend = connect_in(AT_FDCWD, prefix, timeout_ms);
 	if (backend.socket == -1 && backend.error == ENAMETOOLONG)
-		backend.failed =
-		    SOCKET_NAME " (by its path, because unshare(2) is refused)";
+		backend.failed = system_long_path;
 	return backend;
 }
 
@@ -117,15 +119,16 @@ backend_connect(struct backend_hosts *hosts, const char *name, int timeout_ms)
 		return connect_by_path(name, timeout_ms);
 	/* A path would lead from wherever the other thread is, so this one waits for a
 	 * directory of its own; to ask again for what it has costs nothing. */
-	if (!hosts->own_working_directory && unshare(CLONE_FS) == -1)
+	if (!hosts->own_working_directory && !system_can_enter())
 		return failure("unshare", errno);
-	if (!hosts->at_home && fchdir(hosts->directory) == -1)
+	if (!hosts->at_home && !system_leave(AT_FDCWD, hosts->directory))
 		return failure("hosts directory", errno);
 	hosts->at_home = true;
-	if (chdir(name) == -1)
+	int place = system_enter(hosts->directory, name);
+	if (place == -1)
 		return failure("host directory", errno);
-	struct backend backend = connect_in("", timeout_ms);
-	hosts->at_home = fchdir(hosts->directory) == 0;
+	struct backend backend = connect_in(place, "", timeout_ms);
+	hosts->at_home = system_leave(place, hosts->directory);
 	return backend;
 }
 

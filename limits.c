@@ -1,10 +1,10 @@
 #include "limits.h"
 
+#include "system.h"
+
 #include <fcntl.h>
-#include <sched.h>
 #include <stdint.h>
 #include <sys/resource.h>
-#include <sys/sysinfo.h>
 
 enum {
 	/* A connection's descriptors: the client's and the backend's. Whoever is accepted must
@@ -29,6 +29,9 @@ enum {
 	 * stack, what the kernel keeps for it, and some for what it works with. */
 	MEMORY_A_THREAD = 1024 * 1024,
 	THREADS_MIN = 16,
+
+	/* Where the system does not tell how much there is. */
+	THREADS_UNKNOWN = 512,
 
 	/* One that is slow does not hold up all, and a connection has two ways. */
 	FREE_THREADS_MIN = 2,
@@ -55,21 +58,11 @@ raise_open_files(void)
 }
 
 static unsigned
-count_processors(void)
-{
-	cpu_set_t processors;
-	if (sched_getaffinity(0, sizeof processors, &processors) == -1)
-		return 1;
-	return (unsigned)CPU_COUNT(&processors);
-}
-
-static unsigned
 count_threads(void)
 {
-	struct sysinfo info;
-	if (sysinfo(&info) == -1)
-		return THREADS_MIN;
-	uint64_t threads = (uint64_t)info.totalram * info.mem_unit / MEMORY_A_THREAD;
+	uint64_t threads = system_memory() / MEMORY_A_THREAD;
+	if (threads == 0)
+		return THREADS_UNKNOWN;
 	return threads < THREADS_MIN ? THREADS_MIN : (unsigned)threads;
 }
 
@@ -77,12 +70,12 @@ struct limits
 limits_find(void)
 {
 	rlim_t files = raise_open_files();
-	rlim_t pipes = files / DESCRIPTORS_A_PIPE;
+	rlim_t pipes = system_has_splice() ? files / DESCRIPTORS_A_PIPE : 0;
 	if (pipes > PIPES_MAX)
 		pipes = PIPES_MAX;
 	rlim_t used = OWN_DESCRIPTORS + count_open(INHERITED_MAX) + 2 * pipes;
 	rlim_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
-	unsigned processors = count_processors();
+	unsigned processors = system_processors();
 	return (struct limits){
 	    .connections =
 		connections < CONNECTIONS_MAX ? (unsigned)connections : CONNECTIONS_MAX,

@@ -1,12 +1,15 @@
 #include "listener.h"
 
 #include "relay.h"
+#include "system.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,9 +38,9 @@ enum {
 /* Which of the descriptors are the listening socket. */
 static bool is_listener[INHERITED_MAX];
 
-/* Connections that were made before the options were set, and are still to be
- * accepted. */
-static int older;
+/* Connections that do not have the options from the listening socket: those that were made before
+ * it had them, and are still to be accepted; or all. */
+static unsigned older;
 
 static int
 option(int level, int name, int *value)
@@ -49,25 +52,40 @@ option(int level, int name, int *value)
 const char *
 listener_check(void)
 {
-	int domain, protocol, accepts;
-	if (option(SOL_SOCKET, SO_DOMAIN, &domain) == -1)
+	int accepts;
+	union address address = {.any.sa_family = AF_UNSPEC};
+	socklen_t size = sizeof address;
+	if (getsockname(LISTENER, &address.any, &size) == -1)
 		return errno == EBADF ? "is closed" : "is not a socket";
-	if (option(SOL_SOCKET, SO_PROTOCOL, &protocol) == -1 ||
-	    (domain != AF_INET && domain != AF_INET6) ||
-	    (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP))
+	if ((address.any.sa_family != AF_INET && address.any.sa_family != AF_INET6) ||
+	    !system_is_tcp(LISTENER))
 		return "is not a TCP socket";
 	if (option(SOL_SOCKET, SO_ACCEPTCONN, &accepts) == -1 || accepts == 0)
 		return "is not listening";
 	return NULL;
 }
 
+static bool
+have_one_name(int a, int b)
+{
+	union address a_name, b_name;
+	socklen_t a_size = sizeof a_name, b_size = sizeof b_name;
+	memset(&a_name, 0, sizeof a_name);
+	memset(&b_name, 0, sizeof b_name);
+	return getsockname(a, &a_name.any, &a_size) == 0 &&
+	    getsockname(b, &b_name.any, &b_size) == 0 && a_size == b_size &&
+	    memcmp(&a_name, &b_name, sizeof a_name) == 0;
+}
+
+/* On some systems all sockets have the same number. */
 bool
 listener_is(int descriptor)
 {
 	struct stat listener, other;
 	return fstat(LISTENER, &listener) == 0 && fstat(descriptor, &other) == 0 &&
-	    S_ISSOCK(listener.st_mode) && listener.st_dev == other.st_dev &&
-	    listener.st_ino == other.st_ino;
+	    S_ISSOCK(listener.st_mode) && S_ISSOCK(other.st_mode) &&
+	    listener.st_dev == other.st_dev && listener.st_ino == other.st_ino &&
+	    have_one_name(LISTENER, descriptor);
 }
 
 /* Sets on DESCRIPTOR what connections need: small writes go out at once, a client that
@@ -82,48 +100,41 @@ set_options(int descriptor)
 	    {IPPROTO_TCP, TCP_NODELAY, 1},
 	    {SOL_SOCKET, SO_KEEPALIVE, 1},
 	    {SOL_SOCKET, SO_OOBINLINE, 1},
-	    {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
-	    {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
-	    {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
-	    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_MAX},
 	};
 	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
 		setsockopt(descriptor, options[i].level, options[i].name,
 		    &options[i].value, sizeof options[i].value);
+	system_tune_tcp(descriptor, KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S,
+	    KEEPALIVE_PROBES, UNSENT_MAX);
 	relay_limit_receive(descriptor);
 	relay_limit_send(descriptor);
-}
-
-/* Asks about the queue. For a listening socket, tcpi_unacked is its length, and tcpi_sacked
- * how long it may be. */
-static bool
-know_queue(struct tcp_info *info)
-{
-	socklen_t size = sizeof *info;
-	return getsockopt(LISTENER, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
-	    info->tcpi_state == TCP_LISTEN;
 }
 
 int
 listener_waiting(void)
 {
-	struct tcp_info info;
-	return know_queue(&info) ? (int)info.tcpi_unacked : INT_MAX;
+	unsigned waiting, places;
+	struct pollfd listener = {.fd = LISTENER, .events = POLLIN};
+	if (system_know_queue(LISTENER, &waiting, &places))
+		return (int)waiting;
+	return poll(&listener, 1, 0) == 1;
 }
 
 bool
 listener_is_crowded(void)
 {
-	struct tcp_info info;
-	return know_queue(&info) && info.tcpi_unacked > CROWD_MIN &&
-	    info.tcpi_unacked > info.tcpi_sacked / CROWD;
+	unsigned waiting, places;
+	return system_know_queue(LISTENER, &waiting, &places) && waiting > CROWD_MIN &&
+	    waiting > places / CROWD;
 }
 
 int
 listener_prepare(void)
 {
+	unsigned places;
 	set_options(LISTENER);
-	older = listener_waiting();
+	if (!system_accepted_inherit() || !system_know_queue(LISTENER, &older, &places))
+		older = UINT_MAX;
 	/* Another copy may be faster; accept(2) must not wait for the next connection
 	 * then. As the flag belongs to all who share the socket, and systemd clears it
 	 * for each of them that it starts, RELAY_QUIET_MS bounds the wait too. */
@@ -139,11 +150,11 @@ int
 listener_accept(union address *peer)
 {
 	socklen_t size = sizeof *peer;
-	int client = accept4(LISTENER, &peer->any, &size, SOCK_CLOEXEC);
+	int client = system_accept(LISTENER, &peer->any, &size);
 	if (client == -1)
 		return -1;
 	if (older > 0) {
-		older--;
+		older -= older < UINT_MAX;
 		set_options(client);
 	}
 	address_unmap(peer);

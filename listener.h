@@ -24,7 +24,7 @@ int listener_prepare(void);
  * where there is none. */
 int listener_accept(union address *peer);
 
-/* How many connections wait to be accepted; INT_MAX where that is not known. */
+/* How many connections wait to be accepted; where the system does not tell, 1 if any does. */
 int listener_waiting(void);
 
 /* Whether many wait, and there may soon be no room for more. */

@@ -1,6 +1,7 @@
 #include "log.h"
 
 #include "clock.h"
+#include "system.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -164,9 +165,7 @@ has_left_out(void)
 static bool
 wait_for_change(int64_t deadline_ms)
 {
-	struct timespec until = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
-	return pthread_cond_timedwait(&logger.changed, &logger.mutex, &until) !=
-	    ETIMEDOUT;
+	return system_wait_until(&logger.changed, &logger.mutex, deadline_ms);
 }
 
 /* Takes what was queued, to write it. */
@@ -213,11 +212,7 @@ log_to_syslog(void)
 int
 log_open(void)
 {
-	pthread_condattr_t attributes;
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&logger.changed, &attributes);
-	pthread_condattr_destroy(&attributes);
+	system_init_condition(&logger.changed);
 	for (size_t i = 0; i < BUDGETS; i++) {
 		budgets[i].allowed = budgets[i].burst;
 		budgets[i].allowed_at_ms = clock_ms();

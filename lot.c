@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <sys/epoll.h>
 
+const char lot_open_call[] = "epoll_create1", lot_leave_call[] = "epoll_ctl";
+
 static int lot = -1;
 
 bool

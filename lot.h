@@ -9,6 +9,9 @@
 
 #include <stdbool.h>
 
+/* The system calls by which lot_open() and lot_leave() fail, for the log. */
+extern const char lot_open_call[], lot_leave_call[];
+
 /* Makes the set. Returns false with errno set where that cannot be. To be called once. */
 bool lot_open(void);
 

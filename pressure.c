@@ -3,10 +3,10 @@
 #include "group.h"
 #include "log.h"
 #include "registry.h"
+#include "system.h"
 #include "thread.h"
 
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 static const bool may_give_way[REGISTRY_RINGS] = {
@@ -103,8 +103,7 @@ pressure_leave(struct connection *c)
 static bool
 is_unread(const struct connection *c)
 {
-	int bytes = 0;
-	return ioctl(c->client, FIONREAD, &bytes) == 0 && bytes > 0;
+	return system_has_unread(c->client);
 }
 
 /* Whether a side of C does not take what the other has sent. */

@@ -7,12 +7,12 @@
 #include "pressure.h"
 #include "registry.h"
 #include "status.h"
+#include "system.h"
 #include "thread.h"
 #include "triage.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -54,7 +54,7 @@ send_alert(const struct connection *c)
 {
 	uint8_t record[TLS_ALERT_SIZE];
 	tls_alert_record(record, c->alert);
-	send(c->client, record, sizeof record, MSG_NOSIGNAL | MSG_DONTWAIT);
+	system_send_now(c->client, record, sizeof record);
 }
 
 /* To close with unread bytes makes the kernel send a reset, and that destroys what the client has
@@ -339,7 +339,7 @@ leave(struct relay_way *way, bool only_hangup)
 {
 	if (lot_leave(way, only_hangup))
 		return;
-	fail(way->connection, "epoll_ctl");
+	fail(way->connection, lot_leave_call);
 	finish(way);
 }
 
@@ -591,7 +591,7 @@ run(void *unused)
 	struct relay_way *way;
 	thread_allow_interrupts();
 	/* Whatever it is in who started it: it need not preempt who wakes it. */
-	sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
+	system_work_in_batches(true);
 	thread_set_name(&thread.name, "", true); /* it has that of who started it */
 	while ((way = take_way(&thread.name)) != NULL) {
 		thread_set_name(&thread.name, way->connection->name, false);

@@ -1,11 +1,10 @@
 #include "relay.h"
 
+#include "system.h"
 #include "thread.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -67,7 +66,7 @@ receive(struct relay_way *way, void *buffer, size_t size)
 		length = recv(way->from, buffer, size, 0);
 		thread_end_wait();
 	} else if (way->is_ready) {
-		length = recv(way->from, buffer, size, MSG_DONTWAIT);
+		length = system_receive_now(way->from, buffer, size);
 	}
 	atomic_fetch_sub(&staying, 1);
 	return length;
@@ -139,18 +138,13 @@ relay_send(struct relay_way *way, const uint8_t *bytes, size_t length)
 	return RELAY_MOVED;
 }
 
-/* Makes a pipe. Where there is none to be had, or only a small one because the user has
- * many (pipe(7), pipe-user-pages-soft), bytes are copied as before. */
+/* Makes a pipe. Where there is none to be had, or only a small one, bytes are copied as before. */
 static bool
 open_pipe(int ends[2])
 {
-	if (atomic_fetch_sub(&pipes_left, 1) > 0 && pipe2(ends, O_CLOEXEC) == 0) {
-		fcntl(ends[1], F_SETPIPE_SZ, PIPE_SIZE);
-		if (fcntl(ends[1], F_GETPIPE_SZ) >= PIPE_SIZE_MIN)
-			return true;
-		close(ends[0]);
-		close(ends[1]);
-	}
+	if (atomic_fetch_sub(&pipes_left, 1) > 0 &&
+	    system_open_pipe(ends, PIPE_SIZE, PIPE_SIZE_MIN))
+		return true;
 	atomic_fetch_add(&pipes_left, 1);
 	return false;
 }
@@ -168,7 +162,7 @@ empty_pipe(struct relay_way *way, int pipe, size_t held)
 {
 	while (held > 0) {
 		size_t length = held < SPLICE_MAX ? held : SPLICE_MAX;
-		ssize_t sent = splice(pipe, NULL, way->to, NULL, length, SPLICE_F_MOVE);
+		ssize_t sent = system_splice(pipe, way->to, length);
 		if (sent == -1 && !may_write_on(way))
 			return RELAY_WRITE_FAILED;
 		if (sent <= 0)
@@ -194,7 +188,7 @@ move_in_bulk(struct relay_way *way, bool *has_pipe)
 	limit_wait(way);
 	thread_begin_wait();
 	do {
-		held = splice(way->from, NULL, pipe[1], NULL, PIPE_SIZE, SPLICE_F_MOVE);
+		held = system_splice(way->from, pipe[1], PIPE_SIZE);
 		if (held > 0)
 			status = empty_pipe(way, pipe[0], (size_t)held);
 		else if (held == -1 && errno != EAGAIN && errno != EINTR &&
@@ -243,7 +237,5 @@ relay_has_hung_up(int socket)
 int
 relay_untaken(int socket)
 {
-	int bytes = 0;
-	ioctl(socket, TIOCOUTQ, &bytes); /* another name of SIOCOUTQ: tcp(7), unix(7) */
-	return bytes;
+	return system_untaken(socket);
 }

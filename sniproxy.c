@@ -13,19 +13,18 @@
 #include "registry.h"
 #include "relay.h"
 #include "status.h"
+#include "system.h"
 #include "thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
-#include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
 #include <unistd.h>
 
 enum {
@@ -51,7 +50,7 @@ enum {
 static volatile sig_atomic_t stops, reports_wanted;
 
 struct server {
-	int hosts;             /* the hosts directory, O_PATH */
+	int hosts;             /* system_open_directory() */
 	sigset_t waiting_mask; /* of signals, while waiting for them */
 	unsigned connections_max;
 	int64_t accept_ms;         /* when to accept again; 0 where nothing is short */
@@ -79,16 +78,6 @@ fail_stdin(const char *why)
 	exit(EXIT_FAILURE);
 }
 
-/* Has all threads allocate from one arena. With one for each thread, as glibc has it, what
- * one thread frees is not there for the next, and memory grows beyond the budget. */
-static void
-share_memory(void)
-{
-#ifdef M_ARENA_MAX
-	mallopt(M_ARENA_MAX, 1);
-#endif
-}
-
 /* Opens the hosts directory. Descriptors 1 and 2, where they are closed, become it too:
  * nothing can be written there, whereas what is written to a client's socket would be
  * sent. */
@@ -96,7 +85,7 @@ static void
 open_hosts(struct server *server)
 {
 	do {
-		server->hosts = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		server->hosts = system_open_directory();
 		if (server->hosts == -1)
 			fail("working directory", strerror(errno));
 	} while (server->hosts <= STDERR_FILENO);
@@ -140,7 +129,7 @@ prepare_log_and_threads(struct server *server)
 	if (error != 0)
 		fail("thread", strerror(error));
 	if (!lot_open())
-		fail("epoll_create1", strerror(errno));
+		fail(lot_open_call, strerror(errno));
 	server->connections_max = limits.connections;
 	registry_init(limits.connections);
 	pressure_init(limits.connections);
@@ -167,8 +156,7 @@ static void
 hurry(struct server *server, bool hurries)
 {
 	if (hurries != server->hurries)
-		sched_setscheduler(
-		    0, hurries ? SCHED_OTHER : SCHED_BATCH, &(struct sched_param){0});
+		system_work_in_batches(!hurries);
 	server->hurries = hurries;
 }
 
@@ -291,11 +279,12 @@ wait_for_events(struct server *server, bool accepts, int64_t end_ms)
 
 	int64_t left_ms = end_ms > now_ms ? end_ms - now_ms : 0;
 	struct timespec left = {left_ms / 1000, left_ms % 1000 * 1000000};
-	struct pollfd listener = {.fd = STDIN_FILENO, .events = POLLIN};
-	if (!accepts || is_short || !has_thread)
-		listener.fd = -1;
-	int ready = ppoll(
-	    &listener, 1, end_ms == INT64_MAX ? NULL : &left, &server->waiting_mask);
+	fd_set listener;
+	FD_ZERO(&listener);
+	FD_SET(STDIN_FILENO, &listener);
+	int descriptors = accepts && !is_short && has_thread ? STDIN_FILENO + 1 : 0;
+	int ready = pselect(descriptors, &listener, NULL, NULL,
+	    end_ms == INT64_MAX ? NULL : &left, &server->waiting_mask);
 	if (ready == -1) /* a connection may have ended */
 		server->accept_ms = 0;
 	return ready > 0;
@@ -354,7 +343,7 @@ int
 main(int argc, char *argv[])
 {
 	struct server server = {0};
-	share_memory();
+	system_share_memory();
 	/* These tell nothing that errno does not. The second is for a log in a file that
 	 * has reached a limit. */
 	signal(SIGPIPE, SIG_IGN);
@@ -374,7 +363,7 @@ main(int argc, char *argv[])
 		fail_stdin(stdin_is);
 	open_hosts(&server);
 	/* A woken thread need not preempt the one that woke it. */
-	sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
+	system_work_in_batches(true);
 	take_signals(&server);
 	int error = listener_prepare();
 	if (error != 0)

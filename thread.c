@@ -1,12 +1,13 @@
 #include "thread.h"
 
+#include "system.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 static pthread_t main_thread;
@@ -153,7 +154,7 @@ thread_set_name(struct thread_name *name, const char *host, bool lasts)
 	if (strncmp(name->text, text, THREAD_NAME_MAX) == 0)
 		return;
 	struct timespec tick;
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &tick);
+	system_tick(&tick);
 	if (!lasts && tick.tv_nsec == name->given_at.tv_nsec)
 		return;
 	if (!lasts)
@@ -161,5 +162,5 @@ thread_set_name(struct thread_name *name, const char *host, bool lasts)
 	size_t length = strnlen(text, THREAD_NAME_MAX);
 	memcpy(name->text, text, length);
 	name->text[length] = '\0';
-	prctl(PR_SET_NAME, name->text);
+	system_name_thread(name->text);
 }

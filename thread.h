@@ -46,7 +46,7 @@ bool thread_is_spare(void);
 unsigned thread_pool_size(void);
 
 /* Remembers the calling thread as the main one, and makes SIGUSR2 interrupt system calls. The main
- * thread blocks that signal but in ppoll(2); threads that it has started, until they allow it. To
+ * thread blocks that signal but in pselect(2); threads that it has started, until they allow it. To
  * be called once, before there are others. */
 void thread_prepare(void);
 void thread_allow_interrupts(void);

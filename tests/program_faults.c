@@ -134,7 +134,7 @@ enum traffic {
 	ROW(epoll_ctl, ENOMEM, BOTH, HIT, IDLE) \
 	ROW(epoll_ctl, ENOSPC, BOTH, HIT, MIXED) \
 	ROW(epoll_wait, EINTR, SOME, NONE, MIXED) \
-	ROW(ppoll, EINTR, SOME, NONE, LATE) \
+	ROW(pselect6, EINTR, SOME, NONE, LATE) \
 	ROW(poll, EINTR, SOME, NONE, BUSY) \
 	ROW(dup2, EBUSY, BOTH, NONE, STOP) \
 	ROW(write, EINTR, SOME, NONE, MIXED) \

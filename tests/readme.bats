@@ -127,10 +127,11 @@ packages_of_readme() {
 @test "each source file depends on those below it only" {
 	local file header above=' '
 	while read -r file; do
-		for header in $(sed -n 's/^#include "\([a-z]*\)\.h"/\1/p' "$file".[ch]); do
+		for header in $(cat "$file".[ch] "$file"_*.c 2>/dev/null |
+			sed -n 's/^#include "\([a-z]*\)\.h"/\1/p'); do
 			[[ $above != *" $header "* ]] || { echo "$file: $header.h" && return 1; }
 		done
 		above+="$file "
-	done < <(sed -n 's/^| \([a-z]*\)\.[ch] |.*/\1/p' README.md)
+	done < <(sed -n 's/^| \([a-z]*\)\.[ch][ ,].*/\1/p' README.md)
 	[ "$above" != ' ' ]
 }

@@ -1,0 +1,244 @@
+/* Linux, with glibc or musl. */
+#include "system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+/* --- Sockets --- */
+
+int
+system_socket(int domain)
+{
+	return socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+int
+system_accept(int listener, struct sockaddr *peer, socklen_t *size)
+{
+	return accept4(listener, peer, size, SOCK_CLOEXEC);
+}
+
+bool
+system_is_tcp(int socket)
+{
+	int protocol;
+	socklen_t size = sizeof protocol;
+	return getsockopt(socket, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
+	    (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
+}
+
+bool
+system_accepted_inherit(void)
+{
+	return true;
+}
+
+ssize_t
+system_receive_now(int socket, void *buffer, size_t size)
+{
+	return recv(socket, buffer, size, MSG_DONTWAIT);
+}
+
+ssize_t
+system_send_now(int socket, const void *bytes, size_t length)
+{
+	return send(socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+void
+system_tune_tcp(int socket, int idle_s, int interval_s, int probes, int unsent_max)
+{
+	const struct {
+		int name, value;
+	} options[] = {
+	    {TCP_KEEPIDLE, idle_s},
+	    {TCP_KEEPINTVL, interval_s},
+	    {TCP_KEEPCNT, probes},
+	    {TCP_NOTSENT_LOWAT, unsent_max},
+	};
+	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+		setsockopt(socket, IPPROTO_TCP, options[i].name, &options[i].value,
+		    sizeof options[i].value);
+}
+
+bool
+system_has_unread(int socket)
+{
+	int bytes = 0;
+	return ioctl(socket, FIONREAD, &bytes) == 0 && bytes > 0;
+}
+
+int
+system_untaken(int socket)
+{
+	int bytes = 0;
+	ioctl(socket, TIOCOUTQ, &bytes); /* another name of SIOCOUTQ: tcp(7), unix(7) */
+	return bytes;
+}
+
+/* For a listening socket, tcpi_unacked is the length of its queue, and tcpi_sacked how long it may
+ * be. */
+bool
+system_know_queue(int listener, unsigned *waiting, unsigned *places)
+{
+	struct tcp_info info;
+	socklen_t size = sizeof info;
+	if (getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) == -1 ||
+	    info.tcpi_state != TCP_LISTEN)
+		return false;
+	*waiting = info.tcpi_unacked;
+	*places = info.tcpi_sacked;
+	return true;
+}
+
+bool
+system_was_silent(int socket, int ms)
+{
+	int unread = 0;
+	struct tcp_info info;
+	socklen_t size = sizeof info;
+	return ioctl(socket, FIONREAD, &unread) == 0 && unread == 0 &&
+	    getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+	    info.tcpi_last_ack_recv >= (uint32_t)ms;
+}
+
+/* --- Bytes that are not copied --- */
+
+bool
+system_has_splice(void)
+{
+	return true;
+}
+
+/* A pipe is small where its user has many (pipe(7), pipe-user-pages-soft). */
+bool
+system_open_pipe(int ends[2], int size, int size_min)
+{
+	if (pipe2(ends, O_CLOEXEC) == -1)
+		return false;
+	fcntl(ends[1], F_SETPIPE_SZ, size);
+	if (fcntl(ends[1], F_GETPIPE_SZ) >= size_min)
+		return true;
+	close(ends[0]);
+	close(ends[1]);
+	return false;
+}
+
+ssize_t
+system_splice(int from, int to, size_t length)
+{
+	return splice(from, NULL, to, NULL, length, SPLICE_F_MOVE);
+}
+
+/* --- Directories: a thread may have a working directory of its own --- */
+
+const char system_long_path[] = "tls-socket (by its path, because unshare(2) is refused)";
+
+int
+system_open_directory(void)
+{
+	return open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* To ask again for what it has costs nothing. */
+bool
+system_can_enter(void)
+{
+	return unshare(CLONE_FS) == 0;
+}
+
+int
+system_enter(int home, const char *name)
+{
+	(void)home;
+	return chdir(name) == 0 ? AT_FDCWD : -1;
+}
+
+bool
+system_leave(int place, int home)
+{
+	(void)place;
+	return fchdir(home) == 0;
+}
+
+int
+system_connect(int place, int socket, const struct sockaddr *address, socklen_t size)
+{
+	(void)place;
+	return connect(socket, address, size);
+}
+
+/* --- Threads --- */
+
+void
+system_work_in_batches(bool batches)
+{
+	const struct sched_param parameter = {0};
+	sched_setscheduler(0, batches ? SCHED_BATCH : SCHED_OTHER, &parameter);
+}
+
+void
+system_name_thread(const char *name)
+{
+	prctl(PR_SET_NAME, name);
+}
+
+void
+system_tick(struct timespec *tick)
+{
+	clock_gettime(CLOCK_MONOTONIC_COARSE, tick);
+}
+
+void
+system_init_condition(pthread_cond_t *condition)
+{
+	pthread_condattr_t attributes;
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(condition, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
+bool
+system_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t deadline_ms)
+{
+	struct timespec until = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
+	return pthread_cond_timedwait(condition, mutex, &until) != ETIMEDOUT;
+}
+
+/* --- The machine --- */
+
+unsigned
+system_processors(void)
+{
+	cpu_set_t processors;
+	if (sched_getaffinity(0, sizeof processors, &processors) == -1)
+		return 0;
+	return (unsigned)CPU_COUNT(&processors);
+}
+
+uint64_t
+system_memory(void)
+{
+	struct sysinfo info;
+	if (sysinfo(&info) == -1)
+		return 0;
+	return (uint64_t)info.totalram * info.mem_unit;
+}
+
+/* musl has one arena anyway. */
+void
+system_share_memory(void)
+{
+#ifdef M_ARENA_MAX
+	mallopt(M_ARENA_MAX, 1);
+#endif
+}
