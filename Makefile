@@ -22,6 +22,7 @@
 # deps-remove    removes what deps and its like installed, but for what deps-build did
 #
 # HASHED=1          directories are named by the XXH128 of the name
+# PORTABLE=1        with nothing beyond POSIX.1-2008, whatever the system; it builds apart, too
 # SANITIZE=address,undefined or thread    builds apart from the plain build
 
 # What --version says. debian/changelog, packaging/ and CHANGELOG.md have it too (tests/version.bats).
@@ -33,15 +34,29 @@ CC ?= cc
 CFLAGS ?= -O2 -g
 MUSL_CC ?= $(shell command -v musl-gcc)
 HASHED ?=
+PORTABLE ?=
 SANITIZE ?=
 
 # Where nginx, inetd and others are, which an ordinary user's PATH leaves out.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-comma := ,
-BUILD := build/$(if $(HASHED),hashed,plain)$(if $(STATIC),-static)$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
+# Which system_*.c; another one than this system's is for tests.
+system_of_Linux := linux
+system_of_FreeBSD := freebsd
+system_of_Darwin := macos
+SYSTEM := $(or $(if $(PORTABLE),posix),$(system_of_$(shell uname -s)),posix)
+apart := $(if $(filter-out linux,$(SYSTEM)),-$(SYSTEM:posix=portable))
 
-our_cppflags = -D_GNU_SOURCE -DVERSION=\"$(VERSION)\" $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
+comma := ,
+BUILD := build/$(if $(HASHED),hashed,plain)$(apart)$(if $(STATIC),-static)$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
+
+# What the headers show: on Linux all; POSIX alone; or what is usual. Tests are Linux's.
+features_linux := -D_GNU_SOURCE
+features_posix := -D_POSIX_C_SOURCE=200809L -D_XOPEN_SOURCE=700
+features = $(features_$(SYSTEM))
+$(BUILD)/tests/%.o $(BUILD)/tests/%.so $(BUILD)/bench/%.o: private features = -D_GNU_SOURCE
+
+our_cppflags = $(features) -DVERSION=\"$(VERSION)\" $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
 sanitizer = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 our_cflags = -std=gnu11 -pthread -fPIE -fstack-protector-strong \
 	-Wall -Wextra -Wpedantic -Wconversion -Wshadow $(WERROR) \
@@ -51,9 +66,11 @@ compile = $(CC) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
 link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # sniproxy without its main, which is what unit tests link.
-modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o lot.o \
-	relay.o backend.o tls.o hostname.o listener.o limits.o log.o address.o thread.o system_linux.o
-for_tsan := $(if $(findstring thread,$(SANITIZE)),tests/tsan_epoll_ctl.o)
+lot := $(if $(filter linux,$(SYSTEM)),lot.o,lot_poll.o)
+modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o $(lot) \
+	relay.o backend.o tls.o hostname.o listener.o limits.o log.o address.o thread.o \
+	system_$(SYSTEM).o
+for_tsan := $(if $(and $(findstring thread,$(SANITIZE)),$(filter lot.o,$(lot))),tests/tsan_epoll_ctl.o)
 wrapped_for_tsan := $(if $(for_tsan),-Wl$(comma)--wrap=epoll_ctl)
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
 unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
@@ -197,14 +214,16 @@ flood: $(programs) $(addprefix $(BUILD)/tests/,program_flood flood)
 
 # The plain build, and one with each of two sanitizers, by the plain build's soak.
 SOAK_SECONDS ?= 600
-soak_variants := plain plain-address-undefined plain-thread
+soak_variants := plain$(apart) plain$(apart)-address-undefined plain$(apart)-thread
 
 soak:
-	$(MAKE) --no-print-directory HASHED= SANITIZE= build/plain/tests/soak build/plain/sniproxy
+	$(MAKE) --no-print-directory HASHED= SANITIZE= \
+	    build/plain$(apart)/tests/soak build/plain$(apart)/sniproxy
 	$(MAKE) --no-print-directory HASHED= SANITIZE=address,undefined \
-	    build/plain-address-undefined/sniproxy
-	$(MAKE) --no-print-directory HASHED= SANITIZE=thread build/plain-thread/sniproxy
-	tests/soak.sh build/plain/tests/soak $(SOAK_SECONDS) $(soak_variants:%=build/%/sniproxy)
+	    build/plain$(apart)-address-undefined/sniproxy
+	$(MAKE) --no-print-directory HASHED= SANITIZE=thread build/plain$(apart)-thread/sniproxy
+	tests/soak.sh build/plain$(apart)/tests/soak $(SOAK_SECONDS) \
+	    $(soak_variants:%=build/%/sniproxy)
 
 # As root. Boots a systemd of its own; nothing outside of it is changed.
 check-systemd:

@@ -101,11 +101,18 @@ connect_in(int place, const char *prefix, int timeout_ms)
 static struct backend
 connect_by_path(const char *name, int timeout_ms)
 {
-	char prefix[NAME_MAX + 2];
+	char prefix[NAME_MAX + sizeof "/."];
 	snprintf(prefix, sizeof prefix, "%s/", name);
 	struct backend backend = connect_in(AT_FDCWD, prefix, timeout_ms);
-	if (backend.socket == -1 && backend.error == ENAMETOOLONG)
+	if (backend.socket != -1)
+		return backend;
+	if (backend.error == ENAMETOOLONG)
 		backend.failed = system_long_path;
+	/* As to go there would say; a path does not tell what it fails at. */
+	struct stat directory;
+	snprintf(prefix, sizeof prefix, "%s/.", name);
+	if (stat(prefix, &directory) == -1)
+		return failure("host directory", errno);
 	return backend;
 }
 

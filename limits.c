@@ -19,8 +19,8 @@ enum {
 	 * to 2. */
 	INHERITED_MAX = 1024,
 
-	/* What the log and the lot open. */
-	OWN_DESCRIPTORS = 2,
+	/* What the log opens. */
+	OWN_DESCRIPTORS = 1,
 
 	/* Where no limit on open files says otherwise. */
 	CONNECTIONS_MAX = 1 << 20,

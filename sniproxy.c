@@ -122,14 +122,14 @@ take_signals(struct server *server)
 static void
 prepare_log_and_threads(struct server *server)
 {
+	if (!lot_open())
+		fail(lot_open_call, strerror(errno));
 	const struct limits limits = limits_find();
 	if (limits.connections == 0)
 		fail("limit on open files", "too low for even one connection");
 	int error = log_open();
 	if (error != 0)
 		fail("thread", strerror(error));
-	if (!lot_open())
-		fail(lot_open_call, strerror(errno));
 	server->connections_max = limits.connections;
 	registry_init(limits.connections);
 	pressure_init(limits.connections);

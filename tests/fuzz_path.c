@@ -36,6 +36,7 @@
 #include "../pressure.h"
 #include "../proxy.h"
 #include "../registry.h"
+#include "../system.h"
 #include "../tls.h"
 #include "fuzz.h"
 
@@ -346,8 +347,9 @@ prepare_proxy(void)
 	relay_prepare(0, TASKS);
 	PROPERTY(lot_open(), "epoll_create1: %s", strerror(errno));
 	for (size_t i = 0; i < TASKS; i++)
-		world.tasks[i].thread.hosts = (struct backend_hosts){
-		    .directory = world.directory, .own_working_directory = true};
+		world.tasks[i].thread.hosts =
+		    (struct backend_hosts){.directory = world.directory,
+			.own_working_directory = system_can_enter()};
 }
 
 /* Makes the hosts directory, below TMPDIR, and all else that outlives a run. */
@@ -917,6 +919,8 @@ LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 {
 	if (world.directory == 0)
 		make_world();
+	/* Where threads do not go there by themselves. */
+	PROPERTY(fchdir(world.directory) == 0, "fchdir: %s", strerror(errno));
 	unsigned descriptors = count_descriptors();
 	struct input in = {.bytes = input, .length = length};
 	begin_run();

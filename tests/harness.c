@@ -101,6 +101,34 @@ skip(const char *why)
 	abort();
 }
 
+static bool
+is_set(const char *variable)
+{
+	const char *value = getenv(variable);
+	return value != NULL && value[0] != '\0';
+}
+
+bool
+is_hashed(void)
+{
+	return is_set("HASHED");
+}
+
+bool
+is_portable(void)
+{
+	return is_set("PORTABLE");
+}
+
+void
+need(const char *what)
+{
+	char why[128];
+	snprintf(why, sizeof why, "needs %s, which POSIX does not have", what);
+	if (is_portable())
+		skip(why);
+}
+
 /* --- Time --- */
 
 int64_t
@@ -1252,8 +1280,7 @@ directory_name(const char *name, size_t length)
 {
 	char *directory = malloc(length + 33);
 	must(directory != NULL, "malloc");
-	const char *hashed = getenv("HASHED");
-	if (hashed != NULL && strcmp(hashed, "1") == 0) {
+	if (is_hashed()) {
 		hash(directory, name, length);
 	} else {
 		memcpy(directory, name, length);

@@ -5,6 +5,7 @@
  *	SNIPROXY          the proxy, an absolute path; required
  *	SNIPROXY_STATIC   the same linked statically, for the chroot; optional
  *	HASHED            1 where the proxy looks up hashed directory names
+ *	PORTABLE          1 where the proxy is built with POSIX alone
  *	SANITIZE          not empty where the proxy is built with sanitizers
  *
  * A test is a process of its own, so the state of the harness is global, and memory is
@@ -59,6 +60,13 @@ void testing(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Ends the test as skipped. */
 _Noreturn void skip(const char *why);
+
+/* Whether the proxy looks up hashed directory names. */
+bool is_hashed(void);
+
+/* Whether the proxy is built with POSIX alone; and skips the test then, which needs WHAT. */
+bool is_portable(void);
+void need(const char *what);
 
 /* --- Time --- */
 

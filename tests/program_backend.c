@@ -345,6 +345,7 @@ swap_symlink(int round)
 
 PROGRAM_TEST(backend, symlink_swapped_under_load)
 {
+	need("working directories of threads");
 	proxy_start_default();
 	expect_whole_while(swap_symlink, 400);
 }
@@ -364,6 +365,7 @@ swap_directory(int round)
 
 PROGRAM_TEST(backend, directory_swapped_under_load)
 {
+	need("working directories of threads");
 	proxy_start_default();
 	expect_whole_while(swap_directory, 400);
 }

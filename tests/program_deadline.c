@@ -69,6 +69,7 @@ PROGRAM_TEST(after_the_end, slow_client_gets_all)
 
 PROGRAM_TEST(after_the_end, slow_client_that_talks_gets_all)
 {
+	need("SIOCOUTQ");
 	expect_slow_client_gets_all(true);
 }
 
@@ -92,6 +93,7 @@ PROGRAM_TEST(after_the_end, client_that_goes_on_reading_is_not_cut_off)
 
 PROGRAM_TEST(after_the_end, client_that_goes_on_reading_and_talks_is_not_cut_off)
 {
+	need("SIOCOUTQ");
 	expect_slow_client_is_not_cut_off(true);
 }
 

@@ -335,6 +335,7 @@ count_turned_away(void)
 PROGRAM_TEST(limits, a_crowd_for_a_flooded_host)
 {
 	enum { BACKLOG = 256, CROWD = BACKLOG / 4, MORE = 90 };
+	need("TCP_INFO");
 	take_all_places();
 	cr_assert_eq(listen(server.listener, BACKLOG), 0);
 	come_at_once(CROWD + FLOOD + MORE);
@@ -415,6 +416,7 @@ count_at_once(int first, int count)
 PROGRAM_TEST(limits, a_crowd_that_sends_no_hello)
 {
 	enum { BACKLOG = 128, UNFINISHED = 20, SILENT = 80 };
+	need("TCP_INFO");
 	start(some_descriptors_and_lines);
 	while (!has_logged("no more fit")) {
 		stranger_send(text(""));
@@ -623,6 +625,7 @@ PROGRAM_TEST(limits, who_stalls_gives_way_where_threads_are_kept)
 {
 	struct pair stalled[KEPT + SANITIZERS_THREADS];
 	const int most = KEPT + (sanitized() ? SANITIZERS_THREADS : 0);
+	need("SIOCOUTQ");
 	start_with_few_threads();
 	start_sippers(1);
 	for (int i = 0; i < most; i++) {
@@ -667,6 +670,7 @@ PROGRAM_TEST(limits, who_waits_for_a_backend_gives_way_where_threads_are_kept)
 /* Where all that keep a thread make progress, others wait, and nobody is lost. */
 PROGRAM_TEST(limits, others_wait_where_all_make_progress)
 {
+	need("SIOCOUTQ");
 	if (sanitized())
 		skip("the sanitizers have threads of their own");
 	start_with_few_threads();
@@ -728,6 +732,8 @@ PROGRAM_TEST(limits, no_threads_at_all)
 PROGRAM_TEST(limits, stops_while_out_of_descriptors)
 {
 	start(few_descriptors);
+	proxy_wait_ready();
+	int before = proxy_descriptors(proxy);
 	for (int i = 0; i < CLIENTS; i++) {
 		clients[i] = client_connect();
 		/* It may have had to give way already. */
@@ -736,6 +742,8 @@ PROGRAM_TEST(limits, stops_while_out_of_descriptors)
 	expect_idle(proxy);
 	for (int i = 0; i < CLIENTS; i++)
 		close(clients[i]);
+	/* Until then, their address has more than its share. */
+	wait_until(proxy_descriptors(proxy) <= before, 5000);
 	for (int i = 0; i < 10; i++)
 		expect_served(backend, request);
 }

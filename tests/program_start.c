@@ -368,7 +368,7 @@ PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
 	expect_served(backend, hello_for(HOST));
 	int flags = fcntl(server.listener, F_GETFL);
 	cr_assert(fcntl(server.listener, F_SETFL, flags & ~O_NONBLOCK) == 0);
-	pid_t tracer = fault_begin(proxy, "accept4", "delay_enter=1000000");
+	pid_t tracer = fault_begin(proxy, "?accept4,?accept", "delay_enter=1000000");
 	int client = client_connect();
 	poll(NULL, 0, 300); /* until it is on its way into accept(2) */
 	int taken = accept4(server.listener, NULL, NULL, SOCK_CLOEXEC);

@@ -475,6 +475,7 @@ PROGRAM_TEST(status, refused_after_ten_seconds)
 PROGRAM_TEST(status, failed)
 {
 	char totals[LINE_SIZE];
+	need("epoll_ctl(2)");
 	start_with_lines();
 	expect_served(listener, hello_for(HOST));
 	pid_t tracer = fault_begin(proxy, "epoll_ctl", "error=ENOSPC");
@@ -874,6 +875,7 @@ has_thread(const char *name)
 
 PROGRAM_TEST(status, threads_are_named)
 {
+	need("names of threads");
 	static const char *const names[] = {
 	    "a.example", "fifteen.example", "www.very-long-name.example"};
 	proxy = proxy_start_default();
@@ -897,6 +899,7 @@ PROGRAM_TEST(status, threads_are_named)
 /* So are those that pass bulk on, and who is long done with it is called as at first. */
 PROGRAM_TEST(status, threads_that_rest_are_not_named)
 {
+	need("names of threads");
 	proxy = proxy_start_default();
 	struct pair pair = pair_open(backend_listen(HOST));
 	size_t length = send_until_stalled(pair.backend);

@@ -18,7 +18,8 @@ if [ "$build" = --one ]; then
 	name=$(basename "$test")
 	result=$build/results/$name
 	case $build in */hashed*) HASHED=1 name="$name (HASHED)" ;; *) HASHED='' ;; esac
-	export HASHED SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
+	case $build in *-portable*) PORTABLE=1 ;; *) PORTABLE='' ;; esac
+	export HASHED PORTABLE SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
 	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
 	export HASTY="$build/tests/hasty"
 	export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp

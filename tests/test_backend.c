@@ -22,6 +22,7 @@
 
 #include "../backend.h"
 #include "../clock.h"
+#include "../system.h"
 #include "addresses.h"
 #include "check.h"
 #include "self.h"
@@ -44,7 +45,7 @@ make_hosts(void)
 	cr_assert(chmod(root, 0755) == 0);
 	cr_assert(chdir(root) == 0);
 	hosts.directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	hosts.own_working_directory = true;
+	hosts.own_working_directory = system_can_enter();
 	cr_assert(hosts.directory != -1);
 }
 
@@ -181,7 +182,8 @@ Test(backend, connects_to_the_socket_in_the_directory)
 
 Test(backend, connects_to_names_of_every_length)
 {
-	for (size_t length = 1; length <= 254; length++) {
+	size_t longest = hosts.own_working_directory ? 254 : 97;
+	for (size_t length = 1; length <= longest; length++) {
 		char name[255] = "";
 		memset(name, 'a', length);
 		int listener = make_host(name);
@@ -305,7 +307,7 @@ Test(backend, connects_by_path_as_far_as_that_goes)
 	struct backend backend = backend_connect(&by_path, name, PATIENCE_MS);
 	cr_expect(backend.socket == -1 && backend.error == ENAMETOOLONG);
 	cr_assert(backend.failed != NULL);
-	cr_expect(strstr(backend.failed, "unshare") != NULL, "%s", backend.failed);
+	cr_expect(strcmp(backend.failed, system_long_path) == 0, "%s", backend.failed);
 
 	make_directory("empty.example");
 	expect_failure(&by_path, "empty.example", "tls-socket", ENOENT);
@@ -351,6 +353,8 @@ make_swapped_host(const char *directory, const char *bound)
 
 Test(backend, never_mixes_two_directories_that_are_swapped)
 {
+	if (!hosts.own_working_directory)
+		cr_skip_test("needs working directories of threads");
 	make_swapped_host("a.example", "with");
 	make_file("a.example/send-proxy-v1");
 	make_swapped_host("b.example", "without");
@@ -541,7 +545,7 @@ Test(backend, gives_a_thread_a_working_directory_of_its_own)
 	cr_expect(own.directory == hosts.directory);
 	expect_to_be_back();
 	if (!own.own_working_directory)
-		cr_skip_test("unshare(2) is refused here");
+		cr_skip_test("needs working directories of threads");
 	cr_expect(left != NULL);
 }
 
