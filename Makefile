@@ -40,11 +40,13 @@ SANITIZE ?=
 # Where nginx, inetd and others are, which an ordinary user's PATH leaves out.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-# Which system_*.c; another one than this system's is for tests.
+# Which system_*.c. On Linux, those of other systems can be built with stubs, for tests.
 system_of_Linux := linux
 system_of_FreeBSD := freebsd
 system_of_Darwin := macos
-SYSTEM := $(or $(if $(PORTABLE),posix),$(system_of_$(shell uname -s)),posix)
+this_system := $(or $(system_of_$(shell uname -s)),posix)
+SYSTEM := $(if $(PORTABLE),posix,$(this_system))
+stubs := $(if $(filter-out posix $(this_system),$(SYSTEM)),tests/$(SYSTEM))
 apart := $(if $(filter-out linux,$(SYSTEM)),-$(SYSTEM:posix=portable))
 
 comma := ,
@@ -53,7 +55,7 @@ BUILD := build/$(if $(HASHED),hashed,plain)$(apart)$(if $(STATIC),-static)$(if $
 # What the headers show: on Linux all; POSIX alone; or what is usual. Tests are Linux's.
 features_linux := -D_GNU_SOURCE
 features_posix := -D_POSIX_C_SOURCE=200809L -D_XOPEN_SOURCE=700
-features = $(features_$(SYSTEM))
+features = $(if $(stubs),-D_GNU_SOURCE -I$(stubs) -include $(stubs)/stubs.h,$(features_$(SYSTEM)))
 $(BUILD)/tests/%.o $(BUILD)/tests/%.so $(BUILD)/bench/%.o: private features = -D_GNU_SOURCE
 
 our_cppflags = $(features) -DVERSION=\"$(VERSION)\" $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
@@ -69,7 +71,7 @@ link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 lot := $(if $(filter linux,$(SYSTEM)),lot.o,lot_poll.o)
 modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o $(lot) \
 	relay.o backend.o tls.o hostname.o listener.o limits.o log.o address.o thread.o \
-	system_$(SYSTEM).o
+	system_$(SYSTEM).o $(stubs:%=%/stubs.o)
 for_tsan := $(if $(and $(findstring thread,$(SANITIZE)),$(filter lot.o,$(lot))),tests/tsan_epoll_ctl.o)
 wrapped_for_tsan := $(if $(for_tsan),-Wl$(comma)--wrap=epoll_ctl)
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
@@ -189,9 +191,19 @@ oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
 tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood hasty close_fails.so \
     $(oracle_test)) $(replays)
 
+# With PORTABLE=1 also the same with musl, and what is for other systems, with stubs.
+other_systems := freebsd macos
+others := $(if $(and $(PORTABLE),$(if $(HASHED)$(SANITIZE),,1)), \
+	$(BUILD)-static $(other_systems:%=build/plain-%))
+
 check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 	$(if $(HASHED),,$(MAKE) --no-print-directory HASHED=1 build-check)
-	tests/run.sh $(BUILD) $(if $(HASHED),,$(subst plain,hashed,$(BUILD)))
+	$(if $(others),$(build_other_systems))
+	tests/run.sh $(BUILD) '$(if $(HASHED),,$(subst plain,hashed,$(BUILD)))' $(others)
+
+build_other_systems = $(foreach system,$(other_systems),$(MAKE) --no-print-directory PORTABLE= \
+	SYSTEM=$(system) BUILD=$(build_other) $(build_other)/sniproxy &&) :
+build_other = build/plain-$(system)
 
 # ORACLE_COUNT=1000000, ORACLE_SEED=random and so on, see tests/oracle.c.
 oracle: $(BUILD)/tests/oracle
@@ -272,17 +284,26 @@ coverage:
 build-unit-check: $(addprefix $(BUILD)/tests/,$(unit_tests)) $(replays)
 
 lint:
-	clang-format --dry-run -Werror *.[ch] tests/*.[ch] bench/*.[ch]
+	clang-format --dry-run -Werror *.[ch] tests/*.[ch] tests/*/*.[ch] bench/*.[ch]
 	$(MAKE) --no-print-directory CC=gcc BUILD=build/lint-gcc WERROR=-Werror build-check
 	$(MAKE) --no-print-directory CC=clang BUILD=build/lint-clang WERROR=-Werror build-check
-	clang-tidy --quiet *.c -- $(our_cppflags) -std=gnu11
+	$(foreach system,posix $(other_systems),$(lint_system) &&) :
+	clang-tidy --quiet $(filter-out $(other_systems:%=system_%.c),$(wildcard *.c)) -- \
+	    $(our_cppflags) -std=gnu11
 	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability \
 	    --inline-suppr --std=c11 $(our_cppflags) *.c
 	mandoc -T lint -W warning $(manuals)
 
+# For both compilers; and what no Linux knows, to clang-tidy.
+lint_system = $(foreach CC,gcc clang,$(MAKE) --no-print-directory CC=$(CC) SYSTEM=$(system) \
+	BUILD=build/lint-$(CC)-$(system) WERROR=-Werror build/lint-$(CC)-$(system)/sniproxy &&) \
+	$(if $(filter $(other_systems),$(system)),clang-tidy --quiet system_$(system).c -- -std=gnu11 \
+	    -D_GNU_SOURCE -Itests/$(system) -include tests/$(system)/stubs.h,:)
+
 # BENCH='--only echo --rounds 3' and so on, see bench/run.
 bench: $(programs) $(bench_programs)
-	SNIPROXY=$(BUILD)/sniproxy SNIPROXY_HOSTNAME=$(BUILD)/sniproxy-hostname \
+	$(MAKE) --no-print-directory PORTABLE=1 HASHED= SANITIZE= build/plain-portable/sniproxy
+	PORTABLE=build/plain-portable/sniproxy SNIPROXY=$(BUILD)/sniproxy SNIPROXY_HOSTNAME=$(BUILD)/sniproxy-hostname \
 	    LISTEN=$(BUILD)/tests/listen LOAD=$(BUILD)/bench/load \
 	    AWAIT=$(BUILD)/bench/await BACKEND=$(BUILD)/bench/backend bench/run $(BENCH)
 

@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -31,6 +32,11 @@ enum {
 	CROWD = 4,
 	CROWD_MIN = 16,
 
+	/* The same where the system does not tell: that so many were accepted, and never was the
+	 * queue empty. More than IN_A_ROW_MAX are not counted. */
+	CROWD_IN_A_ROW = 64,
+	IN_A_ROW_MAX = 256,
+
 	/* How many bytes the kernel takes for a client beyond what it has sent. */
 	UNSENT_MAX = 512 * 1024,
 };
@@ -41,6 +47,9 @@ static bool is_listener[INHERITED_MAX];
 /* Connections that do not have the options from the listening socket: those that were made before
  * it had them, and are still to be accepted; or all. */
 static unsigned older;
+
+/* How many were accepted since the queue was last seen empty. */
+static atomic_int in_a_row;
 
 static int
 option(int level, int name, int *value)
@@ -117,15 +126,20 @@ listener_waiting(void)
 	struct pollfd listener = {.fd = LISTENER, .events = POLLIN};
 	if (system_know_queue(LISTENER, &waiting, &places))
 		return (int)waiting;
-	return poll(&listener, 1, 0) == 1;
+	if (poll(&listener, 1, 0) != 1)
+		atomic_store(&in_a_row, 0);
+	else if (atomic_load(&in_a_row) == 0)
+		return 1;
+	return atomic_load(&in_a_row);
 }
 
 bool
 listener_is_crowded(void)
 {
 	unsigned waiting, places;
-	return system_know_queue(LISTENER, &waiting, &places) && waiting > CROWD_MIN &&
-	    waiting > places / CROWD;
+	if (!system_know_queue(LISTENER, &waiting, &places))
+		return atomic_load(&in_a_row) > CROWD_IN_A_ROW;
+	return waiting > CROWD_MIN && waiting > places / CROWD;
 }
 
 int
@@ -151,8 +165,14 @@ listener_accept(union address *peer)
 {
 	socklen_t size = sizeof *peer;
 	int client = system_accept(LISTENER, &peer->any, &size);
-	if (client == -1)
+	if (client == -1) {
+		if (errno == EAGAIN)
+			atomic_store_explicit(&in_a_row, 0, memory_order_relaxed);
 		return -1;
+	}
+	int row = atomic_load_explicit(&in_a_row, memory_order_relaxed);
+	if (row < IN_A_ROW_MAX)
+		atomic_store_explicit(&in_a_row, row + 1, memory_order_relaxed);
 	if (older > 0) {
 		older -= older < UINT_MAX;
 		set_options(client);

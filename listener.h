@@ -24,7 +24,8 @@ int listener_prepare(void);
  * where there is none. */
 int listener_accept(union address *peer);
 
-/* How many connections wait to be accepted; where the system does not tell, 1 if any does. */
+/* How many connections wait to be accepted. Where the system does not tell, and some do, those stand for
+ * them that were accepted in a row, and never was none there. */
 int listener_waiting(void);
 
 /* Whether many wait, and there may soon be no room for more. */

@@ -485,12 +485,14 @@ FLOOD_TEST(unaccepted_botnet)
  * lies there untaken. */
 FLOOD_TEST(unread)
 {
+	need("SIOCOUTQ");
 	struct pressure p = withstand("unread", HANDFUL);
 	expect_many(p.share);
 }
 
 FLOOD_TEST(unread_botnet)
 {
+	need("SIOCOUTQ");
 	struct pressure p = withstand("unread", BOTNET);
 	expect_many(p.waiting + p.stalled);
 	expect_none(p.share);
@@ -507,6 +509,7 @@ FLOOD_TEST(stalled)
 
 FLOOD_TEST(stalled_botnet)
 {
+	need("SIOCOUTQ");
 	struct pressure p = withstand("stalled", BOTNET);
 	expect_many(p.stalled);
 	expect_none(p.waiting + p.share);
@@ -539,6 +542,7 @@ FLOOD_TEST(mixture_botnet)
 
 FLOOD_TEST(stalled_few_threads)
 {
+	need("SIOCOUTQ");
 	struct pressure p = withstand_with_few_threads("stalled", HANDFUL);
 	expect_many(p.share);
 }
@@ -554,16 +558,19 @@ expect_stalled_give_way(const char *scenario)
 
 FLOOD_TEST(stalled_botnet_few_threads)
 {
+	need("SIOCOUTQ");
 	expect_stalled_give_way("stalled");
 }
 
 FLOOD_TEST(sipped_botnet_few_threads)
 {
+	need("SIOCOUTQ");
 	expect_stalled_give_way("sipped");
 }
 
 FLOOD_TEST(upload_botnet_few_threads)
 {
+	need("SIOCOUTQ");
 	expect_stalled_give_way("upload");
 }
 

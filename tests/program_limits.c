@@ -625,7 +625,7 @@ PROGRAM_TEST(limits, who_stalls_gives_way_where_threads_are_kept)
 {
 	struct pair stalled[KEPT + SANITIZERS_THREADS];
 	const int most = KEPT + (sanitized() ? SANITIZERS_THREADS : 0);
-	need("SIOCOUTQ");
+	need("splice(2)");
 	start_with_few_threads();
 	start_sippers(1);
 	for (int i = 0; i < most; i++) {
@@ -670,7 +670,7 @@ PROGRAM_TEST(limits, who_waits_for_a_backend_gives_way_where_threads_are_kept)
 /* Where all that keep a thread make progress, others wait, and nobody is lost. */
 PROGRAM_TEST(limits, others_wait_where_all_make_progress)
 {
-	need("SIOCOUTQ");
+	need("splice(2)");
 	if (sanitized())
 		skip("the sanitizers have threads of their own");
 	start_with_few_threads();

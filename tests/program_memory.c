@@ -654,6 +654,7 @@ expect_download_goes_on(const struct download *d)
 PROGRAM_TEST(memory, stalled_downloads)
 {
 	int size = scaled(STALLED_DOWNLOADS);
+	need("a way to ask how much memory there is, for threads");
 	start(limit_address_space);
 	start_honest_clients();
 	stall_downloads(size);
@@ -720,6 +721,7 @@ keep_threads(struct pair *pairs, int count)
 PROGRAM_TEST(memory, threads_in_a_control_group)
 {
 	enum { CONNECTIONS = (THREADS - OTHER_THREADS - SPARE_THREADS) / 2 };
+	need("splice(2)");
 	static struct pair pairs[CONNECTIONS];
 	need_own_user();
 	start_in_group(join_group_with_few_threads);

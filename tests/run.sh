@@ -1,15 +1,17 @@
 #!/bin/sh
 # Runs all tests against the programs in BUILD, and those that directory names matter to against
-# the programs in HASHED_BUILD too, several at a time. Ends with what was skipped, and why, what
-# failed, and the counts.
+# the programs in HASHED_BUILD too, several at a time; some of BUILD against the programs in OTHERS.
+# Ends with what was skipped, and why, what failed, and the counts.
 #
-# usage: tests/run.sh BUILD [HASHED_BUILD]
+# usage: tests/run.sh BUILD [HASHED_BUILD [OTHER...]]
 # Where BUILD has no programs, what runs them is left out.
 # TESTS='program_limits image.bats' in the environment: runs these alone.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=$1
 hashed_build=${2:-}
+others=
+[ $# -lt 3 ] || { shift 2 && others=$*; }
 
 # Runs one test program; its TAP lines are counted below.
 if [ "$build" = --one ]; then
@@ -18,6 +20,7 @@ if [ "$build" = --one ]; then
 	name=$(basename "$test")
 	result=$build/results/$name
 	case $build in */hashed*) HASHED=1 name="$name (HASHED)" ;; *) HASHED='' ;; esac
+	case $test in "$2"/* | *.bats) ;; *) name="$name (${build##*/})" ;; esac
 	case $build in *-portable*) PORTABLE=1 ;; *) PORTABLE='' ;; esac
 	export HASHED PORTABLE SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
 	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
@@ -80,12 +83,16 @@ choose() {
 told() { # KIND COMMAND [ARGUMENT...]
 	kind=$1
 	shift
-	for it in "$build" $hashed_build; do
+	for it in "$build" $hashed_build $others; do
 		for result in "$it/results"/*.tap; do
 			[ -e "$result" ] || continue
 			name=${result##*/}
 			name=${name%.tap}
-			case $it in */hashed*) name="$name (HASHED)" ;; esac
+			case $it in
+			*/hashed*) name="$name (HASHED)" ;;
+			"$build") ;;
+			*) name="$name (${it##*/})" ;;
+			esac
 			"$@" "$result" | sed "s/^/$kind: $name: /"
 		done
 	done
@@ -122,10 +129,17 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 			echo "$hashed_build tests/$test.bats"
 		done
 	fi
+	for other in $others; do
+		rm -rf "$other/results" && mkdir -p "$other/results" || exit 1
+		for test in program_name program_backend program_hello program_relay; do
+			echo "$other $PWD/$build/tests/$test"
+		done
+	done
 } | choose | awk '!seen[$0]++' | xargs -r -P "$parallel" -L 1 tests/run.sh --one
 
 count() {
-	find "$build/results" ${hashed_build:+"$hashed_build/results"} -name '*.tap' -exec cat {} + |
+	# shellcheck disable=SC2046,SC2086 # words
+	find $(printf '%s/results ' "$build" $hashed_build $others) -name '*.tap' -exec cat {} + |
 		grep -c -i "$@"
 }
 told skipped sed -n 's/^ok [-0-9]* *\(.*[^ ]\) *# *[Ss][Kk][Ii][Pp] */\1: /p' \
