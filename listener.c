@@ -83,7 +83,7 @@ have_one_name(int a, int b)
 	memset(&b_name, 0, sizeof b_name);
 	return getsockname(a, &a_name.any, &a_size) == 0 &&
 	    getsockname(b, &b_name.any, &b_size) == 0 && a_size == b_size &&
-	    memcmp(&a_name, &b_name, sizeof a_name) == 0;
+	    memcmp((const char *)&a_name, (const char *)&b_name, sizeof a_name) == 0;
 }
 
 /* On some systems all sockets have the same number. */

@@ -45,26 +45,31 @@ static struct {
 
 static int wake[2] = {-1, -1}; /* the pipe */
 
+/* ARRAY with room for BYTES; as it was, and *GROWN false, where there is no memory for that. */
+static void *
+enlarge(void *array, size_t bytes, bool *grown)
+{
+	void *larger = realloc(array, bytes);
+	if (larger != NULL)
+		return larger;
+	*grown = false;
+	return array;
+}
+
 /* Makes room for SIZE entries; memory that is not there for all is left for the next time. */
 static bool
 grow(size_t size)
 {
-	struct pollfd *entries = realloc(lot.entries, size * sizeof *entries);
-	lot.entries = entries != NULL ? entries : lot.entries;
-	struct relay_way **ways = realloc(lot.ways, size * sizeof(struct relay_way *));
-	lot.ways = ways != NULL ? ways : lot.ways;
-	struct relay_way **ready = realloc(lot.ready, size * sizeof(struct relay_way *));
-	lot.ready = ready != NULL ? ready : lot.ready;
-	struct pollfd *larger = malloc(size * sizeof *larger);
-	if (entries == NULL || ways == NULL || ready == NULL || larger == NULL) {
-		free(larger);
-		errno = ENOMEM;
-		return false;
-	}
-	free(lot.larger);
-	lot.larger = larger;
-	lot.size = size;
-	return true;
+	bool grown = true;
+	/* The copy is being polled, maybe. */
+	lot.larger = enlarge(lot.larger, size * sizeof *lot.larger, &grown);
+	lot.entries = enlarge(lot.entries, size * sizeof *lot.entries, &grown);
+	lot.ways = enlarge(lot.ways, size * sizeof(struct relay_way *), &grown);
+	lot.ready = enlarge(lot.ready, size * sizeof(struct relay_way *), &grown);
+	if (grown)
+		lot.size = size;
+	errno = ENOMEM;
+	return grown;
 }
 
 bool

@@ -28,8 +28,10 @@ bool system_is_tcp(int socket);
 /* Whether what accept(2) gives has all options of the listening socket, timeouts too. */
 bool system_accepted_inherit(void);
 
-/* recv(2) and send(2) that do not wait: where they would have to, errno is EAGAIN. */
+/* recv(2) and send(2) that do not wait: where they would have to, errno is EAGAIN. To peek leaves what
+ * there is to be received. */
 ssize_t system_receive_now(int socket, void *buffer, size_t size);
+ssize_t system_peek(int socket, void *buffer, size_t size);
 ssize_t system_send_now(int socket, const void *bytes, size_t length);
 
 /* Sets what TCP has beyond POSIX: when the other end is taken to have vanished (PROBES unanswered,

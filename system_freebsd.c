@@ -46,6 +46,12 @@ system_receive_now(int socket, void *buffer, size_t size)
 }
 
 ssize_t
+system_peek(int socket, void *buffer, size_t size)
+{
+	return recv(socket, buffer, size, MSG_PEEK | MSG_DONTWAIT);
+}
+
+ssize_t
 system_send_now(int socket, const void *bytes, size_t length)
 {
 	return send(socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -108,7 +114,8 @@ system_has_splice(void)
 bool
 system_open_pipe(int ends[2], int size, int size_min)
 {
-	(void)ends, (void)size, (void)size_min;
+	ends[0] = ends[1] = -1;
+	(void)size, (void)size_min;
 	return false;
 }
 

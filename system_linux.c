@@ -48,6 +48,12 @@ system_receive_now(int socket, void *buffer, size_t size)
 }
 
 ssize_t
+system_peek(int socket, void *buffer, size_t size)
+{
+	return recv(socket, buffer, size, MSG_PEEK | MSG_DONTWAIT);
+}
+
+ssize_t
 system_send_now(int socket, const void *bytes, size_t length)
 {
 	return send(socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -102,11 +108,9 @@ system_know_queue(int listener, unsigned *waiting, unsigned *places)
 bool
 system_was_silent(int socket, int ms)
 {
-	int unread = 0;
 	struct tcp_info info;
 	socklen_t size = sizeof info;
-	return ioctl(socket, FIONREAD, &unread) == 0 && unread == 0 &&
-	    getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+	return getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
 	    info.tcpi_last_ack_recv >= (uint32_t)ms;
 }
 

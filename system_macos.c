@@ -58,6 +58,12 @@ system_receive_now(int socket, void *buffer, size_t size)
 }
 
 ssize_t
+system_peek(int socket, void *buffer, size_t size)
+{
+	return recv(socket, buffer, size, MSG_PEEK | MSG_DONTWAIT);
+}
+
+ssize_t
 system_send_now(int socket, const void *bytes, size_t length)
 {
 	return send(socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -92,7 +98,8 @@ system_untaken(int socket)
 bool
 system_know_queue(int listener, unsigned *waiting, unsigned *places)
 {
-	(void)listener, (void)waiting, (void)places;
+	(void)listener;
+	*waiting = *places = 0;
 	return false;
 }
 
@@ -114,7 +121,8 @@ system_has_splice(void)
 bool
 system_open_pipe(int ends[2], int size, int size_min)
 {
-	(void)ends, (void)size, (void)size_min;
+	ends[0] = ends[1] = -1;
+	(void)size, (void)size_min;
 	return false;
 }
 
@@ -198,7 +206,7 @@ bool
 system_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t deadline_ms)
 {
 	int left_ms = clock_left_ms(deadline_ms);
-	struct timespec left = {left_ms / 1000, left_ms % 1000 * 1000000};
+	struct timespec left = {left_ms / 1000, left_ms % 1000 * 1000000L};
 	return pthread_cond_timedwait_relative_np(condition, mutex, &left) != ETIMEDOUT;
 }
 

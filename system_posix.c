@@ -66,6 +66,15 @@ system_receive_now(int socket, void *buffer, size_t size)
 }
 
 ssize_t
+system_peek(int socket, void *buffer, size_t size)
+{
+	if (is_there(socket, POLLIN))
+		return recv(socket, buffer, size, MSG_PEEK);
+	errno = EAGAIN;
+	return -1;
+}
+
+ssize_t
 system_send_now(int socket, const void *bytes, size_t length)
 {
 	if (is_there(socket, POLLOUT))
@@ -95,7 +104,8 @@ system_untaken(int socket)
 bool
 system_know_queue(int listener, unsigned *waiting, unsigned *places)
 {
-	(void)listener, (void)waiting, (void)places;
+	(void)listener;
+	*waiting = *places = 0;
 	return false;
 }
 
@@ -117,7 +127,8 @@ system_has_splice(void)
 bool
 system_open_pipe(int ends[2], int size, int size_min)
 {
-	(void)ends, (void)size, (void)size_min;
+	ends[0] = ends[1] = -1;
+	(void)size, (void)size_min;
 	return false;
 }
 

@@ -3,24 +3,12 @@
 #include "clock.h"
 #include "pressure.h"
 #include "registry.h"
+#include "system.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
-#include <sys/socket.h>
 
 /* More than most hellos have. One that is longer is served. */
 enum { PEEK_MAX = 4096 };
-
-/* Whether nothing has come from CLIENT for long. */
-static bool
-is_silent(int client)
-{
-	struct tcp_info info;
-	socklen_t size = sizeof info;
-	return getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-	    info.tcpi_last_ack_recv >= PRESSURE_MIN_MS;
-}
 
 static bool
 is_for_flooded_host(struct connection *c, struct tls_hello *hello)
@@ -46,10 +34,11 @@ triage(struct connection *c)
 	struct tls_hello hello = {0};
 	enum tls_status status = TLS_INCOMPLETE;
 	enum connection_end ends = END_OPEN;
-	ssize_t length = recv(c->client, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
+	ssize_t length = system_peek(c->client, bytes, sizeof bytes);
 	if (length > 0)
 		status = tls_hello_feed(&hello, bytes, (size_t)length);
-	if (status == TLS_INCOMPLETE && length < PEEK_MAX && is_silent(c->client))
+	if (status == TLS_INCOMPLETE && length < PEEK_MAX &&
+	    system_was_silent(c->client, PRESSURE_MIN_MS))
 		ends = END_GAVE_WAY;
 	if (status == TLS_OK && is_for_flooded_host(c, &hello))
 		ends = END_TURNED_AWAY;
