@@ -13,8 +13,12 @@
 static bool
 is_there(int socket, short events)
 {
+	int count;
 	struct pollfd entry = {.fd = socket, .events = events};
-	return poll(&entry, 1, 0) == 1;
+	do
+		count = poll(&entry, 1, 0);
+	while (count == -1 && errno == EINTR);
+	return count == 1;
 }
 
 int

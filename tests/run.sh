@@ -10,8 +10,6 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 build=$1
 hashed_build=${2:-}
-others=
-[ $# -lt 3 ] || { shift 2 && others=$*; }
 
 # Runs one test program; its TAP lines are counted below.
 if [ "$build" = --one ]; then
@@ -69,6 +67,9 @@ if [ "$build" = --one ]; then
 	    "$(($(date +%s) - began)) s"
 	exit 0
 fi
+
+others=
+[ $# -lt 3 ] || { shift 2 && others=$*; }
 
 # Of the lines on stdin, BUILD and TEST, those that are wanted.
 choose() {
