@@ -72,8 +72,9 @@ lot := $(if $(filter linux,$(SYSTEM)),lot.o,lot_poll.o)
 modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o $(lot) \
 	relay.o backend.o tls.o hostname.o listener.o limits.o log.o address.o thread.o \
 	system_$(SYSTEM).o $(stubs:%=%/stubs.o)
-for_tsan := $(if $(and $(findstring thread,$(SANITIZE)),$(filter lot.o,$(lot))),tests/tsan_epoll_ctl.o)
-wrapped_for_tsan := $(if $(for_tsan),-Wl$(comma)--wrap=epoll_ctl)
+tsan_calls := pselect $(if $(filter lot.o,$(lot)),epoll_ctl)
+for_tsan := $(if $(findstring thread,$(SANITIZE)),$(tsan_calls:%=tests/tsan_%.o))
+wrapped_for_tsan := $(if $(for_tsan),$(tsan_calls:%=-Wl$(comma)--wrap=%))
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
 unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 program_tests := $(patsubst tests/%.c,%,$(wildcard tests/program_*.c))
