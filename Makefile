@@ -4,6 +4,7 @@
 # all        sniproxy and sniproxy-hostname
 # static     sniproxy-static, one file that needs nothing else
 # check      the tests
+# check-portable    some of them for the portable core; make check PORTABLE=1 runs all
 # oracle     many more hellos for OpenSSL, GnuTLS and sniproxy to agree on
 # faults     sniproxy with each system call in service made to fail; check has a part of it
 # flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes twenty minutes
@@ -202,6 +203,15 @@ check: $(programs) $(tests) $(if $(SANITIZE),,sniproxy-static)
 	$(if $(others),$(build_other_systems))
 	tests/run.sh $(BUILD) '$(if $(HASHED),,$(subst plain,hashed,$(BUILD)))' $(others)
 
+# The portable core with some of the tests, and the long names of other systems.
+check-portable:
+	$(MAKE) --no-print-directory PORTABLE=1 HASHED= SANITIZE= check-some
+
+some_tests := program_name program_hello program_relay program_limits systems.bats
+check-some: $(BUILD)/sniproxy $(patsubst %,$(BUILD)/tests/%,$(filter program_%,$(some_tests)))
+	$(build_other_systems)
+	TESTS='$(some_tests)' tests/run.sh $(BUILD) '' $(other_systems:%=build/plain-%)
+
 build_other_systems = $(foreach system,$(other_systems),$(MAKE) --no-print-directory PORTABLE= \
 	SYSTEM=$(system) BUILD=$(build_other) $(build_other)/sniproxy &&) :
 build_other = build/plain-$(system)
@@ -225,7 +235,8 @@ flood: $(programs) $(addprefix $(BUILD)/tests/,program_flood flood)
 	    HASHED=$(HASHED) SANITIZE='$(SANITIZE)' FLOOD_SECONDS=$(FLOOD_SECONDS) \
 	    $(BUILD)/tests/program_flood --jobs=1 --filter='flood/$(FLOOD_TESTS)'
 
-# The plain build, and one with each of two sanitizers, by the plain build's soak.
+# The plain build, and one with each of two sanitizers, by the plain build's soak. It has long names,
+# so not PORTABLE=1; SYSTEM=freebsd has the same lot.
 SOAK_SECONDS ?= 600
 soak_variants := plain$(apart) plain$(apart)-address-undefined plain$(apart)-thread
 
@@ -288,18 +299,22 @@ lint:
 	clang-format --dry-run -Werror *.[ch] tests/*.[ch] tests/*/*.[ch] bench/*.[ch]
 	$(MAKE) --no-print-directory CC=gcc BUILD=build/lint-gcc WERROR=-Werror build-check
 	$(MAKE) --no-print-directory CC=clang BUILD=build/lint-clang WERROR=-Werror build-check
-	$(foreach system,posix $(other_systems),$(lint_system) &&) :
+	$(call lint_with,gcc,posix) build/lint-gcc-posix/sniproxy
+	$(call lint_with,clang,posix) build/lint-clang-posix/lot_poll.o system
+	$(foreach other,$(other_systems),$(call lint_other,$(other)) &&) :
 	clang-tidy --quiet $(filter-out $(other_systems:%=system_%.c),$(wildcard *.c)) -- \
 	    $(our_cppflags) -std=gnu11
 	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability \
 	    --inline-suppr --std=c11 $(our_cppflags) *.c
 	mandoc -T lint -W warning $(manuals)
 
-# For both compilers; and what no Linux knows, to clang-tidy.
-lint_system = $(foreach CC,gcc clang,$(MAKE) --no-print-directory CC=$(CC) SYSTEM=$(system) \
-	BUILD=build/lint-$(CC)-$(system) WERROR=-Werror build/lint-$(CC)-$(system)/sniproxy &&) \
-	$(if $(filter $(other_systems),$(system)),clang-tidy --quiet system_$(system).c -- -std=gnu11 \
-	    -D_GNU_SOURCE -Itests/$(system) -include tests/$(system)/stubs.h,:)
+# All of it with POSIX alone; of the others, what is theirs.
+lint_with = $(MAKE) --no-print-directory CC=$(1) SYSTEM=$(2) BUILD=build/lint-$(1)-$(2) WERROR=-Werror
+lint_other = $(call lint_with,gcc,$(1)) system && $(call lint_with,clang,$(1)) system && \
+	clang-tidy --quiet system_$(1).c -- -std=gnu11 -D_GNU_SOURCE -Itests/$(1) \
+	    -include tests/$(1)/stubs.h
+
+system: $(BUILD)/system_$(SYSTEM).o $(stubs:%=$(BUILD)/%/stubs.o)
 
 # BENCH='--only echo --rounds 3' and so on, see bench/run.
 bench: $(programs) $(bench_programs)
@@ -382,8 +397,8 @@ deps-remove:
 clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-static
 
-.PHONY: all static static-copy check faults flood oracle soak build-check fuzz corpus build-fuzzers \
-	coverage build-unit-check lint demo install uninstall check-systemd check-package bench \
+.PHONY: all static static-copy check check-portable check-some system faults flood oracle soak \
+	build-check fuzz corpus build-fuzzers coverage build-unit-check lint demo install uninstall check-systemd check-package bench \
 	deps deps-build deps-deb deps-bench deps-package deps-remove clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)

@@ -132,7 +132,7 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 	fi
 	for other in $others; do
 		rm -rf "$other/results" && mkdir -p "$other/results" || exit 1
-		for test in program_name program_backend program_hello program_relay; do
+		for test in program_name program_backend; do
 			echo "$other $PWD/$build/tests/$test"
 		done
 	done

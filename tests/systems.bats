@@ -1,21 +1,18 @@
 #!/usr/bin/env bats
 #
 # What is for one system stands in that system's file.
-# shellcheck disable=SC2154 # status and output are set by run
+# shellcheck disable=SC2086,SC2154 # lists of files; status and output are set by run
 
 setup() {
 	cd "$BATS_TEST_DIRNAME/.." || return
 }
 
-# The sources of sniproxy that are for all systems, without comments.
-for_all_systems() { # DIRECTORY
-	local file
-	for file in "$1"/*.[ch]; do
-		case ${file##*/} in
-		system_* | lot.c | sniproxy-hostname.c) ;;
-		*) cc -fpreprocessed -dD -E -P "$file" | sed "s|^|${file##*/}: |" ;;
-		esac
-	done
+# The sources of sniproxy that are for all systems.
+sources=$(cd "$BATS_TEST_DIRNAME/.." && find . -maxdepth 1 -name '*.[ch]' ! -name 'system_*.c' \
+	! -name lot.c ! -name sniproxy-hostname.c)
+
+without_comments() { # FILE...
+	cc -fpreprocessed -dD -E -P "$@"
 }
 
 # What glibc shows though it was asked for POSIX alone, and what a compiler only warns of.
@@ -24,14 +21,14 @@ beyond_posix='epoll|splice *\(|accept4|pipe2|ppoll|prctl|unshare *\(|eventfd|sig
 TCP_(INFO|KEEP|NOTSENT|USER)|FIONREAD|OUTQ|ioctl|sched_|SCHED_|_COARSE|SO_PEERCRED|mallopt|_np *\('
 
 # "defined" is what HASHED and THREAD_STACK_SIZE are asked for by, which are no systems.
-finds_systems() { # DIRECTORY
-	for_all_systems "$1" | grep -E "${beyond_posix//$'\n'/|}|# *if.*_(_|H)[a-z]|__linux|__FreeBSD|__APPLE" |
+finds_systems() { # FILE...
+	without_comments "$@" | grep -E "${beyond_posix//$'\n'/|}|# *if.*_(_|H)[a-z]|__linux|__FreeBSD|__APPLE" |
 		grep -vE '\bsystem_[a-z_]+ *\('
 }
 
 @test "no other file knows the system" {
-	[ "$(for_all_systems . | wc -l)" -gt 1500 ]
-	run finds_systems .
+	[ "$(without_comments $sources | wc -l)" -gt 1500 ]
+	run finds_systems $sources
 	echo "$output"
 	[ "$status" = 1 ]
 }
@@ -40,20 +37,18 @@ finds_systems() { # DIRECTORY
 	local line
 	for line in 'accept4(s, NULL, NULL, 0);' 'recv(s, b, 1, MSG_DONTWAIT);' 'int x = TCP_KEEPIDLE;' \
 		'#ifdef __linux__'; do
-		cp ./*.[ch] "$BATS_TEST_TMPDIR"
-		echo "$line" >>"$BATS_TEST_TMPDIR/relay.c"
-		run finds_systems "$BATS_TEST_TMPDIR"
-		[ "$status" = 0 ]
-		[[ $output == relay.c:* ]]
+		{ cat relay.c && echo "$line"; } >"$BATS_TEST_TMPDIR/relay.c"
+		run finds_systems "$BATS_TEST_TMPDIR/relay.c"
+		[ "$output" = "$line" ]
 	done
 }
 
 @test "each system's file gives all that system.h asks for" {
 	local system
-	asked=$(cc -fpreprocessed -dD -E -P system.h | grep -oE '\bsystem_[a-z_]+ *[(\[]' | tr -d ' ([' | sort)
+	asked=$(without_comments system.h | grep -oE '\bsystem_[a-z_]+ *[(\[]' | tr -d ' ([' | sort)
 	[ "$(wc -l <<<"$asked")" -gt 20 ]
 	for system in linux posix freebsd macos; do
-		diff <(echo "$asked") <(cc -fpreprocessed -dD -E -P system_$system.c |
+		diff <(echo "$asked") <(without_comments system_$system.c |
 			grep -oE '^(const char )?system_[a-z_]+ *[(\[]' | sed 's/const char //' | tr -d ' ([' | sort)
 	done
 }
