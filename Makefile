@@ -71,7 +71,7 @@ link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 # sniproxy without its main, which is what unit tests link.
 lot := $(if $(filter linux,$(SYSTEM)),lot.o,lot_poll.o)
 modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o $(lot) \
-	relay.o backend.o tls.o hostname.o listener.o limits.o log.o address.o thread.o \
+	relay.o backend.o owner.o tls.o hostname.o listener.o limits.o log.o address.o thread.o \
 	system_$(SYSTEM).o $(stubs:%=%/stubs.o)
 tsan_calls := pselect $(if $(filter lot.o,$(lot)),epoll_ctl)
 for_tsan := $(if $(findstring thread,$(SANITIZE)),$(tsan_calls:%=tests/tsan_%.o))

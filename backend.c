@@ -1,5 +1,6 @@
 #include "backend.h"
 
+#include "owner.h"
 #include "system.h"
 
 #include <errno.h>
@@ -72,7 +73,8 @@ connect_to(int place, const char *path, int timeout_ms)
 	return s;
 }
 
-/* Connects in the host directory that PREFIX leads to from PLACE: "" or "NAME/". */
+/* Connects in the host directory that PREFIX leads to from PLACE: "", "NAME/", or that of a
+ * descriptor. */
 static struct backend
 connect_in(int place, const char *prefix, int timeout_ms)
 {
@@ -116,27 +118,103 @@ connect_by_path(const char *name, int timeout_ms)
 	return backend;
 }
 
-/* A path in sun_path is too short for long names, and Linux has no connectat(2). So the
- * thread goes into the host directory, and does not stay: that would keep it from being
- * unmounted. */
-struct backend
-backend_connect(struct backend_hosts *hosts, const char *name, int timeout_ms)
+/* Connects in the host directory at the descriptor DIRECTORY, which it closes, without going there. */
+static struct backend
+connect_by_descriptor(int directory, int timeout_ms)
 {
-	if (!hosts->own_working_directory && !atomic_load(&threads_move))
-		return connect_by_path(name, timeout_ms);
-	/* A path would lead from wherever the other thread is, so this one waits for a
-	 * directory of its own; to ask again for what it has costs nothing. */
-	if (!hosts->own_working_directory && !system_can_enter())
-		return failure("unshare", errno);
-	if (!hosts->at_home && !system_leave(AT_FDCWD, hosts->directory))
-		return failure("hosts directory", errno);
-	hosts->at_home = true;
-	int place = system_enter(hosts->directory, name);
+	char prefix[NAME_MAX];
+	snprintf(prefix, sizeof prefix, "%s/%d/", system_descriptors, directory);
+	struct backend backend = connect_in(AT_FDCWD, prefix, timeout_ms);
+	if (backend.error == ENOENT && access(system_descriptors, X_OK) == -1)
+		backend.failed = system_no_descriptors;
+	close(directory);
+	return backend;
+}
+
+/* Connects at PLACE, a host directory, and comes back: to stay would keep it from being unmounted. */
+static struct backend
+connect_there(struct backend_hosts *hosts, int place, int timeout_ms)
+{
 	if (place == -1)
 		return failure("host directory", errno);
 	struct backend backend = connect_in(place, "", timeout_ms);
 	hosts->at_home = system_leave(place, hosts->directory);
 	return backend;
+}
+
+/* FAILED has failed with errno, or HOST is refused. */
+static struct backend
+refusal(const char *failed, const struct owner_host *host)
+{
+	struct backend backend = failure(failed, errno);
+	memcpy(backend.why, host->why, sizeof backend.why);
+	return backend;
+}
+
+/* Connects where others than its owner may write to the hosts directory, which has the STATUS: to
+ * what belongs to whoever made the host, or to root. The thread MOVES, or cannot. */
+static struct backend
+connect_if_owned(struct backend_hosts *hosts, const struct stat *status, const char *name,
+    bool moves, int timeout_ms)
+{
+	struct owner_host host;
+	int directory = owner_open_host(hosts->directory, status, name, &host);
+	if (directory == -1)
+		return refusal("host directory", &host);
+	struct backend backend = moves
+	    ? connect_there(hosts, system_enter_opened(directory), timeout_ms)
+	    : connect_by_descriptor(directory, timeout_ms);
+	if (backend.socket == -1 || owner_listens(backend.socket, &host))
+		return backend;
+	close(backend.socket);
+	return refusal(SOCKET_NAME, &host);
+}
+
+/* Whether the thread may leave the hosts directory; then it is there. A path would lead from
+ * wherever another thread is, so where others move, this one waits for a directory of its own; to
+ * ask again for what it has costs nothing. Says in FAILED, with errno, what went wrong, if anything
+ * did. */
+static bool
+can_move(struct backend_hosts *hosts, const char **failed)
+{
+	if (!hosts->own_working_directory && !atomic_load(&threads_move))
+		return false;
+	if (!hosts->own_working_directory && !system_can_enter())
+		*failed = "unshare";
+	else if (!hosts->at_home && !system_leave(AT_FDCWD, hosts->directory))
+		*failed = "hosts directory";
+	else
+		hosts->at_home = true;
+	return true;
+}
+
+/* A path in sun_path is too short for long names, and Linux has no connectat(2). So the
+ * thread goes into the host directory. */
+struct backend
+backend_connect(struct backend_hosts *hosts, const char *name, int timeout_ms)
+{
+	const char *failed = NULL;
+	struct stat status;
+	bool moves = can_move(hosts, &failed);
+	/* Its mode may have changed since the last time. */
+	if (failed == NULL && fstat(hosts->directory, &status) == -1)
+		failed = "hosts directory";
+	if (failed != NULL)
+		return failure(failed, errno);
+	if (owner_is_shared(&status))
+		return connect_if_owned(hosts, &status, name, moves, timeout_ms);
+	if (!moves)
+		return connect_by_path(name, timeout_ms);
+	return connect_there(hosts, system_enter(hosts->directory, name), timeout_ms);
+}
+
+const char *
+backend_why(const struct backend *backend)
+{
+	if (backend->why[0] != '\0')
+		return backend->why;
+	return backend->error == EAGAIN ? "did not accept in time"
+					: strerror(backend->error);
 }
 
 size_t

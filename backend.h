@@ -4,6 +4,7 @@
 #define BACKEND_H
 
 #include "address.h"
+#include "owner.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,14 +29,21 @@ struct backend {
 	bool send_proxy_v1; /* each connection is to start with a PROXY protocol header */
 	const char *failed; /* if socket is -1: what failed, for people; lives for ever */
 	int error;          /* if socket is -1: how it failed, an errno */
+	char why[OWNER_WHY_SIZE]; /* and what that does not say; may be empty */
 };
 
 /* Connects to tls-socket in the directory NAME of HOSTS. All that belongs to the host is
  * looked up in one directory, even while another is put in its place. The socket becomes
  * the caller's. Where the backend has no room for one more connection, it is waited for, for
- * TIMEOUT_MS; then the error is EAGAIN, or EINTR where a signal came before. Shares nothing. */
+ * TIMEOUT_MS; then the error is EAGAIN, or EINTR where a signal came before. Where others than its
+ * owner may write to the hosts directory by now, the error is EACCES unless the host is all of one
+ * user, or of root (owner.h). Shares nothing. */
 struct backend
 backend_connect(struct backend_hosts *hosts, const char *name, int timeout_ms);
+
+/* How BACKEND has failed, for people. It may point into BACKEND, or be overwritten by a later
+ * strerror(3) of the thread. */
+const char *backend_why(const struct backend *backend);
 
 /* Whether ERROR means that descriptors or memory were short, which may be over when one tries
  * again. */

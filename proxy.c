@@ -250,9 +250,8 @@ find_backend(struct connection *c, struct backend_hosts *hosts)
 	struct backend backend = connect_to_backend(c, hosts);
 	thread_end_wait();
 	if (backend.socket == -1) {
-		refuse(c, alert_for(backend.error), backend.failed,
-		    backend.error == EAGAIN ? "did not accept in time"
-					    : strerror(backend.error));
+		refuse(
+		    c, alert_for(backend.error), backend.failed, backend_why(&backend));
 	} else if (backend.send_proxy_v1 && !prepend_proxy_header(c)) {
 		refuse(c, TLS_INTERNAL_ERROR, "getsockname", strerror(errno));
 	}

@@ -82,12 +82,29 @@ extern const char system_long_path[];
  * and system_connect() take relative paths, or -1 with errno set. */
 int system_enter(int home, const char *name);
 
+/* The same for the directory at the descriptor DIRECTORY, which is closed then, or is the place. */
+int system_enter_opened(int directory);
+
 /* Leaves PLACE, and goes back to HOME; AT_FDCWD is wherever the thread is. Returns whether it is
  * there. */
 bool system_leave(int place, int home);
 
 /* connect(2), with a path from PLACE, or from AT_FDCWD. */
 int system_connect(int place, int socket, const struct sockaddr *address, socklen_t size);
+
+/* --- Whose a host is --- */
+
+/* openat(2) with FLAGS, of which there are O_DIRECTORY and O_NOFOLLOW, without the right to read: so that
+ * the descriptor, which is the caller's, can be asked whose it is, and entered; that of a symlink can be
+ * read by readlinkat(2) with an empty path. -1 with errno ENOSYS where the system has no such thing. */
+int system_open_path(int directory, const char *name, int flags);
+
+/* Where such a descriptor is a directory for paths, and what is to be said where that is missing. */
+extern const char system_descriptors[], system_no_descriptors[];
+
+/* Asks which USER called listen(2) at the other end of SOCKET, a connected Unix socket. Returns false
+ * with errno set where that is not known. */
+bool system_know_listener(int socket, uid_t *user);
 
 /* --- Threads --- */
 

@@ -149,6 +149,12 @@ system_enter(int home, const char *name)
 	return openat(home, name, O_SEARCH | O_DIRECTORY | O_CLOEXEC);
 }
 
+int
+system_enter_opened(int directory)
+{
+	return directory;
+}
+
 bool
 system_leave(int place, int home)
 {
@@ -162,6 +168,28 @@ int
 system_connect(int place, int socket, const struct sockaddr *address, socklen_t size)
 {
 	return connectat(place, socket, address, size);
+}
+
+/* --- Whose a host is --- */
+
+const char system_descriptors[] = "";
+const char system_no_descriptors[] = "";
+
+int
+system_open_path(int directory, const char *name, int flags)
+{
+	(void)directory, (void)name, (void)flags;
+	errno = ENOSYS;
+	return -1;
+}
+
+bool
+system_know_listener(int socket, uid_t *user)
+{
+	(void)socket;
+	*user = (uid_t)-1;
+	errno = ENOSYS;
+	return false;
 }
 
 /* --- Threads --- */

@@ -166,6 +166,15 @@ system_enter(int home, const char *name)
 	return chdir(name) == 0 ? AT_FDCWD : -1;
 }
 
+int
+system_enter_opened(int directory)
+{
+	int error = fchdir(directory) == -1 ? errno : 0;
+	close(directory);
+	errno = error;
+	return error == 0 ? AT_FDCWD : -1;
+}
+
 bool
 system_leave(int place, int home)
 {
@@ -178,6 +187,28 @@ system_connect(int place, int socket, const struct sockaddr *address, socklen_t 
 {
 	(void)place;
 	return connect(socket, address, size);
+}
+
+/* --- Whose a host is --- */
+
+const char system_descriptors[] = "/proc/self/fd";
+const char system_no_descriptors[] = "/proc/self/fd (because unshare(2) is refused)";
+
+int
+system_open_path(int directory, const char *name, int flags)
+{
+	return openat(directory, name, O_PATH | O_CLOEXEC | flags);
+}
+
+bool
+system_know_listener(int socket, uid_t *user)
+{
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+	if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) == -1)
+		return false;
+	*user = peer.uid;
+	return true;
 }
 
 /* --- Threads --- */

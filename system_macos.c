@@ -161,6 +161,14 @@ system_enter(int home, const char *name)
 	return pthread_chdir_np(name) == 0 ? AT_FDCWD : -1;
 }
 
+int
+system_enter_opened(int directory)
+{
+	(void)directory;
+	errno = ENOSYS;
+	return -1;
+}
+
 bool
 system_leave(int place, int home)
 {
@@ -173,6 +181,28 @@ system_connect(int place, int socket, const struct sockaddr *address, socklen_t 
 {
 	(void)place;
 	return connect(socket, address, size);
+}
+
+/* --- Whose a host is --- */
+
+const char system_descriptors[] = "";
+const char system_no_descriptors[] = "";
+
+int
+system_open_path(int directory, const char *name, int flags)
+{
+	(void)directory, (void)name, (void)flags;
+	errno = ENOSYS;
+	return -1;
+}
+
+bool
+system_know_listener(int socket, uid_t *user)
+{
+	(void)socket;
+	*user = (uid_t)-1;
+	errno = ENOSYS;
+	return false;
 }
 
 /* --- Threads --- */

@@ -28,7 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PROXIES_MAX = 4, DESCRIPTORS_MAX = 65536, NOBODY = 65534 };
+enum { PROXIES_MAX = 5, DESCRIPTORS_MAX = 65536, NOBODY = 65534 };
 
 struct server server;
 

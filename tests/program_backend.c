@@ -1,5 +1,6 @@
 /* A host's directory: its socket, the PROXY header, and changes while the proxy runs. */
 #include "harness.h"
+#include "users.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -111,6 +112,108 @@ PROGRAM_TEST(backend, search_is_all_the_right_it_needs)
 	char *hosts;
 	cr_assert_gt(asprintf(&hosts, "%s/hosts", base_directory()), 0);
 	cr_assert_eq(chmod(hosts, 0711), 0);
+	expect_served(backend, hello_for(HOST));
+}
+
+/* --- A hosts directory that several users may write to --- */
+
+/* Skips the test where there are no other users. They may make hosts, but not remove another's. */
+static struct proxy *
+start_among_users(void)
+{
+	const char *missing = users_missing();
+	if (missing != NULL)
+		skip(missing);
+	server_listen("127.0.0.1");
+	return proxy_start(become_nobody);
+}
+
+static void
+set_hosts_mode(mode_t mode)
+{
+	char path[128];
+	snprintf(path, sizeof path, "%s/hosts", base_directory());
+	cr_assert_eq(chmod(path, mode), 0);
+}
+
+/* Makes the host NAME of OWNER; LISTENER listens. */
+static int
+users_listen_at(const char *name, enum user owner, enum user listener)
+{
+	user_makes(owner, host_path(name, NULL));
+	int backend = unix_listen(host_path(name, "tls-socket"), 16);
+	user_listens(listener, backend);
+	return backend;
+}
+
+/* Fails unless the proxy logs, of a connection for NAME, WHAT with the numbers of two users. */
+static void
+expect_logged(
+    const struct proxy *proxy, const char *name, const char *what, uid_t a, uid_t b)
+{
+	char line[384], end[128];
+	snprintf(end, sizeof end, what, (unsigned)a, (unsigned)b);
+	snprintf(line, sizeof line, " %s: %s\n", name, end);
+	wait_until(strstr(proxy_log(proxy), line) != NULL, 2000);
+}
+
+static void
+expect_distrusted(
+    const struct proxy *proxy, const char *name, const char *what, uid_t a, uid_t b)
+{
+	expect_refused(hello_for(name), UNRECOGNIZED_NAME);
+	expect_logged(proxy, name, what, a, b);
+}
+
+/* The backend of somebody else is connected to, and gets nothing. */
+PROGRAM_TEST(backend, somebody_elses_socket)
+{
+	struct proxy *proxy = start_among_users();
+	set_hosts_mode(01777);
+	int theirs = users_listen_at("bob.example", BOB, BOB);
+	user_makes(ALICE, host_path(HOST, NULL));
+	user_links(
+	    ALICE, host_path("bob.example", "tls-socket"), host_path(HOST, "tls-socket"));
+	expect_distrusted(proxy, HOST,
+	    "tls-socket: user %u listens in the host directory of user %u", user_id(BOB),
+	    user_id(ALICE));
+	expect_end(backend_accept(theirs));
+	expect_served(theirs, hello_for("bob.example"));
+
+	testing("where nobody else may write");
+	set_hosts_mode(0755);
+	expect_served(theirs, hello_for(HOST));
+	testing("and again");
+	set_hosts_mode(0775);
+	expect_refused(hello_for(HOST), UNRECOGNIZED_NAME);
+}
+
+PROGRAM_TEST(backend, symlink_to_somebody_elses_directory)
+{
+	struct proxy *proxy = start_among_users();
+	set_hosts_mode(01777);
+	int theirs = users_listen_at("bob.example", BOB, BOB);
+	user_links(ALICE, host_path("bob.example", NULL), host_path(HOST, NULL));
+	expect_distrusted(proxy, HOST,
+	    "host directory: a symlink of user %u to a directory of user %u",
+	    user_id(ALICE), user_id(BOB));
+	cr_assert(silent_for(theirs, 0));
+	user_links(BOB, host_path("bob.example", NULL), host_path("www.example", NULL));
+	expect_served(theirs, hello_for("www.example"));
+
+	testing("where nobody else may write");
+	set_hosts_mode(0755);
+	expect_served(theirs, hello_for(HOST));
+}
+
+/* What systemd opens for a service, and what a container's root opens. */
+PROGRAM_TEST(backend, root_listens_in_somebodys_host)
+{
+	start_among_users();
+	if (getuid() != 0)
+		skip("needs root");
+	set_hosts_mode(01777);
+	int backend = users_listen_at(HOST, ALICE, SELF);
 	expect_served(backend, hello_for(HOST));
 }
 

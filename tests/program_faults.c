@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -39,15 +40,16 @@ enum harm {
 
 /* What makes the call. */
 enum traffic {
-	MIXED,   /* small and bulky, both ways, refused, reset, with a PROXY header */
-	BUSY,    /* the same, and clients of a backend that does not accept for a while */
-	FRESH,   /* the same as BUSY, and the proxy has served next to nothing before */
-	BULKY,   /* the same as FRESH, and much bulk */
-	IDLE,    /* the same as FRESH, and then a silence until threads end */
-	SILENT,  /* the same, and the fault lasts until then */
-	SLOW,    /* MIXED, but less: each fault takes a client some seconds */
-	PATIENT, /* MIXED, and clients that are slow to take the last of a backend */
-	LATE,    /* the same as BUSY, and clients whose hello never ends */
+	MIXED,  /* small and bulky, both ways, refused, reset, with a PROXY header */
+	BUSY,   /* the same, and clients of a backend that does not accept for a while */
+	FRESH,  /* the same as BUSY, and the proxy has served next to nothing before */
+	BULKY,  /* the same as FRESH, and much bulk */
+	IDLE,   /* the same as FRESH, and then a silence until threads end */
+	SILENT, /* the same, and the fault lasts until then */
+	SLOW,   /* MIXED, but less: each fault takes a client some seconds */
+	SHARED, /* MIXED, where several users may write to the hosts directory; with a symlink */
+	PATIENT,  /* MIXED, and clients that are slow to take the last of a backend */
+	LATE,     /* the same as BUSY, and clients whose hello never ends */
 	PRESSURE, /* clients that stall have to give way to others */
 	STOP,     /* the proxy is told to stop, and connections end one by one */
 };
@@ -55,7 +57,8 @@ enum traffic {
 /* What the kernel can return. Not here, because a false one is no fault but a lie about
  * the state of a socket or a file: EAGAIN where there are bytes or room, ENOENT for a
  * send-proxy-v1 that is there. Only SOME: what the kernel does not say again and again, as
- * EINTR from a wait, or ECONNABORTED, which takes the connection away.
+ * EINTR from a wait, or ECONNABORTED, which takes the connection away. Only ALWAYS: openat(2),
+ * of which a symlink takes three, so that each third one is always the same.
  *
  * Where accept4(2) is short of something, a connection that has waited for long enough
  * gives way; on a slow machine there may be one. */
@@ -90,6 +93,16 @@ enum traffic {
 	ROW(newfstatat, EIO, BOTH, HIT, MIXED) \
 	ROW(newfstatat, ENOMEM, BOTH, HIT, MIXED) \
 	ROW(newfstatat, ENOTDIR, BOTH, HIT, MIXED) \
+	ROW(openat, EMFILE, ALWAYS, NONE, SHARED) \
+	ROW(openat, ENFILE, ALWAYS, NONE, SHARED) \
+	ROW(openat, ENOMEM, ALWAYS, NONE, SHARED) \
+	ROW(openat, EACCES, BOTH, HIT, SHARED) \
+	ROW(openat, EIO, BOTH, HIT, SHARED) \
+	ROW(openat, ELOOP, BOTH, HIT, SHARED) \
+	ROW(openat, ENOTDIR, BOTH, HIT, SHARED) \
+	ROW(readlinkat, EACCES, BOTH, HIT, SHARED) \
+	ROW(readlinkat, EIO, BOTH, HIT, SHARED) \
+	ROW(readlinkat, ENOMEM, BOTH, NONE, SHARED) \
 	ROW(socket, EMFILE, BOTH, NONE, MIXED) \
 	ROW(socket, ENFILE, BOTH, NONE, MIXED) \
 	ROW(socket, ENOBUFS, BOTH, NONE, MIXED) \
@@ -108,6 +121,7 @@ enum traffic {
 	ROW(setsockopt, EPERM, BOTH, NONE, PRESSURE) \
 	ROW(getsockopt, ENOBUFS, BOTH, NONE, PRESSURE) \
 	ROW(getsockopt, EPERM, BOTH, NONE, PRESSURE) \
+	ROW(getsockopt, EACCES, BOTH, HIT, SHARED) \
 	ROW(getsockname, ENOBUFS, BOTH, HIT, MIXED) \
 	ROW(recvfrom, ECONNRESET, BOTH, HIT, MIXED) \
 	ROW(recvfrom, ENOMEM, BOTH, HIT, MIXED) \
@@ -181,7 +195,7 @@ static const struct fault faults[] = {
 static const char *const synonyms[][3] = {
     {"accept4", "?accept4", "?accept"},
     {"clone", "?clone", "?clone3"},
-    {"newfstatat", "?newfstatat", "?lstat"},
+    {"newfstatat", "?newfstatat", "?lstat,?fstat"},
     {"pipe2", "?pipe2", "?pipe"},
     {"dup2", "?dup2", "?dup3"},
     {"epoll_wait", "?epoll_wait", "?epoll_pwait"},
@@ -837,12 +851,28 @@ is_fresh(enum traffic traffic)
 	    traffic == SILENT || traffic == LATE || traffic == PRESSURE;
 }
 
+/* Lets others write to the hosts directory, and makes a host a symlink. */
+static void
+share_hosts(void)
+{
+	char path[128];
+	const char *other = directory_name("other.example", strlen("other.example"));
+	snprintf(path, sizeof path, "%s/hosts", base_directory());
+	check(chmod(path, 01777) == 0, "%s: %s", path, strerror(errno));
+	check(rename(host_path(HOST, NULL), host_path("other.example", NULL)) == 0 &&
+		symlink(other, host_path(HOST, NULL)) == 0,
+	    "%s: %s", HOST, strerror(errno));
+}
+
 static void
 start(const struct fault *fault)
 {
+	bool is_first = hosts[PLAIN_HOST].listener == 0;
 	start_with(fault->traffic == STOP    ? end_under_trace
 		: fault->traffic == PRESSURE ? room_for_few
 					     : NULL);
+	if (is_first && fault->traffic == SHARED)
+		share_hosts();
 	if (is_fresh(fault->traffic))
 		return;
 	begin_load(MIXED, 1);
@@ -1391,6 +1421,8 @@ trace_service(enum traffic traffic)
 	static const struct fault none = {.call = "all", .traffic = PRESSURE};
 	int held[HELD];
 	start_with(traffic == PRESSURE ? room_for_few : NULL);
+	if (traffic == SHARED)
+		share_hosts();
 	struct holdings before = look_at_rest();
 	if (traffic == PRESSURE) {
 		suffer_under_pressure(&none, 0);
@@ -1425,6 +1457,7 @@ expect_all_listed(void)
 	    {"slow clients", PATIENT, 1000},
 	    {"pressure", PRESSURE, 50},
 	    {"stopping", STOP, 20},
+	    {"a hosts directory of several users", SHARED, 1000},
 	};
 	for (size_t i = 0; i < sizeof services / sizeof *services; i++) {
 		char path[128];

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -26,6 +27,7 @@
 #include "addresses.h"
 #include "check.h"
 #include "self.h"
+#include "users.h"
 
 #define NAME_10 "0123456789"
 #define NAME_50 NAME_10 NAME_10 NAME_10 NAME_10 NAME_10
@@ -547,6 +549,330 @@ Test(backend, gives_a_thread_a_working_directory_of_its_own)
 	if (!own.own_working_directory)
 		cr_skip_test("needs working directories of threads");
 	cr_expect(left != NULL);
+}
+
+/* --- A hosts directory that several users may write to --- */
+
+/* Skips the test where there are no other users. They may make hosts. */
+static void
+need_users(void)
+{
+	const char *missing = users_missing();
+	if (missing != NULL)
+		cr_skip_test("%s", missing);
+	cr_assert(chmod(root, 0777) == 0);
+}
+
+/* Makes the host NAME of OWNER; LISTENER listens. */
+static int
+make_users_host(const char *name, enum user owner, enum user listener)
+{
+	char path[PATH_MAX];
+	user_makes(owner, name);
+	snprintf(path, sizeof path, "%s/tls-socket", name);
+	int s = bind_at(path, SOCK_STREAM);
+	user_listens(listener, s);
+	return s;
+}
+
+/* Fails unless connecting to NAME is refused at WHAT, for WHY, which has the numbers of the users A
+ * and B in it. */
+static void
+expect_distrust(const char *name, const char *what, const char *why, uid_t a, uid_t b)
+{
+	char expected[128];
+	snprintf(expected, sizeof expected, why, (unsigned)a, (unsigned)b);
+	int descriptors = count_descriptors();
+	struct backend backend = backend_connect(&hosts, name, PATIENCE_MS);
+	cr_assert(backend.socket == -1, "%s: connected", name);
+	cr_expect(strcmp(backend.failed, what) == 0, "%s: %s", name, backend.failed);
+	cr_expect(backend.error == EACCES, "%s: %s", name, strerror(backend.error));
+	cr_expect(strcmp(backend_why(&backend), expected) == 0, "%s: %s, not %s", name,
+	    backend_why(&backend), expected);
+	cr_expect(count_descriptors() == descriptors, "%s: descriptors leak", name);
+	expect_to_be_back();
+}
+
+static void
+expect_stranger(const char *name, uid_t listener, uid_t owner)
+{
+	expect_distrust(name, "tls-socket",
+	    "user %u listens in the host directory of user %u", listener, owner);
+}
+
+/* Takes the connections to LISTENER that were refused, which must be COUNT, without a byte. */
+static void
+take_refused(int listener, int count)
+{
+	char byte;
+	int taken = 0, accepted;
+	while ((accepted = accept(listener, NULL, NULL)) != -1) {
+		cr_expect(recv(accepted, &byte, 1, 0) == 0);
+		close(accepted);
+		taken++;
+	}
+	cr_expect(taken == count, "%d", taken);
+}
+
+static void
+expect_strange_link(const char *name, uid_t link, uid_t owner)
+{
+	expect_distrust(name, "host directory",
+	    "a symlink of user %u to a directory of user %u", link, owner);
+}
+
+/* Each mode is looked at when it is set, and the sticky bit does not matter. */
+Test(backend, the_mode_of_the_hosts_directory_decides)
+{
+	static const mode_t of_one[] = {0700, 0711, 0755, 01755, 02755, 04711};
+	static const mode_t of_several[] = {
+	    0720, 0702, 0770, 0771, 0775, 0757, 0777, 01771, 01775, 01777, 02775, 03777};
+	need_users();
+	int listener = make_users_host("a.example", ALICE, BOB);
+	user_links(CAROL, "a.example", "link.example");
+	for (size_t i = 0; i < sizeof of_several / sizeof *of_several; i++) {
+		cr_assert(chmod(root, of_several[i]) == 0);
+		expect_stranger("a.example", user_id(BOB), user_id(ALICE));
+		expect_strange_link("link.example", user_id(CAROL), user_id(ALICE));
+		cr_assert(chmod(root, of_one[i % (sizeof of_one / sizeof *of_one)]) == 0);
+		take_refused(listener, 1);
+		expect_connected(&hosts, "a.example", listener);
+		expect_connected(&hosts, "link.example", listener);
+	}
+}
+
+/* What an ACL lets somebody write shows in the mode; what its mask takes away does not count. */
+Test(backend, an_acl_of_the_hosts_directory_decides_too)
+{
+	char command[128];
+	need_users();
+	int listener = make_users_host("a.example", ALICE, BOB);
+	cr_assert(chmod(root, 0755) == 0);
+	expect_connected(&hosts, "a.example", listener);
+	snprintf(command, sizeof command, "setfacl -m u:%u:rwx . 2>/dev/null",
+	    (unsigned)user_id(CAROL));
+	if (system(command) != 0)
+		cr_skip_test("needs setfacl(1), and a file system with ACLs");
+	expect_stranger("a.example", user_id(BOB), user_id(ALICE));
+	take_refused(listener, 1);
+	cr_assert(system("setfacl -m m::rx .") == 0);
+	expect_connected(&hosts, "a.example", listener);
+}
+
+Test(backend, whoever_listens_must_own_the_host)
+{
+	need_users();
+	int own = make_users_host("own.example", ALICE, ALICE);
+	make_users_host("other.example", ALICE, BOB);
+	make_users_host("of-hosts-owner.example", SELF, BOB);
+	int bobs = make_users_host("b.example", BOB, BOB);
+	user_makes(ALICE, "link.example");
+	user_links(ALICE, "../b.example/tls-socket", "link.example/tls-socket");
+	user_makes(ALICE, "own-link.example");
+	user_links(BOB, "../own.example/tls-socket", "own-link.example/tls-socket");
+
+	expect_connected(&hosts, "own.example", own);
+	expect_connected(&hosts, "b.example", bobs);
+	expect_connected(&hosts, "own-link.example", own);
+	expect_stranger("other.example", user_id(BOB), user_id(ALICE));
+	expect_stranger("of-hosts-owner.example", user_id(BOB), user_id(SELF));
+	expect_stranger("link.example", user_id(BOB), user_id(ALICE));
+	make_file("own.example/send-proxy-v1");
+	cr_expect(expect_connected(&hosts, "own.example", own));
+}
+
+/* As systemd does, and Docker, for a service of any user. */
+Test(backend, root_may_listen_in_each_host)
+{
+	need_users();
+	if (getuid() != 0)
+		cr_skip_test("needs root");
+	int listener = make_users_host("a.example", ALICE, SELF);
+	expect_connected(&hosts, "a.example", listener);
+	/* Who is given the socket, and calls listen(2) again, is who listens. */
+	user_listens(BOB, listener);
+	expect_stranger("a.example", user_id(BOB), user_id(ALICE));
+}
+
+Test(backend, a_symlink_must_belong_to_whom_it_leads_to)
+{
+	need_users();
+	int listener = make_users_host("a.example", ALICE, ALICE);
+	user_links(ALICE, "a.example", "own.example");
+	user_links(BOB, "a.example", "other.example");
+	user_links(SELF, "a.example", "of-hosts-owner.example");
+	user_links(ALICE, "other.example", "own-chain.example");
+	user_links(BOB, "own.example", "other-chain.example");
+	user_links(BOB, "nothing", "dangling.example");
+	user_links(BOB, "loop.example", "loop.example");
+	make_file("file.example");
+	user_links(BOB, "file.example", "to-file.example");
+
+	expect_connected(&hosts, "own.example", listener);
+	expect_connected(&hosts, "of-hosts-owner.example", listener);
+	/* Where a path goes through is its maker's business. */
+	expect_connected(&hosts, "own-chain.example", listener);
+	expect_strange_link("other.example", user_id(BOB), user_id(ALICE));
+	expect_strange_link("other-chain.example", user_id(BOB), user_id(ALICE));
+	expect_failure(&hosts, "dangling.example", "host directory", ENOENT);
+	expect_failure(&hosts, "loop.example", "host directory", ELOOP);
+	expect_failure(&hosts, "file.example", "host directory", ENOTDIR);
+	expect_failure(&hosts, "to-file.example", "host directory", ENOTDIR);
+	expect_failure(&hosts, "no.example", "host directory", ENOENT);
+	make_directory("shut.example");
+	cr_assert(chmod("shut.example", 0) == 0);
+	if (geteuid() == 0)
+		cr_assert(seteuid(NOBODY) == 0);
+	expect_failure(&hosts, "shut.example", "host directory", EACCES);
+	if (geteuid() != getuid())
+		cr_assert(seteuid(getuid()) == 0);
+	cr_assert(chmod("shut.example", 0755) == 0);
+}
+
+Test(backend, a_symlink_of_root_or_of_the_owner_of_the_hosts_directory_leads_anywhere)
+{
+	need_users();
+	if (getuid() != 0)
+		cr_skip_test("needs root");
+	int listener = make_users_host("a.example", ALICE, ALICE);
+	user_links(SELF, "a.example", "of-root.example");
+	user_links(CAROL, "a.example", "of-hosts-owner.example");
+	expect_strange_link("of-hosts-owner.example", user_id(CAROL), user_id(ALICE));
+	cr_assert(chown(root, user_id(CAROL), (gid_t)-1) == 0);
+	expect_connected(&hosts, "of-root.example", listener);
+	expect_connected(&hosts, "of-hosts-owner.example", listener);
+}
+
+/* In a user namespace, all users that it does not know are one number. */
+Test(backend, users_that_are_not_known_here_are_not_trusted)
+{
+	need_users();
+	if (getuid() != 0)
+		cr_skip_test("needs root");
+	make_users_host("a.example", ALICE, ALICE);
+	user_links(ALICE, "a.example", "link.example");
+	pid_t pid = fork();
+	cr_assert(pid != -1);
+	if (pid == 0) {
+		struct backend backend;
+		if (unshare(CLONE_NEWUSER) == -1)
+			_exit(2);
+		backend = backend_connect(&hosts, "a.example", PATIENCE_MS);
+		bool is_refused = backend.socket == -1 &&
+		    strcmp(backend_why(&backend),
+			"user 65534 listens in the host directory of user 65534") == 0;
+		backend = backend_connect(&hosts, "link.example", PATIENCE_MS);
+		_exit(is_refused && backend.socket == -1 &&
+			    strcmp(backend.failed, "host directory") == 0
+			? 0
+			: 1);
+	}
+	int status;
+	cr_assert(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+	if (WEXITSTATUS(status) == 2)
+		cr_skip_test("user namespaces are forbidden here");
+	cr_expect(WEXITSTATUS(status) == 0);
+}
+
+/* As in a container that forbids unshare(2). */
+Test(backend, whoever_listens_must_own_the_host_by_descriptor_too)
+{
+	need_users();
+	struct backend_hosts own = hosts;
+	int listener = make_users_host(NAME_254, ALICE, ALICE);
+	make_users_host("other.example", ALICE, BOB);
+	hosts = (struct backend_hosts){own.directory, false, false};
+	expect_connected(&hosts, NAME_254, listener);
+	expect_stranger("other.example", user_id(BOB), user_id(ALICE));
+	expect_failure(&hosts, "no.example", "host directory", ENOENT);
+	user_makes(ALICE, "empty.example");
+	expect_failure(&hosts, "empty.example", "tls-socket", ENOENT);
+	if (unshare(CLONE_NEWNS) == 0 &&
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	    mount("none", "/proc", "tmpfs", 0, NULL) == 0)
+		expect_failure(&hosts, NAME_254,
+		    "/proc/self/fd (because unshare(2) is refused)", ENOENT);
+	hosts = own;
+}
+
+/* Connects to a.example COUNT times, while it and b.example change places. Returns how often that
+ * was refused; each other time it must have come to the listener that was bound to GOOD. */
+static unsigned
+count_refusals_while_swapped(unsigned count, const char *good)
+{
+	pthread_t swapper;
+	unsigned refused = 0;
+	cr_assert(pthread_create(&swapper, NULL, swap_hosts, NULL) == 0);
+	for (unsigned i = 0; i < count; i++) {
+		struct sockaddr_un address = {0};
+		socklen_t length = sizeof address;
+		struct backend backend =
+		    backend_connect(&hosts, "a.example", PATIENCE_MS);
+		refused += backend.socket == -1;
+		if (backend.socket == -1) {
+			CHECK(backend.error == EACCES, "%s", strerror(backend.error));
+			continue;
+		}
+		CHECK(getpeername(backend.socket, (struct sockaddr *)&address, &length) ==
+			0,
+		    "no peer");
+		CHECK(strcmp(address.sun_path, good) == 0, "%s", address.sun_path);
+		close(backend.socket);
+	}
+	atomic_store(&stop_swapping, true);
+	pthread_join(swapper, NULL);
+	return refused;
+}
+
+/* Makes the host NAME of OWNER, who listens at a socket that was bound to BOUND. */
+static void
+make_bound_host(const char *name, enum user owner, const char *bound)
+{
+	char path[PATH_MAX];
+	user_makes(owner, name);
+	snprintf(path, sizeof path, "%s/tls-socket", name);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", bound);
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert(s != -1 && bind(s, (struct sockaddr *)&address, sizeof address) == 0);
+	cr_assert(rename(bound, path) == 0);
+	cr_assert(chmod(path, 0666) == 0);
+	user_listens(owner, s);
+}
+
+/* A link of somebody's own, and one of another user to something else of theirs. */
+Test(backend, never_follows_a_symlink_that_was_put_in_the_place_of_another)
+{
+	need_users();
+	make_bound_host("host.example", BOB, "host");
+	make_bound_host("secret.example", BOB, "secret");
+	user_links(BOB, "host.example", "a.example");
+	user_links(ALICE, "secret.example", "b.example");
+	unsigned refused = count_refusals_while_swapped(2000, "host");
+	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
+}
+
+/* A host of one's own, and a link to somebody else's. */
+Test(backend, never_follows_a_symlink_that_was_put_in_the_place_of_a_directory)
+{
+	need_users();
+	make_bound_host("a.example", ALICE, "mine");
+	make_bound_host("others.example", BOB, "others");
+	user_links(ALICE, "others.example", "b.example");
+	unsigned refused = count_refusals_while_swapped(2000, "mine");
+	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
+}
+
+/* Somebody's host, and one that connects to another socket of theirs. */
+Test(backend, never_judges_one_directory_and_connects_in_another)
+{
+	need_users();
+	make_bound_host("a.example", BOB, "host");
+	make_bound_host("secret.example", BOB, "secret");
+	user_makes(ALICE, "b.example");
+	user_links(ALICE, "../secret.example/tls-socket", "b.example/tls-socket");
+	unsigned refused = count_refusals_while_swapped(2000, "host");
+	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
 }
 
 static const struct {
