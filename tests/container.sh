@@ -608,6 +608,22 @@ try_owners() {
 	ok "it is served under the name of its maker's choice" reaches bob.example
 	stop_server
 
+	serve_as alice 000 alice.example
+	runuser -u bob -- ln -s alice.example "$hosts/link.example"
+	ok "a symlink to another member's host" "alert number 112" alert link.example
+	ok "is said in the journal with both users" in_journal \
+		" link\.example: host directory: a symlink of user $(id -u bob) to a directory of user $(id -u alice)"
+	runuser -u bob -- ln -sf ../alice.example/tls-socket "$hosts/bob.example"
+	ok "a symlink to another member's socket" "alert number 112" alert bob.example
+	ok "is said in the journal, too, with both" in_journal \
+		" bob\.example: tls-socket: user $(id -u alice) listens in the host directory of user $(id -u bob)"
+	chmod 755 "$hosts"
+	ok "where root alone makes hosts, that is root's to look after" reaches bob.example
+	chmod 1771 "$hosts"
+	runuser -u alice -- ln -s alice.example "$hosts/own.example"
+	ok "a symlink of one's own" reaches own.example
+	stop_server
+
 	serve_as alice 007 alice.example
 	ok "a socket without rights for others" is "alert number 112" alert alice.example
 	ok "is said in the journal, too" \

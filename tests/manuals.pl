@@ -8,9 +8,9 @@ use strict;
 use warnings;
 
 # Texts that are no message: what goes to a backend, the name of an alert that there is not,
-# how a byte is shown, and options.
+# how a byte is shown, options, and a path.
 my %silent = map { $_ => 1 } 'PROXY %s %s %s %u %u', 'TCP4', 'TCP6', 'unknown alert', '\\\\x%02x',
-    '--help', '--version';
+    '--help', '--version', '/proc/self/fd';
 
 my ($page, @sources) = @ARGV;
 my $differences = 0;
