@@ -61,10 +61,15 @@ $(BUILD)/tests/%.o $(BUILD)/tests/%.so $(BUILD)/bench/%.o: private features = -D
 
 our_cppflags = $(features) -DVERSION=\"$(VERSION)\" $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
 sanitizer = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
-our_cflags = -std=gnu11 -pthread -fPIE -fstack-protector-strong \
+# What of these the compiler has: marks for processors that check where a branch leads (CET, BTI); no
+# frame that is larger than the guard below a stack and leaps over it.
+hardening := $(foreach flag,-fcf-protection=full -mbranch-protection=standard \
+	-fstack-clash-protection,$(shell $(CC) -Werror $(flag) -fsyntax-only -x c /dev/null \
+	2>/dev/null && echo $(flag)))
+our_cflags = -std=gnu11 -pthread -fPIE -fstack-protector-strong $(hardening) \
 	-Wall -Wextra -Wpedantic -Wconversion -Wshadow $(WERROR) \
 	$(or $(sanitizer),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
-our_ldflags = -pthread $(or $(STATIC),-pie) -Wl,-z,relro,-z,now $(sanitizer)
+our_ldflags = -pthread $(or $(STATIC),-pie) -Wl,-z,relro,-z,now,-z,noexecstack $(sanitizer)
 compile = $(CC) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
 link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 

@@ -610,11 +610,11 @@ try_owners() {
 
 	serve_as alice 000 alice.example
 	runuser -u bob -- ln -s alice.example "$hosts/link.example"
-	ok "a symlink to another member's host" "alert number 112" alert link.example
+	ok "a symlink to another member's host" is "alert number 112" alert link.example
 	ok "is said in the journal with both users" in_journal \
 		" link\.example: host directory: a symlink of user $(id -u bob) to a directory of user $(id -u alice)"
 	runuser -u bob -- ln -sf ../alice.example/tls-socket "$hosts/bob.example"
-	ok "a symlink to another member's socket" "alert number 112" alert bob.example
+	ok "a symlink to another member's socket" is "alert number 112" alert bob.example
 	ok "is said in the journal, too, with both" in_journal \
 		" bob\.example: tls-socket: user $(id -u alice) listens in the host directory of user $(id -u bob)"
 	chmod 755 "$hosts"
@@ -730,7 +730,7 @@ try_sandbox() {
 	ok "no capability is left to it" is 0000000000000000 status_line CapBnd
 	ok "it gets no new privileges" is 1 status_line NoNewPrivs
 	ok "its system calls are filtered" is 2 status_line Seccomp
-	for namespace in net user ipc uts mnt; do
+	for namespace in net ipc uts mnt; do
 		ok "its $namespace namespace is its own" namespace_is_own "$namespace"
 	done
 	ok "it sees the hosts" is "$(ls -A "$hosts")" hosts_in_root
