@@ -40,7 +40,7 @@ commands() {
 }
 
 documents() {
-	printf '%s\n' README.md docs/*.md bench/README.md
+	printf '%s\n' README.md SECURITY.md docs/*.md bench/README.md
 }
 
 # The relative links of a document, as FILE#ANCHOR, with a line each.
