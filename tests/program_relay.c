@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -767,6 +768,93 @@ PROGRAM_TEST(relay, urgent_byte_in_the_first_bulk)
 		expect_bytes(pair.backend, text("!"));
 		expect_end(pair.backend);
 	}
+}
+
+/* --- Descriptors that a backend passes --- */
+
+/* Sends BYTES to the proxy with as many descriptors attached as may be (SCM_MAX_FD), all of the end
+ * of a pipe that nobody else has; returns the other end. */
+static int
+send_with_descriptors(int fd, struct bytes bytes)
+{
+	enum { COUNT = 253 };
+	int ends[2], passed[COUNT];
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof passed)];
+	} control = {0};
+	struct iovec vector = {bytes.data, bytes.length};
+	struct msghdr message = {.msg_iov = &vector,
+	    .msg_iovlen = 1,
+	    .msg_control = &control,
+	    .msg_controllen = sizeof control};
+	cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+	for (int i = 0; i < COUNT; i++)
+		passed[i] = ends[0];
+	control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof passed),
+	    .cmsg_level = SOL_SOCKET,
+	    .cmsg_type = SCM_RIGHTS};
+	memcpy(CMSG_DATA(&control.header), passed, sizeof passed);
+	check(sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)bytes.length, "sendmsg: %s",
+	    strerror(errno));
+	close(ends[0]);
+	return ends[1];
+}
+
+/* Whether nobody has the other end of the pipe any more. */
+static bool
+is_lost(int end)
+{
+	struct pollfd entry = {.fd = end, .events = 0};
+	return poll(&entry, 1, 0) == 1 && (entry.revents & POLLERR) != 0;
+}
+
+/* They are not taken, however their bytes are read, and nothing of them is left. */
+PROGRAM_TEST(relay, descriptors_from_a_backend)
+{
+	enum { AROUND = 60000, ROUNDS = 10 };
+	struct pair pair = start();
+	int before = proxy_descriptors(proxy);
+	for (int i = 0; i < ROUNDS; i++) {
+		testing("round %d, a few bytes", i);
+		int small = send_with_descriptors(pair.backend, text("few"));
+		expect_bytes(pair.client, text("few"));
+		wait_until(is_lost(small), 2000);
+
+		testing("round %d, amid bulk", i);
+		struct flow bulk = {pair.backend, pair.client, 0, 4 * MIB, MIB, 0, 0};
+		exchange(&bulk, 1);
+		send_all(pair.backend, pattern(0, AROUND));
+		int first = send_with_descriptors(pair.backend, text("amid"));
+		send_all(pair.backend, pattern(0, AROUND));
+		int last = send_with_descriptors(pair.backend, text("last"));
+		expect_pattern(pair.client, AROUND);
+		expect_bytes(pair.client, text("amid"));
+		expect_pattern(pair.client, AROUND);
+		expect_bytes(pair.client, text("last"));
+		wait_until(is_lost(first) && is_lost(last), 2000);
+		close(small), close(first), close(last);
+	}
+	testing("the rest");
+	pair_talk(pair);
+	/* A pipe for bulk, for each processor. */
+	check(proxy_descriptors(proxy) <=
+		before + 2 * 2 * (int)sysconf(_SC_NPROCESSORS_ONLN),
+	    "%d descriptors were %d", proxy_descriptors(proxy), before);
+}
+
+PROGRAM_TEST(relay, descriptors_that_a_backend_leaves_behind)
+{
+	struct pair pair = start();
+	proxy_pause(proxy);
+	int end = send_with_descriptors(pair.backend, text("last"));
+	close(pair.backend);
+	kill(proxy->pid, SIGCONT);
+	expect_bytes(pair.client, text("last"));
+	expect_end(pair.client);
+	close(pair.client);
+	wait_until(is_lost(end), 2000);
+	close(end);
 }
 
 /* On a Unix socket, an urgent byte is none of the stream's. What is around it is. */
