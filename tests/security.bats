@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# SECURITY.md: each test that it names is there.
+# SECURITY.md and docs/attacks.md: each test that they name is there.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -26,12 +26,13 @@ without_test() { # DOCUMENT
 	awk '/^## / { below = /^## What is promised/ } below && /^\| [^-]/ && !/^\| promise / && !/`/' "$1"
 }
 
-@test "each test that SECURITY.md names is there" {
+@test "each test that SECURITY.md and docs/attacks.md name is there" {
 	local test
 	[ "$(named SECURITY.md | wc -l)" -gt 40 ]
+	[ "$(named docs/attacks.md | wc -l)" -gt 10 ]
 	while read -r test; do
 		is_there "$test" || { echo "$test"; return 1; }
-	done < <(named SECURITY.md)
+	done < <(named SECURITY.md; named docs/attacks.md)
 }
 
 @test "each promise has one" {

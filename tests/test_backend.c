@@ -689,6 +689,11 @@ Test(backend, root_may_listen_in_each_host)
 		cr_skip_test("needs root");
 	int listener = make_users_host("a.example", ALICE, SELF);
 	expect_connected(&hosts, "a.example", listener);
+	/* Also by a link of somebody else's: root is trusted. */
+	user_makes(ALICE, "link.example");
+	int roots = make_users_host("root.example", SELF, SELF);
+	user_links(ALICE, "../root.example/tls-socket", "link.example/tls-socket");
+	expect_connected(&hosts, "link.example", roots);
 	/* Who is given the socket, and calls listen(2) again, is who listens. */
 	user_listens(BOB, listener);
 	expect_stranger("a.example", user_id(BOB), user_id(ALICE));
