@@ -619,6 +619,9 @@ try_owners() {
 		" bob\.example: tls-socket: user $(id -u alice) listens in the host directory of user $(id -u bob)"
 	chmod 755 "$hosts"
 	ok "where root alone makes hosts, that is root's to look after" reaches bob.example
+	readme '## Whose backend it may be' 2
+	ok "but for root's group, it is looked after" is "alert number 112" alert bob.example
+	chgrp hosts "$hosts"
 	chmod 1771 "$hosts"
 	runuser -u alice -- ln -s alice.example "$hosts/own.example"
 	ok "a symlink of one's own" reaches own.example

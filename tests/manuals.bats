@@ -159,6 +159,7 @@ same() {
 
 @test "sniproxy(5) has the commands of README.md and docs/" {
 	same sniproxy.5 '.Ss Symbolic links' 1 '## Sockets in /run' 2
+	same sniproxy.5 '.Ss Where several users may write' 1 '## Whose backend it may be' 2
 	same sniproxy.5 '.Ss Sockets that were left behind' 1 '## A socket that was left behind' 2
 	same sniproxy.5 '.Sh EXAMPLES' 3 '## Who may make hosts' 1
 	same sniproxy.5 '.Sh EXAMPLES' 4 '## By an ACL' 1
