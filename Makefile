@@ -98,7 +98,7 @@ build/variant: FORCE
 $(BUILD)/sniproxy: $(addprefix $(BUILD)/,sniproxy.o $(modules) $(for_tsan))
 	$(link) $(wrapped_for_tsan) -o $@ $^
 
-$(BUILD)/sniproxy-hostname: $(addprefix $(BUILD)/,sniproxy-hostname.o hostname.o)
+$(BUILD)/sniproxy-hostname: $(addprefix $(BUILD)/,sniproxy-hostname.o idna.o hostname.o)
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc)
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
