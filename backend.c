@@ -45,6 +45,23 @@ backend_is_short(int error)
 	return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
 
+bool
+backend_is_absent(int error)
+{
+	switch (error) {
+	case EACCES:
+	case ECONNREFUSED:
+	case ELOOP:
+	case ENOENT:
+	case ENOTDIR:
+	case EPERM:
+	case EPROTOTYPE:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* Connects to the socket at PATH, which begins at PLACE; returns it, or -1 with errno set. */
 static int
 connect_to(int place, const char *path, int timeout_ms)

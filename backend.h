@@ -49,6 +49,10 @@ const char *backend_why(const struct backend *backend);
  * again. */
 bool backend_is_short(int error);
 
+/* Whether ERROR means that the name is not served here, and not that something broke: the client
+ * gets unrecognized_name then, and internal_error otherwise. */
+bool backend_is_absent(int error);
+
 /* The longest PROXY protocol header, version 1, in bytes, with the NUL that ends it. */
 enum { BACKEND_PROXY_HEADER_SIZE = 108 };
 

@@ -160,23 +160,11 @@ read_hello(struct connection *c)
 
 /* --- The backend --- */
 
-/* Which alert tells the client that there is no backend: those that mean that the name is
- * not served here, or that something broke. */
+/* Which alert tells the client that there is no backend. */
 static enum tls_alert
 alert_for(int error)
 {
-	switch (error) {
-	case EACCES:
-	case ECONNREFUSED:
-	case ELOOP:
-	case ENOENT:
-	case ENOTDIR:
-	case EPERM:
-	case EPROTOTYPE:
-		return TLS_UNRECOGNIZED_NAME;
-	default:
-		return TLS_INTERNAL_ERROR;
-	}
+	return backend_is_absent(error) ? TLS_UNRECOGNIZED_NAME : TLS_INTERNAL_ERROR;
 }
 
 /* Puts the PROXY header into the room before the first byte, so that both go out at once.

@@ -527,6 +527,17 @@ Test(backend, tells_a_shortage_from_other_errors)
 		cr_expect(!backend_is_short(others[i]), "%s", strerror(others[i]));
 }
 
+Test(backend, tells_what_is_absent_from_what_broke)
+{
+	const int absent[] = {
+	    EACCES, ECONNREFUSED, ELOOP, ENOENT, ENOTDIR, EPERM, EPROTOTYPE};
+	const int broken[] = {0, EAGAIN, EIO, EMFILE, ENAMETOOLONG, ENOMEM};
+	for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+		cr_expect(backend_is_absent(absent[i]), "%s", strerror(absent[i]));
+	for (size_t i = 0; i < sizeof broken / sizeof *broken; i++)
+		cr_expect(!backend_is_absent(broken[i]), "%s", strerror(broken[i]));
+}
+
 /* Goes somewhere else, if it has a working directory of its own. Returns RESULT if it
  * has. */
 static void *
