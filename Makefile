@@ -1,7 +1,7 @@
 # make deps demo     all the set-up there is, then the main job on real input
 # make deps check    the same, then the tests
 #
-# all        sniproxy and sniproxy-hostname
+# all        sniproxy, sniproxy-hostname and sniproxy-check
 # static     sniproxy-static, one file that needs nothing else
 # check      the tests
 # check-portable    some of them for the portable core; make check PORTABLE=1 runs all
@@ -85,10 +85,10 @@ wrapped_for_tsan := $(if $(for_tsan),$(tsan_calls:%=-Wl$(comma)--wrap=%))
 unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 program_tests := $(patsubst tests/%.c,%,$(wildcard tests/program_*.c))
 
-all: sniproxy sniproxy-hostname
+all: sniproxy sniproxy-hostname sniproxy-check
 
 # The programs of the variant that was built last stand at the top.
-sniproxy sniproxy-hostname: %: $(BUILD)/% build/variant
+sniproxy sniproxy-hostname sniproxy-check: %: $(BUILD)/% build/variant
 	cp -f $< $@
 
 build/variant: FORCE
@@ -100,6 +100,12 @@ $(BUILD)/sniproxy: $(addprefix $(BUILD)/,sniproxy.o $(modules) $(for_tsan))
 
 $(BUILD)/sniproxy-hostname: $(addprefix $(BUILD)/,sniproxy-hostname.o idna.o hostname.o)
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc)
+
+# The proxy's own modules are what decides in it.
+check_modules := entry.o report.o handshake.o path.o view.o idna.o backend.o tls.o hostname.o address.o
+
+$(BUILD)/sniproxy-check: $(addprefix $(BUILD)/,sniproxy-check.o $(check_modules))
+	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc libssl libcrypto jansson)
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -400,7 +406,7 @@ deps-remove:
 	$(install_packages)
 
 clean:
-	rm -rf build sniproxy sniproxy-hostname sniproxy-static
+	rm -rf build sniproxy sniproxy-hostname sniproxy-check sniproxy-static
 
 .PHONY: all static static-copy check check-portable check-some system faults flood oracle soak \
 	build-check fuzz corpus build-fuzzers coverage build-unit-check lint demo install uninstall check-systemd check-package bench \

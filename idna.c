@@ -99,6 +99,19 @@ idna_show(FILE *stream, const char *name)
 	}
 }
 
+char *
+idna_shown(const char *name)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *stream = open_memstream(&text, &size);
+	if (stream == NULL)
+		return NULL;
+	idna_show(stream, name);
+	fclose(stream);
+	return text;
+}
+
 void
 idna_show_faults(FILE *stream, uint32_t bits)
 {

@@ -26,4 +26,7 @@ void idna_show_faults(FILE *stream, uint32_t faults);
 /* Writes NAME with all that could confuse a terminal or a reader as \xNN. */
 void idna_show(FILE *stream, const char *name);
 
+/* The same as a string, which becomes the caller's; NULL where memory is short. */
+char *idna_shown(const char *name);
+
 #endif

@@ -1,0 +1,513 @@
+#include "entry.h"
+
+#include "clock.h"
+#include "idna.h"
+#include "path.h"
+#include "tls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* The longest path that a server can bind: sun_path, with the NUL that most put at its end. */
+enum { BOUND_PATH_MAX = sizeof((struct sockaddr_un *)NULL)->sun_path - 1 };
+
+static const char *const state_names[] = {
+    [ENTRY_SERVED] = "served",
+    [ENTRY_NOT_LOOKED_UP] = "not-looked-up",
+    [ENTRY_NO_DIRECTORY] = "no-directory",
+    [ENTRY_NOT_A_DIRECTORY] = "not-a-directory",
+    [ENTRY_NO_SOCKET] = "no-socket",
+    [ENTRY_PATH_TOO_LONG] = "path-too-long",
+    [ENTRY_NOT_A_SOCKET] = "not-a-socket",
+    [ENTRY_WRONG_TYPE] = "wrong-type",
+    [ENTRY_STALE] = "stale",
+    [ENTRY_NOT_LISTENING] = "not-listening",
+    [ENTRY_BACKLOG_FULL] = "backlog-full",
+    [ENTRY_NOT_PERMITTED] = "not-permitted",
+    [ENTRY_LEADS_OUT] = "leads-out",
+    [ENTRY_LINK_FORBIDDEN] = "link-forbidden",
+    [ENTRY_LOOP] = "loop",
+    [ENTRY_FAILED] = "failed",
+    [ENTRY_NOT_CHECKED] = "not-checked",
+};
+
+const char *
+entry_state_name(enum entry_state state)
+{
+	return state_names[state];
+}
+
+/* --- Words --- */
+
+/* What printf makes of it, or NULL. */
+static char *__attribute__((format(printf, 1, 2))) words(const char *format, ...)
+{
+	char *text = NULL;
+	va_list arguments;
+	va_start(arguments, format);
+	if (vasprintf(&text, format, arguments) == -1)
+		text = NULL;
+	va_end(arguments);
+	return text;
+}
+
+static char *
+faults_in_words(uint32_t faults)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *stream = open_memstream(&text, &size);
+	if (stream == NULL)
+		return NULL;
+	idna_show_faults(stream, faults);
+	fclose(stream);
+	return text;
+}
+
+/* Says that ENTRY is in STATE; REASON and REMEDY become the entry's. */
+static void
+say(struct entry *entry, enum entry_state state, char *reason, char *remedy)
+{
+	entry->state = state;
+	entry->reason = reason;
+	entry->remedy = remedy;
+}
+
+/* --- The name --- */
+
+/* Whether any client's name leads to the directory NAME. */
+static bool
+is_looked_up(const char *name)
+{
+#ifdef HASHED
+	return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
+#else
+	char canonical[HOSTNAME_SIZE];
+	return hostname_canonical(canonical, (const uint8_t *)name, strlen(name)) &&
+	    strcmp(canonical, name) == 0;
+#endif
+}
+
+/* Why nobody comes to the directory NAME, which is called DIRECTORY as it should be. */
+static const char *
+why_not_looked_up(const char *name)
+{
+#ifdef HASHED
+	(void)name;
+	return "never looked up: directories are named by hashes in this build";
+#else
+	for (const char *c = name; *c != '\0'; c++)
+		if ((unsigned char)*c >= 0x80)
+			return "never looked up: clients send such a name in Punycode";
+	return name[strlen(name) - 1] == '.'
+	    ? "never looked up: there is no dot at the end of the names that are"
+	    : "never looked up: names are turned into lowercase";
+#endif
+}
+
+/* Says what ENTRY, a directory that is never looked up, should be called. */
+static void
+explain_name(struct entry *entry, const struct entry_settings *settings)
+{
+	char canonical[HOSTNAME_SIZE], directory[HOSTNAME_SIZE];
+	uint32_t faults = idna_canonical(settings->idna, canonical, entry->name);
+	if (strlen(entry->name) > HOSTNAME_MAX) {
+		say(entry, ENTRY_NOT_LOOKED_UP,
+		    words("never looked up: the name is longer than %d bytes",
+			HOSTNAME_MAX),
+		    words("use a shorter name, such as the DNS allows"));
+		return;
+	}
+	if (faults != 0) {
+		char *why = faults_in_words(faults);
+		say(entry, ENTRY_NOT_LOOKED_UP,
+		    words("never looked up: not a host's name: %s", why),
+		    words("if it is no host, put a dot before its name"));
+		free(why);
+		return;
+	}
+	hostname_directory(directory, canonical);
+	struct stat status;
+	if (stat(entry->name, &status) == 0 && !S_ISDIR(status.st_mode)) {
+		say(entry, ENTRY_NOT_A_DIRECTORY, words("not a directory"),
+		    words("if it is no host, put a dot before its name"));
+		return;
+	}
+	say(entry, ENTRY_NOT_LOOKED_UP, words("%s", why_not_looked_up(entry->name)),
+	    access(directory, F_OK) == 0
+		? words("remove it: there is %s already", directory)
+		: words("rename it to %s", directory));
+}
+
+/* Finds out what is looked up for ENTRY, if anything. */
+static bool
+find_directory(struct entry *entry, bool is_host, const struct entry_settings *settings)
+{
+	if (is_host) {
+		uint32_t faults =
+		    idna_canonical(settings->idna, entry->host, entry->name);
+		if (faults == 0) {
+			hostname_directory(entry->directory, entry->host);
+			return true;
+		}
+		entry->host[0] = '\0';
+		char *why = faults_in_words(faults);
+		say(entry, ENTRY_NOT_LOOKED_UP, words("not a host's name: %s", why),
+		    NULL);
+		free(why);
+		return false;
+	}
+	if (!is_looked_up(entry->name)) {
+		explain_name(entry, settings);
+		return false;
+	}
+	memcpy(entry->directory, entry->name, strlen(entry->name) + 1);
+#ifndef HASHED
+	memcpy(entry->host, entry->name, strlen(entry->name) + 1);
+	char canonical[HOSTNAME_SIZE];
+	uint32_t faults = idna_canonical(settings->idna, canonical, entry->host);
+	if (faults != 0) {
+		char *why = faults_in_words(faults);
+		entry->warning = words("browsers do not ask for it: %s", why);
+		free(why);
+	}
+#endif
+	return true;
+}
+
+/* --- The way to the socket --- */
+
+/* Whether AT is nowhere that the proxy sees, rather than missing. */
+static bool
+leads_out(
+    const struct path_walk *walk, const char *at, const struct entry_settings *settings)
+{
+	const struct view *view = settings->view;
+	return view->root != NULL && walk->was_link &&
+	    (view->is_made ? !view_shows(view, at)
+			   : !path_is_below(at, settings->directory));
+}
+
+/* That there is nothing AT, SHOWN, where the way to the socket, or else to the directory, leads. */
+static void
+explain_missing(struct entry *entry, const struct path_walk *walk, bool is_socket,
+    const char *at, const char *shown_at, const struct entry_settings *settings)
+{
+	enum entry_state state = is_socket ? ENTRY_NO_SOCKET : ENTRY_NO_DIRECTORY;
+	if (leads_out(walk, at, settings))
+		say(entry, ENTRY_LEADS_OUT,
+		    words("a symlink leads to %s, out of what the proxy sees", shown_at),
+		    settings->view->is_made
+			? words("if it is there, add BindReadOnlyPaths= to the unit for "
+				"the folder above it")
+			: words("have it below the root directory of the proxy"));
+	else if (walk->was_link)
+		say(entry, state,
+		    words("a symlink leads to %s, which is not there", shown_at),
+		    is_socket ? words("start its server, or correct the link")
+			      : words("correct the link"));
+	else if (!is_socket)
+		say(entry, state, words("there is no directory %s", entry->directory),
+		    words("make it, and have the backend listen at tls-socket in it"));
+	else if (strlen(at) > BOUND_PATH_MAX)
+		say(entry, ENTRY_PATH_TOO_LONG,
+		    words(
+			"no tls-socket, and no server can bind it by its path: that has "
+			"%zu bytes, and %d is the most",
+			strlen(at), BOUND_PATH_MAX),
+		    words(
+			"have the server listen at a shorter path, and make tls-socket a "
+			"symlink to that"));
+	else
+		say(entry, state, words("no tls-socket"),
+		    words("have its server listen at %s", shown_at));
+}
+
+/* What is wrong AT, SHOWN, other than that nothing is there. Returns false where nothing is known
+ * to be. */
+static bool
+explain_end(struct entry *entry, enum path_end end, const char *at, const char *user)
+{
+	switch (end) {
+	case PATH_NOT_SEARCHABLE:
+		say(entry, ENTRY_NOT_PERMITTED,
+		    words("the user %s may not search %s", user, at),
+		    words("give it the right x there: chmod, chgrp or setfacl"));
+		return true;
+	case PATH_NOT_A_DIRECTORY:
+		say(entry, ENTRY_NOT_A_DIRECTORY, words("%s is not a directory", at),
+		    words(
+			"if it is no host, move it away, or put a dot before its name"));
+		return true;
+	case PATH_LINK_FORBIDDEN:
+		say(entry, ENTRY_LINK_FORBIDDEN,
+		    words("fs.protected_symlinks forbids to follow %s, another user's "
+			  "link in a "
+			  "sticky directory",
+			at),
+		    words("let the link belong to the owner of the directory that it is "
+			  "in: "
+			  "chown -h"));
+		return true;
+	case PATH_LOOP:
+		say(entry, ENTRY_LOOP, words("symlinks lead in a circle, at %s", at),
+		    words("correct the links"));
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Why PATH, of the socket or else of the directory, could not be reached. Returns false where it
+ * can be. */
+static bool
+explain_way(struct entry *entry, struct path_walk *walk, const char *path, bool is_socket,
+    const struct entry_settings *settings)
+{
+	char at[PATH_MAX];
+	path_walk(walk, path);
+	path_absolute(at, settings->directory, walk->at);
+	char *shown_at = idna_shown(at);
+	bool explained = true;
+	if (shown_at == NULL || walk->end == PATH_THERE)
+		explained = false;
+	else if (walk->end == PATH_MISSING)
+		explain_missing(entry, walk, is_socket, at, shown_at, settings);
+	else
+		explained = explain_end(entry, walk->end, shown_at, settings->user);
+	free(shown_at);
+	return explained;
+}
+
+/* --- The socket --- */
+
+/* Whether a server has the socket of DIRECTORY, on which it does not listen. The kernel says of a
+ * socket of another type that it is one, and refuses where there is none. */
+static bool
+is_bound(struct backend_hosts *hosts, const char *directory)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	bool moves = hosts->own_working_directory;
+	if (moves && chdir(directory) == -1)
+		return false;
+	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s%stls-socket",
+	    moves ? "" : directory, moves ? "" : "/");
+	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool bound = length < (int)sizeof address.sun_path &&
+	    connect(s, (const struct sockaddr *)&address, sizeof address) == -1 &&
+	    errno == EPROTOTYPE;
+	if (s != -1)
+		close(s);
+	if (moves)
+		hosts->at_home = fchdir(hosts->directory) == 0;
+	return bound;
+}
+
+/* Why the socket, which is there, refuses. */
+static void
+explain_refusal(
+    struct entry *entry, const struct path_walk *walk, struct backend_hosts *hosts)
+{
+	if (!S_ISSOCK(walk->status.st_mode))
+		say(entry, ENTRY_NOT_A_SOCKET, words("tls-socket is not a socket"),
+		    words("remove it, and have the server make it"));
+	else if (is_bound(hosts, entry->directory))
+		say(entry, ENTRY_NOT_LISTENING,
+		    words("a server has tls-socket, and does not listen"),
+		    words("it is just starting, or stuck: see its log"));
+	else
+		say(entry, ENTRY_STALE,
+		    words("tls-socket was left behind: no server has it any more"),
+		    words("start its server; if that says \"Address already in use\", "
+			  "remove tls-socket before"));
+}
+
+/* Whether the socket may not be written to; says so. */
+static bool
+explain_right(struct entry *entry, const struct path_walk *walk, const char *user)
+{
+	if (faccessat(AT_FDCWD, walk->at, W_OK, AT_EACCESS) == 0)
+		return false;
+	say(entry, ENTRY_NOT_PERMITTED,
+	    words("the user %s may not write to tls-socket", user),
+	    words(
+		"have its server make it with mode 0666, or give the right by a group or "
+		"an ACL"));
+	return true;
+}
+
+/* Whether what is there explains why connecting failed with ERROR. */
+static bool
+explain_socket(struct entry *entry, const struct path_walk *walk, int error,
+    struct backend_hosts *hosts, const struct entry_settings *settings)
+{
+	switch (error) {
+	case ECONNREFUSED:
+		explain_refusal(entry, walk, hosts);
+		return true;
+	case EPROTOTYPE:
+		say(entry, ENTRY_WRONG_TYPE, words("tls-socket is not a stream socket"),
+		    words("have the server make a stream socket"));
+		return true;
+	case EAGAIN:
+		say(entry, ENTRY_BACKLOG_FULL,
+		    words("the backlog of tls-socket is full: it did not accept in time"),
+		    words(
+			"its server is overloaded or stuck, or has too short a backlog"));
+		return true;
+	case EACCES:
+		return explain_right(entry, walk, settings->user);
+	default:
+		return false;
+	}
+}
+
+/* Says why there is no BACKEND for ENTRY. */
+static void
+explain(struct entry *entry, const struct backend *backend, struct backend_hosts *hosts,
+    const struct entry_settings *settings)
+{
+	struct path_walk walk;
+	char path[HOSTNAME_SIZE + sizeof "/send-proxy-v1"];
+	bool is_way = backend->error == ENOENT || backend->error == ENOTDIR ||
+	    backend->error == ELOOP || backend->error == EACCES;
+	entry->alert = backend_is_absent(backend->error) ? TLS_UNRECOGNIZED_NAME
+							 : TLS_INTERNAL_ERROR;
+	if (is_way && explain_way(entry, &walk, entry->directory, false, settings))
+		return;
+	snprintf(path, sizeof path, "%s/send-proxy-v1", entry->directory);
+	path_walk(&walk, path);
+	entry->send_proxy_v1 = walk.end == PATH_THERE || walk.was_link;
+	snprintf(path, sizeof path, "%s/tls-socket", entry->directory);
+	if (is_way && explain_way(entry, &walk, path, true, settings))
+		return;
+	path_walk(&walk, path);
+	if (!explain_socket(entry, &walk, backend->error, hosts, settings))
+		say(entry, ENTRY_FAILED,
+		    words("%s: %s", backend->failed, strerror(backend->error)),
+		    words("sniproxy(8) explains it, below DIAGNOSTICS"));
+}
+
+/* --- The handshake --- */
+
+static char *
+date(time_t time)
+{
+	struct tm parts;
+	char text[sizeof "2026-11-25"];
+	gmtime_r(&time, &parts);
+	return words("%s", strftime(text, sizeof text, "%F", &parts) > 0 ? text : "?");
+}
+
+/* Why it failed, from what is known of it. */
+static void
+explain_failure(struct entry *entry)
+{
+	const struct handshake *handshake = &entry->handshake;
+	entry->reason = words("TLS: %s", handshake->failure);
+	if (entry->send_proxy_v1)
+		entry->remedy = words("have its server await the PROXY header, or remove "
+				      "send-proxy-v1; its log says more");
+	else if (handshake->talks)
+		entry->remedy =
+		    words("its server speaks no TLS there, or refuses the name: "
+			  "its log says more");
+	else
+		entry->remedy =
+		    words("if its server awaits a PROXY header, make the file "
+			  "send-proxy-v1; its log says more");
+}
+
+/* What clients will not like about the certificate. */
+static void
+explain_certificate(struct entry *entry)
+{
+	const struct handshake *handshake = &entry->handshake;
+	char *ends = date(handshake->not_after), *begins = date(handshake->not_before);
+	if (handshake->is_expired) {
+		entry->reason = words("its certificate has expired, on %s", ends);
+		entry->remedy = words("renew it, and have the server read it anew");
+	} else if (handshake->is_early) {
+		entry->reason = words("its certificate is not valid before %s", begins);
+		entry->remedy = words("see whether the clock is right");
+	} else if (!handshake->has_name) {
+		entry->reason = words("its certificate is not for this name");
+		entry->remedy =
+		    words("get one for %s, if this is the right server", entry->host);
+	} else if (handshake->ends_soon) {
+		free(entry->warning);
+		entry->warning = words("its certificate expires soon, on %s", ends);
+	}
+	free(ends);
+	free(begins);
+}
+
+static void
+try_handshake(struct entry *entry, int socket, int64_t deadline_ms,
+    const struct entry_settings *settings)
+{
+	if (entry->host[0] == '\0') {
+		entry->warning =
+		    words("no handshake: its name is not known; --name tells it");
+		return;
+	}
+	entry->handshake = handshake_try(
+	    settings->handshakes, socket, entry->host, entry->send_proxy_v1, deadline_ms);
+	entry->has_handshake = true;
+	if (entry->handshake.done)
+		explain_certificate(entry);
+	else
+		explain_failure(entry);
+}
+
+/* --- All of it --- */
+
+void
+entry_check(struct entry *entry, bool is_host, struct backend_hosts *hosts,
+    const struct entry_settings *settings)
+{
+	int left_ms = clock_left_ms(settings->deadline_ms);
+	int timeout_ms = left_ms < settings->timeout_ms ? left_ms : settings->timeout_ms;
+	int64_t deadline_ms = clock_ms() + timeout_ms;
+	if (left_ms == 0) {
+		say(entry, ENTRY_NOT_CHECKED, words("not checked: the time is over"),
+		    words("allow more by --deadline"));
+		return;
+	}
+	if (!find_directory(entry, is_host, settings)) {
+		entry->alert = TLS_UNRECOGNIZED_NAME;
+		return;
+	}
+	struct backend backend = backend_connect(hosts, entry->directory, timeout_ms);
+	if (backend.socket == -1) {
+		explain(entry, &backend, hosts, settings);
+		return;
+	}
+	entry->state = ENTRY_SERVED;
+	entry->send_proxy_v1 = backend.send_proxy_v1;
+	if (settings->handshakes != NULL)
+		try_handshake(entry, backend.socket, deadline_ms, settings);
+	close(backend.socket);
+}
+
+bool
+entry_is_well(const struct entry *entry)
+{
+	return entry->state == ENTRY_SERVED && entry->reason == NULL;
+}
+
+void
+entry_free(struct entry *entry)
+{
+	free(entry->name);
+	free(entry->reason);
+	free(entry->remedy);
+	free(entry->warning);
+	handshake_free(&entry->handshake);
+}

@@ -1,0 +1,395 @@
+/* Says of each entry of a hosts directory whether the proxy would serve it, and if not, why. It
+ * looks hosts up by the proxy's own code, with the rights and the view that the proxy has. */
+#include "clock.h"
+#include "entry.h"
+#include "idna.h"
+#include "report.h"
+
+#include <dirent.h>
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <pthread.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+	/* How many entries are looked at at once. Most of the time is spent waiting. */
+	THREADS_MAX = 32,
+
+	/* For one entry, by default; for all. */
+	TIMEOUT_MS = 2000,
+	DEADLINE_MS = 300 * 1000,
+
+	NAMES_MAX = 1024,
+	NOTES_MAX = 4,
+};
+
+static const char usage[] = "usage: sniproxy-check [--user USER] [--root ROOT] [--unit "
+			    "UNIT] [--name NAME]... [--connect]\n"
+			    "                      [--timeout SECONDS] [--deadline "
+			    "SECONDS] [--json] [--quiet] [DIRECTORY]\n"
+			    "       sniproxy-check --help | --version";
+
+struct options {
+	const char *directory;
+	const char *unit;
+	struct view view;
+	const char *names[NAMES_MAX];
+	size_t names_count;
+	bool connects, json, quiet;
+	int timeout_ms, deadline_ms;
+};
+
+/* What the threads share. Each entry belongs to the thread that has drawn its number. */
+struct work {
+	struct entry *entries;
+	size_t count;
+	bool are_hosts; /* the entries are names that were asked for */
+	atomic_size_t next;
+	int hosts; /* the hosts directory */
+	const struct entry_settings *settings;
+};
+
+/* --- The command line --- */
+
+enum {
+	USER = 'u',
+	ROOT = 'r',
+	UNIT = 's',
+	NAME = 'n',
+	CONNECT = 'c',
+	TIMEOUT = 't',
+	DEADLINE = 'd',
+	JSON = 'j',
+	QUIET = 'q',
+	HELP = 'h',
+	VERSION_OPTION = 'v'
+};
+
+static const struct option long_options[] = {
+    {"user", required_argument, NULL, USER},
+    {"root", required_argument, NULL, ROOT},
+    {"unit", required_argument, NULL, UNIT},
+    {"name", required_argument, NULL, NAME},
+    {"connect", no_argument, NULL, CONNECT},
+    {"timeout", required_argument, NULL, TIMEOUT},
+    {"deadline", required_argument, NULL, DEADLINE},
+    {"json", no_argument, NULL, JSON},
+    {"quiet", no_argument, NULL, QUIET},
+    {"help", no_argument, NULL, HELP},
+    {"version", no_argument, NULL, VERSION_OPTION},
+    {NULL, 0, NULL, 0},
+};
+
+static _Noreturn void
+refuse_usage(void)
+{
+	fprintf(stderr, "%s\n", usage);
+	exit(2);
+}
+
+/* Prints what an option asks for, and ends. */
+static _Noreturn void
+answer(const char *line)
+{
+	bool printed = puts(line) != EOF && fflush(stdout) == 0;
+	if (!printed)
+		warn("stdout");
+	exit(printed ? 0 : 2);
+}
+
+/* The SECONDS, up to an hour, in milliseconds. */
+static int
+milliseconds(const char *seconds)
+{
+	char *end;
+	double value = strtod(seconds, &end);
+	if (end == seconds || *end != '\0' || !(value >= 0.001 && value <= 3600))
+		errx(2, "not a number of seconds from 0.001 to 3600: %s", seconds);
+	return (int)(value * 1000);
+}
+
+static void
+take_option(struct options *options, int option)
+{
+	switch (option) {
+	case USER:
+		options->view.user = optarg;
+		break;
+	case ROOT:
+		options->view.root = optarg;
+		break;
+	case UNIT:
+		options->unit = optarg;
+		break;
+	case NAME:
+		if (options->names_count == NAMES_MAX)
+			errx(2, "more than %d names", NAMES_MAX);
+		options->names[options->names_count++] = optarg;
+		break;
+	case CONNECT:
+		options->connects = true;
+		break;
+	case TIMEOUT:
+		options->timeout_ms = milliseconds(optarg);
+		break;
+	case DEADLINE:
+		options->deadline_ms = milliseconds(optarg);
+		break;
+	case JSON:
+		options->json = true;
+		break;
+	case QUIET:
+		options->quiet = true;
+		break;
+	case HELP:
+		answer(usage);
+	case VERSION_OPTION:
+		answer("sniproxy-check " VERSION);
+	default:
+		refuse_usage();
+	}
+}
+
+static void
+read_options(struct options *options, int argc, char **argv)
+{
+	int option;
+	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+		take_option(options, option);
+	if (argc - optind > 1)
+		refuse_usage();
+	if (optind < argc)
+		options->directory = argv[optind];
+	if (options->unit == NULL)
+		return;
+	/* An instance of a unit is what is meant, and so is a service. */
+	if (options->view.root != NULL || options->view.user != NULL ||
+	    options->directory != NULL)
+		errx(2, "--unit tells user, root and directory itself");
+	if (!view_of_unit(&options->view, &options->directory, options->unit))
+		exit(2);
+}
+
+/* --- Whose rights, and what is seen --- */
+
+static void
+note(const char **notes, const char *text)
+{
+	while (*notes != NULL)
+		notes++;
+	*notes = text;
+}
+
+/* Goes where the proxy is, as far as this process may; else notes what stays unknown. */
+static void
+enter(struct options *options, const char **notes)
+{
+	if (options->view.root != NULL && geteuid() != 0) {
+		note(notes,
+		    "not root: whether symlinks lead out of the proxy's root "
+		    "directory is not known");
+		options->view.root = NULL;
+		options->view.is_made = false;
+	}
+	if (!view_enter(&options->view))
+		exit(2);
+	if (options->directory != NULL && chdir(options->directory) == -1)
+		err(2, "%s", options->directory);
+}
+
+/* The name of who runs this. */
+static const char *
+own_name(void)
+{
+	const struct passwd *entry = getpwuid(geteuid());
+	char *name = entry == NULL ? NULL : strdup(entry->pw_name);
+	if (name == NULL && asprintf(&name, "user %u", (unsigned)geteuid()) == -1)
+		err(2, "memory");
+	return name;
+}
+
+/* Sees whose rights the proxy has, and notes what stays unknown of them. Returns whether USER is to
+ * be become. */
+static bool
+find_user(struct view_user *user, const char *name, const char **notes)
+{
+	user->user = geteuid();
+	user->name = own_name();
+	if (name == NULL && geteuid() == 0)
+		note(notes,
+		    "as root: whether the proxy's user has the right is not known; "
+		    "--user tells who it is");
+	if (name == NULL)
+		return false;
+	struct view_user wanted;
+	if (!view_find_user(&wanted, name))
+		errx(2, "there is no user %s", name);
+	if (wanted.user == geteuid())
+		return false;
+	if (geteuid() == 0) {
+		*user = wanted;
+		return true;
+	}
+	*notes =
+	    "not root: whether the proxy's user has the right is not known, but only "
+	    "whether you have it";
+	return false;
+}
+
+/* --- The entries --- */
+
+/* Names that begin with a dot are nobody's, and what fsck(8) makes is no host. */
+static int
+may_be_host(const struct dirent *entry)
+{
+	return entry->d_name[0] != '.' && strcmp(entry->d_name, "lost+found") != 0;
+}
+
+static void
+list_entries(struct work *work)
+{
+	struct dirent **found;
+	int count = scandir(".", &found, may_be_host, alphasort);
+	if (count == -1)
+		err(2, "the hosts directory");
+	work->count = (size_t)count;
+	work->entries = calloc(work->count + 1, sizeof *work->entries);
+	for (size_t i = 0; i < work->count; i++) {
+		if (work->entries == NULL ||
+		    (work->entries[i].name = strdup(found[i]->d_name)) == NULL)
+			err(2, "memory");
+		free(found[i]);
+	}
+	free(found);
+}
+
+static void
+take_names(struct work *work, const struct options *options)
+{
+	work->are_hosts = true;
+	work->count = options->names_count;
+	work->entries = calloc(work->count, sizeof *work->entries);
+	for (size_t i = 0; i < work->count; i++)
+		if (work->entries == NULL ||
+		    (work->entries[i].name = strdup(options->names[i])) == NULL)
+			err(2, "memory");
+}
+
+static void *
+check_entries(void *argument)
+{
+	struct work *work = argument;
+	struct backend_hosts hosts = backend_hosts(work->hosts);
+	for (;;) {
+		size_t number = atomic_fetch_add(&work->next, 1);
+		if (number >= work->count)
+			return NULL;
+		entry_check(
+		    &work->entries[number], work->are_hosts, &hosts, work->settings);
+	}
+}
+
+static void
+check_all(struct work *work)
+{
+	pthread_t threads[THREADS_MAX];
+	size_t count = 0;
+	while (count < THREADS_MAX && count < work->count &&
+	    pthread_create(&threads[count], NULL, check_entries, work) == 0)
+		count++;
+	if (count == 0 && work->count > 0)
+		errx(2, "no thread can be started");
+	for (size_t i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+}
+
+/* --- What is told --- */
+
+static bool
+uses_colour(void)
+{
+	const char *none = getenv("NO_COLOR"), *terminal = getenv("TERM");
+	return isatty(STDOUT_FILENO) && (none == NULL || none[0] == '\0') &&
+	    terminal != NULL && strcmp(terminal, "dumb") != 0;
+}
+
+/* Returns the exit status. */
+static int
+tell(const struct work *work, const struct options *options, const struct report *report)
+{
+	bool told = options->json ? report_json(stdout, report)
+				  : report_table(stdout, report, uses_colour());
+	if (!told) {
+		warn("stdout");
+		return 2;
+	}
+	for (size_t i = 0; !options->json && !options->quiet && report->notes[i] != NULL;
+	     i++)
+		warnx("%s", report->notes[i]);
+	for (size_t i = 0; i < work->count; i++)
+		if (!entry_is_well(&work->entries[i]))
+			return 1;
+	return 0;
+}
+
+/* Finds the entries and checks them; returns the exit status. */
+static int
+run(struct options *options, struct entry_settings *settings)
+{
+	const char *notes[NOTES_MAX + 1] = {NULL};
+	char directory[PATH_MAX];
+	struct work work = {.settings = settings};
+	struct view_user user;
+	bool becomes = find_user(&user, options->view.user, notes);
+	enter(options, notes);
+	work.hosts = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (work.hosts == -1 || getcwd(directory, sizeof directory) == NULL)
+		err(2, "the hosts directory");
+	if (options->names_count > 0)
+		take_names(&work, options);
+	else
+		list_entries(&work);
+	if (becomes && !view_become(&user))
+		return 2;
+	settings->view = &options->view;
+	settings->directory = directory;
+	settings->user = user.name;
+	settings->deadline_ms = clock_ms() + options->deadline_ms;
+	check_all(&work);
+	struct report report = {
+	    work.entries, work.count, directory, user.name, notes, options->quiet};
+	int status = tell(&work, options, &report);
+	for (size_t i = 0; i < work.count; i++)
+		entry_free(&work.entries[i]);
+	free(work.entries);
+	return status;
+}
+
+int
+main(int argc, char **argv)
+{
+	static struct options options = {
+	    .timeout_ms = TIMEOUT_MS, .deadline_ms = DEADLINE_MS};
+	read_options(&options, argc, argv);
+	signal(SIGPIPE, SIG_IGN); /* what backends close, and a reader of ours */
+
+	const char *error;
+	struct UIDNA *idna = idna_open(&error);
+	if (idna == NULL)
+		errx(2, "ICU: %s", error);
+	struct entry_settings settings = {.idna = idna, .timeout_ms = options.timeout_ms};
+	if (options.connects && (settings.handshakes = handshake_open()) == NULL)
+		errx(2, "OpenSSL cannot be used");
+	int status = run(&options, &settings);
+	handshake_close(settings.handshakes);
+	idna_close(idna);
+	return status;
+}
