@@ -140,8 +140,14 @@ $(addprefix $(BUILD)/tests/,$(unit_tests)): %: %.o $(BUILD)/tests/hellos.o \
     $(addprefix $(BUILD)/,$(modules))
 	$(link) -o $@ $^ -lcriterion
 
+# What sniproxy-check has besides.
+$(BUILD)/tests/test_path: $(BUILD)/path.o
+
 $(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
-	$(link) -o $@ $^ -lcriterion
+	$(link) -o $@ $^ -lcriterion $(LDLIBS)
+
+# Reads what sniproxy-check prints.
+$(BUILD)/tests/program_check: private LDLIBS = $(shell pkg-config --libs jansson)
 
 $(BUILD)/tests/listen $(BUILD)/tests/flood: %: %.o
 	$(link) -o $@ $^
@@ -197,7 +203,7 @@ $(addprefix $(BUILD)/bench/,load await): %: %.o $(BUILD)/bench/client.o
 $(BUILD)/bench/backend: $(BUILD)/bench/backend.o
 	$(link) -o $@ $^
 
-programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname tests/listen)
+programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname sniproxy-check tests/listen)
 # The oracle has no threads.
 oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
 

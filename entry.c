@@ -309,15 +309,19 @@ is_bound(struct backend_hosts *hosts, const char *directory)
 	return bound;
 }
 
+/* That it is there, and no socket. */
+static void
+say_no_socket(struct entry *entry)
+{
+	say(entry, ENTRY_NOT_A_SOCKET, words("tls-socket is not a socket"),
+	    words("remove it, and have the server make it"));
+}
+
 /* Why the socket, which is there, refuses. */
 static void
-explain_refusal(
-    struct entry *entry, const struct path_walk *walk, struct backend_hosts *hosts)
+explain_refusal(struct entry *entry, struct backend_hosts *hosts)
 {
-	if (!S_ISSOCK(walk->status.st_mode))
-		say(entry, ENTRY_NOT_A_SOCKET, words("tls-socket is not a socket"),
-		    words("remove it, and have the server make it"));
-	else if (is_bound(hosts, entry->directory))
+	if (is_bound(hosts, entry->directory))
 		say(entry, ENTRY_NOT_LISTENING,
 		    words("a server has tls-socket, and does not listen"),
 		    words("it is just starting, or stuck: see its log"));
@@ -347,9 +351,15 @@ static bool
 explain_socket(struct entry *entry, const struct path_walk *walk, int error,
     struct backend_hosts *hosts, const struct entry_settings *settings)
 {
+	bool is_there = walk->end == PATH_THERE;
+	if (is_there && !S_ISSOCK(walk->status.st_mode) &&
+	    (error == ECONNREFUSED || error == EACCES)) {
+		say_no_socket(entry);
+		return true;
+	}
 	switch (error) {
 	case ECONNREFUSED:
-		explain_refusal(entry, walk, hosts);
+		explain_refusal(entry, hosts);
 		return true;
 	case EPROTOTYPE:
 		say(entry, ENTRY_WRONG_TYPE, words("tls-socket is not a stream socket"),
@@ -362,7 +372,7 @@ explain_socket(struct entry *entry, const struct path_walk *walk, int error,
 			"its server is overloaded or stuck, or has too short a backlog"));
 		return true;
 	case EACCES:
-		return explain_right(entry, walk, settings->user);
+		return is_there && explain_right(entry, walk, settings->user);
 	default:
 		return false;
 	}

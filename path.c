@@ -67,7 +67,8 @@ read_link(const char *path, char left[PATH_MAX])
 	if (length <= 0)
 		return false;
 	size_t end = (size_t)length;
-	snprintf(target + end, sizeof target - end, "/%s", left);
+	snprintf(
+	    target + end, sizeof target - end, "%s%s", left[0] == '\0' ? "" : "/", left);
 	return snprintf(left, PATH_MAX, "%s", target) < PATH_MAX;
 }
 

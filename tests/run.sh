@@ -21,6 +21,7 @@ if [ "$build" = --one ]; then
 	case $test in "$2"/* | *.bats) ;; *) name="$name (${build##*/})" ;; esac
 	case $build in *-portable*) PORTABLE=1 ;; *) PORTABLE='' ;; esac
 	export HASHED PORTABLE SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
+	export SNIPROXY_CHECK="$build/sniproxy-check"
 	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
 	export HASTY="$build/tests/hasty"
 	export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp
@@ -122,7 +123,7 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 	done
 	if [ -n "$hashed_build" ]; then
 		rm -rf "$hashed_build/results" && mkdir -p "$hashed_build/results" || exit 1
-		for test in program_name program_backend test_hostname replay_name replay_path; do
+		for test in program_name program_backend program_check test_hostname replay_name replay_path; do
 			test=$hashed_build/tests/$test
 			[ ! -e "$test" ] || echo "$hashed_build $test"
 		done

@@ -1,0 +1,536 @@
+/* sniproxy-check and the proxy look at the same hosts directories, hundreds of them, broken in all
+ * ways: what the one says, the other does. SNIPROXY_CHECK is the program. */
+#include "harness.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <jansson.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { ENTRIES = 6, ROUNDS = 100, NOBODY = 65534 };
+
+/* --- Entries, made at random --- */
+
+/* A name and what it is made of: %u is a number of the entry's own. */
+static const struct {
+	const char *format;
+	bool is_looked_up;
+} names[] = {
+    {"h%u.example", true},
+    {"%u", true},
+    {"a-.h%u--x.example", true},
+    {"xn--h%u.example", true},
+    {"H%u.example", false},
+    {"h%u.exAmple", false},
+    {"b\xc3\xbc"
+     "cher%u.example",
+	false},
+    {"h%u.example.", false},
+    {"-h%u.example", false},
+    {"h%u..example", false},
+    {"h_%u.example", false},
+    {"h%u example", false},
+    {"h%u\x1b[31m\n", false},
+    {"h%u\xff", false},
+    {"%0254u", true},
+    {"%0255u", false},
+};
+
+enum directory {
+	DIRECTORY_PLAIN,
+	DIRECTORY_LINKED,
+	DIRECTORY_DANGLES,
+	DIRECTORY_CIRCLES,
+	DIRECTORY_IS_FILE,
+	DIRECTORY_LINKED_TO_FILE,
+	DIRECTORY_CLOSED,
+	DIRECTORY_LEADS_OUT,
+	DIRECTORIES,
+};
+
+enum backend {
+	BACKEND_LISTENS,
+	BACKEND_LINKED,
+	BACKEND_LINKED_IN_STICKY, /* by another user, where that is possible */
+	BACKEND_MISSING,
+	BACKEND_STALE,
+	BACKEND_BOUND,
+	BACKEND_IS_FILE,
+	BACKEND_IS_DIRECTORY,
+	BACKEND_DATAGRAM,
+	BACKEND_SEQPACKET,
+	BACKEND_CLOSED,
+	BACKEND_DANGLES,
+	BACKEND_CIRCLES,
+	BACKEND_LEADS_OUT,
+	BACKEND_BEHIND_FILE,
+	BACKENDS,
+};
+
+/* What sniproxy-check calls it, where all else is well; NULL where that depends. */
+static const char *const backend_states[BACKENDS] = {
+    [BACKEND_LISTENS] = "served",
+    [BACKEND_LINKED] = "served",
+    [BACKEND_MISSING] = "no-socket",
+    [BACKEND_STALE] = "stale",
+    [BACKEND_BOUND] = "not-listening",
+    [BACKEND_IS_FILE] = "not-a-socket",
+    [BACKEND_IS_DIRECTORY] = "not-a-socket",
+    [BACKEND_DATAGRAM] = "wrong-type",
+    [BACKEND_SEQPACKET] = "wrong-type",
+    [BACKEND_DANGLES] = "no-socket",
+    [BACKEND_CIRCLES] = "loop",
+    [BACKEND_BEHIND_FILE] = "not-a-directory",
+};
+
+struct made {
+	char sent[256];      /* the name that a client sends */
+	char directory[256]; /* how the entry is called */
+	size_t form;         /* an index of names */
+	enum directory kind;
+	enum backend backend;
+	int listener; /* or -1 */
+
+	/* What the proxy did. */
+	bool served, header;
+	int alert;
+};
+
+static unsigned long long seed;
+
+/* A number below LIMIT: xorshift, so that a seed gives the same everywhere. */
+static unsigned
+below(unsigned limit)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (unsigned)(seed >> 33) % limit;
+}
+
+/* 0 as often as not. */
+static unsigned
+mostly_first(unsigned limit)
+{
+	return below(2) == 0 ? 0 : below(limit);
+}
+
+/* The socket "tls-socket" in the working directory. */
+static int
+bind_here(int type, mode_t mode)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "tls-socket"};
+	int s = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	check(s != -1 && bind(s, (struct sockaddr *)&address, sizeof address) == 0,
+	    "bind: %s", strerror(errno));
+	check(chmod("tls-socket", mode) == 0, "chmod");
+	return s;
+}
+
+static int
+listen_here(mode_t mode)
+{
+	int s = bind_here(SOCK_STREAM, mode);
+	check(listen(s, 64) == 0, "listen");
+	return s;
+}
+
+/* A directory to hide a socket in, which becomes the working directory. */
+static void
+enter_new(const char *path, mode_t mode)
+{
+	check(mkdir(path, 0755) == 0 && chmod(path, mode) == 0 && chdir(path) == 0,
+	    "%s: %s", path, strerror(errno));
+}
+
+/* A listening socket behind a symlink that root would not be to follow, where root makes it. */
+static int
+link_in_sticky(void)
+{
+	enter_new("sticky", 01777);
+	int listener = listen_here(0666);
+	check(symlink("tls-socket", "link") == 0 && chdir("..") == 0, "sticky");
+	if (geteuid() == 0)
+		check(lchown("sticky/link", 1, 1) == 0, "lchown");
+	check(symlink("sticky/link", "tls-socket") == 0, "symlink");
+	return listener;
+}
+
+/* Makes the backend of ENTRY in the working directory; returns its listening socket, or -1. */
+static int
+make_backend(const struct made *entry)
+{
+	char out[300];
+	snprintf(out, sizeof out, "%s/outside/tls-socket", base_directory());
+	switch (entry->backend) {
+	case BACKEND_LISTENS:
+		return listen_here(0666);
+	case BACKEND_CLOSED:
+		return listen_here(0);
+	case BACKEND_LINKED: {
+		enter_new("real", 0755);
+		int listener = listen_here(0666);
+		check(chdir("..") == 0 &&
+			symlink("./real/../real//tls-socket", "tls-socket") == 0,
+		    "real");
+		return listener;
+	}
+	case BACKEND_LINKED_IN_STICKY:
+		return link_in_sticky();
+	case BACKEND_STALE:
+		close(bind_here(SOCK_STREAM, 0666));
+		return -1;
+	case BACKEND_BOUND:
+		bind_here(SOCK_STREAM, 0666);
+		return -1;
+	case BACKEND_DATAGRAM:
+		bind_here(SOCK_DGRAM, 0666);
+		return -1;
+	case BACKEND_SEQPACKET:
+		check(listen(bind_here(SOCK_SEQPACKET, 0666), 1) == 0, "listen");
+		return -1;
+	case BACKEND_IS_FILE:
+		make_file("tls-socket", "");
+		return -1;
+	case BACKEND_IS_DIRECTORY:
+		check(mkdir("tls-socket", 0755) == 0, "mkdir");
+		return -1;
+	case BACKEND_DANGLES:
+		check(symlink("../nothing/at/all", "tls-socket") == 0, "symlink");
+		return -1;
+	case BACKEND_CIRCLES:
+		check(symlink("tls-socket", "tls-socket") == 0, "symlink");
+		return -1;
+	case BACKEND_BEHIND_FILE:
+		make_file("file", "");
+		check(symlink("file/tls-socket", "tls-socket") == 0, "symlink");
+		return -1;
+	case BACKEND_LEADS_OUT:
+		check(symlink(out, "tls-socket") == 0, "symlink");
+		return -1;
+	default:
+		return -1;
+	}
+}
+
+static void
+make_header_file(void)
+{
+	switch (mostly_first(4)) {
+	case 1:
+		make_file("send-proxy-v1", "");
+		break;
+	case 2:
+		check(symlink("nothing", "send-proxy-v1") == 0, "symlink");
+		break;
+	case 3:
+		make_file("send-proxy-v1", "");
+		check(chmod("send-proxy-v1", 0) == 0, "chmod");
+		break;
+	}
+}
+
+/* Makes what ENTRY's name leads to. The working directory is the hosts directory. */
+static void
+make_directory(struct made *entry, unsigned number)
+{
+	char hidden[32];
+	const char *at = entry->directory;
+	snprintf(hidden, sizeof hidden, ".hidden-%u", number);
+	if (entry->kind == DIRECTORY_LINKED)
+		check(symlink(hidden, entry->directory) == 0, "symlink");
+	if (entry->kind == DIRECTORY_LINKED)
+		at = hidden;
+	enter_new(at, 0755);
+	entry->listener = make_backend(entry);
+	make_header_file();
+	check(chdir("..") == 0, "chdir");
+	if (entry->kind == DIRECTORY_CLOSED)
+		check(chmod(at, 0) == 0, "chmod");
+}
+
+static void
+make_entry(struct made *entry, unsigned number)
+{
+	char outside[300];
+	*entry = (struct made){.form = mostly_first(sizeof names / sizeof *names),
+	    .kind = mostly_first(DIRECTORIES),
+	    .backend = mostly_first(BACKENDS),
+	    .listener = -1};
+	snprintf(outside, sizeof outside, "%s/outside", base_directory());
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+	snprintf(entry->sent, sizeof entry->sent, names[entry->form].format, number);
+#pragma GCC diagnostic pop
+	strcpy(entry->directory, entry->sent);
+	if (names[entry->form].is_looked_up)
+		strcpy(
+		    entry->directory, directory_name(entry->sent, strlen(entry->sent)));
+	switch (entry->kind) {
+	case DIRECTORY_DANGLES:
+		check(symlink("nothing/here", entry->directory) == 0, "symlink");
+		break;
+	case DIRECTORY_CIRCLES:
+		check(symlink(entry->directory, entry->directory) == 0, "symlink");
+		break;
+	case DIRECTORY_IS_FILE:
+		make_file(entry->directory, "");
+		break;
+	case DIRECTORY_LINKED_TO_FILE:
+		make_file(".file", "");
+		check(symlink(".file", entry->directory) == 0, "symlink");
+		break;
+	case DIRECTORY_LEADS_OUT:
+		check(symlink(outside, entry->directory) == 0, "symlink");
+		break;
+	default:
+		make_directory(entry, number);
+	}
+}
+
+/* --- What the proxy does --- */
+
+static int outside_listener = -1; /* of the host outside of the hosts directory */
+
+/* Notes that the connection of a client has come to LISTENER. */
+static void
+note_served(struct made *entry, int listener)
+{
+	char first[6] = "";
+	int accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	check(accepted != -1, "accept: %s", strerror(errno));
+	check(readable_within(accepted, 5000), "nothing came");
+	check(recv(accepted, first, sizeof first, MSG_WAITALL) == sizeof first,
+	    "too little came");
+	entry->served = true;
+	entry->header = memcmp(first, "PROXY ", sizeof first) == 0;
+	close(accepted);
+}
+
+static void
+ask_proxy(struct made *entry)
+{
+	int client = client_send(hello(
+	    (struct shape){.name = entry->sent, .name_length = strlen(entry->sent)}));
+	int listener = entry->listener != -1 ? entry->listener : outside_listener;
+	struct pollfd ready[] = {
+	    {.fd = client, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
+	check(poll(ready, 2, margin_ms(15000)) > 0, "neither an alert nor a connection");
+	if (ready[1].revents != 0) {
+		note_served(entry, listener);
+	} else {
+		unsigned char alert[7];
+		check(
+		    read_up_to(client, alert, sizeof alert) == sizeof alert, "no alert");
+		entry->alert = alert[6];
+	}
+	close(client);
+}
+
+/* --- What sniproxy-check says --- */
+
+/* Its answer with ARGUMENTS, in the hosts directory. */
+static json_t *
+ask_checker(const char *arguments)
+{
+	char command[1024];
+	json_error_t error;
+	const char *program = getenv("SNIPROXY_CHECK");
+	check(program != NULL, "SNIPROXY_CHECK is not set");
+	check(snprintf(command, sizeof command, "'%s' --json %s", program, arguments) <
+		(int)sizeof command,
+	    "too long");
+	FILE *output = popen(command, "re");
+	check(output != NULL, "popen");
+	json_t *answer = json_loadf(output, 0, &error);
+	int status = pclose(output);
+	check(answer != NULL, "%s, at line %d", error.text, error.line);
+	json_int_t faults = json_integer_value(json_object_get(answer, "count")) -
+	    json_integer_value(json_object_get(answer, "well"));
+	check(status == (faults == 0 ? 0 : 1 << 8), "exit status %#x", (unsigned)status);
+	return answer;
+}
+
+static bool
+is_true(const json_t *object, const char *key)
+{
+	return json_is_true(json_object_get(object, key));
+}
+
+static void
+compare(const struct made *entry, const json_t *said, bool is_free)
+{
+	char *all = json_dumps(said, 0);
+	testing("%s: directory %d, backend %d; %s", entry->directory, entry->kind,
+	    entry->backend, all);
+	check(is_true(said, "served") == entry->served, "the proxy: served %d, alert %d",
+	    entry->served, entry->alert);
+	check(json_integer_value(json_object_get(said, "alert")) == entry->alert,
+	    "the proxy: alert %d", entry->alert);
+	if (entry->served)
+		check(is_true(said, "send_proxy_v1") == entry->header,
+		    "the proxy: header %d", entry->header);
+	else
+		check(json_is_string(json_object_get(said, "reason")), "no reason");
+
+	const char *state = json_string_value(json_object_get(said, "state"));
+	const char *wanted = backend_states[entry->backend];
+	bool is_plain = entry->kind == DIRECTORY_PLAIN || entry->kind == DIRECTORY_LINKED;
+	if (!names[entry->form].is_looked_up)
+		wanted = is_plain ? "not-looked-up" : NULL;
+	else if (!is_plain)
+		wanted = NULL;
+	/* Where nobody may be asked, or names are too long to be bound. */
+	if (wanted != NULL && is_free && strcmp(state, "path-too-long") != 0)
+		check(strcmp(state, wanted) == 0, "not %s", wanted);
+	testing("%s", "");
+	free(all);
+}
+
+/* --- A round --- */
+
+static int
+remove_one(const char *path, const struct stat *status, int type, struct FTW *walk)
+{
+	(void)status, (void)walk;
+	if (type == FTW_D || type == FTW_DNR)
+		chmod(path, 0755);
+	if (walk->level > 0)
+		remove(path);
+	return 0;
+}
+
+static int
+open_one(const char *path, const struct stat *status, int type, struct FTW *walk)
+{
+	(void)status, (void)walk;
+	if (type == FTW_D || type == FTW_DNR)
+		chmod(path, 0755);
+	return 0;
+}
+
+static void
+close_sockets(int first)
+{
+	close_range((unsigned)first, ~0U, 0);
+}
+
+static int
+by_directory(const void *a, const void *b)
+{
+	return strcmp(
+	    ((const struct made *)a)->directory, ((const struct made *)b)->directory);
+}
+
+/* One directory, on which the proxy and sniproxy-check with ARGUMENTS must agree. */
+static void
+try_directory(unsigned round, const char *arguments, bool is_free)
+{
+	struct made entries[ENTRIES];
+	int first = dup(0); /* all that is opened from here on */
+	for (unsigned i = 0; i < ENTRIES; i++)
+		make_entry(&entries[i], round * ENTRIES + i);
+	qsort(entries, ENTRIES, sizeof *entries, by_directory);
+	for (unsigned i = 0; i < ENTRIES; i++)
+		ask_proxy(&entries[i]);
+	json_t *answer = ask_checker(arguments);
+	const json_t *said = json_object_get(answer, "entries");
+	check(json_array_size(said) == ENTRIES, "%zu entries", json_array_size(said));
+	for (unsigned i = 0; i < ENTRIES; i++)
+		compare(&entries[i], json_array_get(said, i), is_free);
+	json_decref(answer);
+	while (accept4(outside_listener, NULL, NULL, SOCK_CLOEXEC) != -1)
+		;
+	close_sockets(first);
+	nftw(".", open_one, 16,
+	    FTW_PHYS); /* a directory that is closed cannot be looked into */
+	nftw(".", remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void
+try_directories(const char *arguments, bool is_free)
+{
+	char path[200];
+	const char *chosen = getenv("CHECK_SEED");
+	seed = chosen != NULL ? strtoull(chosen, NULL, 0) : 0x9e3779b97f4a7c15ULL;
+	snprintf(path, sizeof path, "%s/outside", base_directory());
+	enter_new(path, 0755);
+	outside_listener = listen_here(0666);
+	snprintf(path, sizeof path, "%s/hosts", base_directory());
+	check(chdir(path) == 0, "chdir");
+	for (unsigned round = 0; round < ROUNDS; round++)
+		try_directory(round, arguments, is_free);
+}
+
+PROGRAM_TEST(check, agrees_with_the_proxy)
+{
+	proxy_start_default();
+	try_directories("", geteuid() == 0);
+}
+
+/* Rights are all that root's proxy does not see. */
+PROGRAM_TEST(check, agrees_with_the_proxy_of_another_user)
+{
+	if (geteuid() != 0)
+		skip("needs root, to become another user");
+	server_listen("127.0.0.1");
+	proxy_start(become_nobody);
+	try_directories("--user 65534", true);
+}
+
+static void
+enter_root(void)
+{
+	if (chroot(base_directory()) < 0 || chdir("/hosts") < 0)
+		_exit(126);
+	become_nobody();
+}
+
+PROGRAM_TEST(check, agrees_with_the_proxy_in_a_root_directory)
+{
+	char arguments[200];
+	if (geteuid() != 0)
+		skip("needs root, for chroot(2)");
+	server_listen("127.0.0.1");
+	const char *hashed = getenv("HASHED");
+	if ((hashed != NULL && hashed[0] == '1') || !proxy_use_static())
+		skip("needs the static program, which does not hash names");
+	proxy_start(enter_root);
+	snprintf(arguments, sizeof arguments, "--user 65534 --root '%s' /hosts",
+	    base_directory());
+	try_directories(arguments, true);
+}
+
+/* The proxy waits for as long as the client does; sniproxy-check does not. */
+PROGRAM_TEST(check, agrees_on_a_full_backlog)
+{
+	proxy_start_default();
+	host_make(HOST);
+	char *path = host_path(HOST, "tls-socket");
+	unix_listen(path, 1);
+	fill_backlog(path);
+	int client = client_send(hello_for(HOST));
+	char arguments[200];
+	snprintf(
+	    arguments, sizeof arguments, "--timeout 0.2 '%s/hosts'", base_directory());
+	int64_t began_ms = now_ms();
+	json_t *answer = ask_checker(arguments);
+	check(now_ms() - began_ms < margin_ms(5000), "it hangs");
+	const json_t *said = json_array_get(json_object_get(answer, "entries"), 0);
+	check(json_integer_value(json_object_get(said, "alert")) == INTERNAL_ERROR,
+	    "another alert");
+	check(strcmp(json_string_value(json_object_get(said, "state")), "backlog-full") ==
+		0,
+	    "another state");
+	check(readable_within(client, 15000), "no alert");
+	expect_alert(client, INTERNAL_ERROR);
+	json_decref(answer);
+}
