@@ -357,25 +357,30 @@ installed_manuals := $(foreach manual,$(notdir $(manuals)),\
 	$(mandir)/man$(patsubst .%,%,$(suffix $(manual)))/$(manual))
 
 # install_text FROM TO: with PREFIX for what it says of paths.
-install_text = sed 's|/usr/local/|$(PREFIX)/|g; s|@PROGRAM@|$(PREFIX)/sbin/sniproxy|g' $(1) | \
-	install -D -m 644 /dev/stdin $(2)
+install_text = sed 's|/usr/local/|$(PREFIX)/|g; s|@PROGRAM@|$(PREFIX)/sbin/sniproxy|g; \
+	s|@CHECK@|$(PREFIX)/bin/sniproxy-check|g' $(1) | install -D -m 644 /dev/stdin $(2)
 
-install: static sniproxy-hostname
+install: static sniproxy-hostname sniproxy-check
 	install -D -m 755 sniproxy-static $(sbindir)/sniproxy
 	install -D -m 755 sniproxy-hostname $(bindir)/sniproxy-hostname
+	install -D -m 755 sniproxy-check $(bindir)/sniproxy-check
 	for type in socket service timer; do \
 	    $(call install_text,systemd/sniproxy.$$type,$(unitdir)/sniproxy.$$type) && \
 	    sed -f systemd/template.sed $(unitdir)/sniproxy.$$type | \
 	        install -D -m 644 /dev/stdin $(unitdir)/sniproxy@.$$type || exit 1; done
+	$(call install_text,systemd/sniproxy-check@.service,$(unitdir)/sniproxy-check@.service)
 	$(call install_text,systemd/sniproxy.sysusers.conf,$(sysusersdir)/sniproxy.conf)
 	$(call install_text,systemd/sniproxy.tmpfiles.conf,$(tmpfilesdir)/sniproxy.conf)
-	$(call install_text,completions/sniproxy-hostname,$(completiondir)/sniproxy-hostname)
+	for program in hostname check; do \
+	    $(call install_text,completions/sniproxy-$$program,$(completiondir)/sniproxy-$$program) || \
+	        exit 1; done
 	for manual in $(installed_manuals); do \
 	    $(call install_text,man/$${manual##*/},$$manual) || exit 1; done
 
 # Where they are this system's units, they are stopped and disabled first: nothing else would do it
 # when they are gone.
-units := $(foreach type,socket service timer,$(unitdir)/sniproxy.$(type) $(unitdir)/sniproxy@.$(type))
+units := $(foreach type,socket service timer,$(unitdir)/sniproxy.$(type) $(unitdir)/sniproxy@.$(type)) \
+	$(unitdir)/sniproxy-check@.service
 fragment = $$(systemctl show --property=FragmentPath --value sniproxy.socket 2>/dev/null)
 
 uninstall:
@@ -383,8 +388,9 @@ uninstall:
 	    systemctl disable --now sniproxy.socket sniproxy.service && \
 	    systemctl disable sniproxy@.socket sniproxy@.service && \
 	    systemctl stop 'sniproxy@*'; fi
-	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(units) $(sysusersdir)/sniproxy.conf \
-	    $(tmpfilesdir)/sniproxy.conf $(completiondir)/sniproxy-hostname $(installed_manuals)
+	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(bindir)/sniproxy-check $(units) \
+	    $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf $(installed_manuals) \
+	    $(completiondir)/sniproxy-hostname $(completiondir)/sniproxy-check
 	if [ -z '$(DESTDIR)' ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
 # The packages of a list; of those of a list that are for a build alone.

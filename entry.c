@@ -5,6 +5,7 @@
 #include "path.h"
 #include "tls.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -467,8 +468,8 @@ try_handshake(struct entry *entry, int socket, int64_t deadline_ms,
 		    words("no handshake: its name is not known; --name tells it");
 		return;
 	}
-	entry->handshake = handshake_try(
-	    settings->handshakes, socket, entry->host, entry->send_proxy_v1, deadline_ms);
+	entry->handshake =
+	    handshake_try(settings->handshakes, socket, entry->host, deadline_ms);
 	entry->has_handshake = true;
 	if (entry->handshake.done)
 		explain_certificate(entry);
@@ -477,6 +478,19 @@ try_handshake(struct entry *entry, int socket, int64_t deadline_ms,
 }
 
 /* --- All of it --- */
+
+/* Sends a PROXY header, as the proxy would: a backend that awaits one may complain of its lack. There
+ * is room for it, at the start; where the backend is gone, the handshake tells. */
+static void
+send_proxy_header(int socket)
+{
+	union address here = {.v4 = {.sin_family = AF_INET,
+				  .sin_port = htons(443),
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
+	char header[BACKEND_PROXY_HEADER_SIZE];
+	size_t length = backend_proxy_header(header, &here, &here);
+	send(socket, header, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
 
 void
 entry_check(struct entry *entry, bool is_host, struct backend_hosts *hosts,
@@ -501,6 +515,8 @@ entry_check(struct entry *entry, bool is_host, struct backend_hosts *hosts,
 	}
 	entry->state = ENTRY_SERVED;
 	entry->send_proxy_v1 = backend.send_proxy_v1;
+	if (entry->send_proxy_v1)
+		send_proxy_header(backend.socket);
 	if (settings->handshakes != NULL)
 		try_handshake(entry, backend.socket, deadline_ms, settings);
 	close(backend.socket);

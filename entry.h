@@ -61,7 +61,7 @@ struct entry_settings {
 	struct ssl_ctx_st *handshakes; /* NULL for none */
 };
 
-/* Looks at ENTRY: connects to its backend, and closes. With IS_HOST, its name is a host's as people
+/* Looks at ENTRY: connects to its backend, sends the PROXY header if there is one, and closes. With IS_HOST, its name is a host's as people
  * write it, and not a directory's. HOSTS is the calling thread's. */
 void entry_check(struct entry *entry, bool is_host, struct backend_hosts *hosts,
     const struct entry_settings *settings);

@@ -1,9 +1,7 @@
 #include "handshake.h"
 
-#include "backend.h"
 #include "clock.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -36,18 +34,6 @@ wait_for(SSL *ssl, int error, int64_t deadline_ms)
 	struct pollfd ready = {.fd = SSL_get_fd(ssl),
 	    .events = error == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN};
 	return poll(&ready, 1, clock_left_ms(deadline_ms)) == 1;
-}
-
-/* A few bytes at the start of a connection, for which there is room. */
-static bool
-send_header(int socket)
-{
-	union address here = {.v4 = {.sin_family = AF_INET,
-				  .sin_port = htons(443),
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
-	char header[BACKEND_PROXY_HEADER_SIZE];
-	size_t length = backend_proxy_header(header, &here, &here);
-	return send(socket, header, length, MSG_NOSIGNAL) == (ssize_t)length;
 }
 
 /* OpenSSL's words for what has gone wrong; they live for ever. */
@@ -140,8 +126,8 @@ read_certificate(struct handshake *handshake, const SSL *ssl, const char *name)
 }
 
 struct handshake
-handshake_try(struct ssl_ctx_st *context, int socket, const char *name, bool sends_header,
-    int64_t deadline_ms)
+handshake_try(
+    struct ssl_ctx_st *context, int socket, const char *name, int64_t deadline_ms)
 {
 	struct handshake handshake = {.failure = "out of memory"};
 	SSL *ssl = SSL_new(context);
@@ -153,10 +139,7 @@ handshake_try(struct ssl_ctx_st *context, int socket, const char *name, bool sen
 		SSL_free(ssl);
 		return handshake;
 	}
-	if (sends_header && !send_header(socket))
-		handshake.failure = "the backend takes no PROXY header";
-	else
-		handshake.failure = shake_hands(ssl, deadline_ms);
+	handshake.failure = shake_hands(ssl, deadline_ms);
 	handshake.done = handshake.failure == NULL;
 	handshake.talks = BIO_number_read(SSL_get_rbio(ssl)) > 0;
 	handshake.protocol = SSL_get_version(ssl);

@@ -33,11 +33,10 @@ struct handshake {
 };
 
 /* Shakes hands over SOCKET, which becomes non-blocking, asking for NAME, until DEADLINE_MS (see
- * clock.h). Where SENDS_HEADER, a PROXY protocol header goes first, of a connection from and to
- * 127.0.0.1. Whether clients trust the certificate is not looked at. To be freed by
+ * clock.h). Whether clients trust the certificate is not looked at. To be freed by
  * handshake_free(). */
-struct handshake handshake_try(struct ssl_ctx_st *context, int socket, const char *name,
-    bool sends_header, int64_t deadline_ms);
+struct handshake handshake_try(
+    struct ssl_ctx_st *context, int socket, const char *name, int64_t deadline_ms);
 
 void handshake_free(struct handshake *handshake);
 

@@ -137,6 +137,8 @@ path_walk(struct path_walk *walk, const char *path)
 	*walk = (struct path_walk){.end = PATH_UNKNOWN};
 	if (snprintf(left, sizeof left, "%s", path) >= (int)sizeof left)
 		return;
+	if (left[0] == '/')
+		strcpy(walk->at, "/");
 	walk->end = PATH_THERE;
 	int links = 0;
 	while (walk->end == PATH_THERE && next_name(name, left)) {

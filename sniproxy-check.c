@@ -193,9 +193,7 @@ static void
 enter(struct options *options, const char **notes)
 {
 	if (options->view.root != NULL && geteuid() != 0) {
-		note(notes,
-		    "not root: whether symlinks lead out of the proxy's root "
-		    "directory is not known");
+		note(notes, "not root: links out of the proxy's root are not found");
 		options->view.root = NULL;
 		options->view.is_made = false;
 	}
@@ -224,9 +222,7 @@ find_user(struct view_user *user, const char *name, const char **notes)
 	user->user = geteuid();
 	user->name = own_name();
 	if (name == NULL && geteuid() == 0)
-		note(notes,
-		    "as root: whether the proxy's user has the right is not known; "
-		    "--user tells who it is");
+		note(notes, "as root: the proxy's rights are not known; see --user");
 	if (name == NULL)
 		return false;
 	struct view_user wanted;
@@ -238,9 +234,7 @@ find_user(struct view_user *user, const char *name, const char **notes)
 		*user = wanted;
 		return true;
 	}
-	*notes =
-	    "not root: whether the proxy's user has the right is not known, but only "
-	    "whether you have it";
+	note(notes, "not root: your own rights are known, not the proxy's");
 	return false;
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 #
-# Completion for sniproxy-hostname in bash, with a hosts directory of the test's own.
+# Completion for sniproxy-hostname and sniproxy-check in bash, with a hosts directory of the test's
+# own.
 
 setup() {
 	hosts=$BATS_TEST_TMPDIR/hosts
@@ -8,17 +9,18 @@ setup() {
 	sed "s|/srv/sniproxy|$hosts|" "$BATS_TEST_DIRNAME/../completions/sniproxy-hostname" \
 		>"$BATS_TEST_TMPDIR/completion"
 	printf '127.0.0.1 %s\n' known.example >"$BATS_TEST_TMPDIR/known"
+	program=sniproxy-hostname
 }
 
 # complete_with WORD...: prints what the last word can become, a line each, as bash does it.
 complete_with() {
 	# shellcheck disable=SC2016 # for the other bash
-	HOSTFILE=$BATS_TEST_TMPDIR/known bash -c '
+	program=$program HOSTFILE=$BATS_TEST_TMPDIR/known bash -c '
 		. "$1"
 		shift
-		COMP_WORDS=(sniproxy-hostname "$@")
+		COMP_WORDS=("$program" "$@")
 		COMP_CWORD=$#
-		"$(complete -p sniproxy-hostname | sed "s/.* -F //; s/ .*//")"
+		"$(complete -p "$program" | sed "s/.* -F //; s/ .*//")"
 		[ ${#COMPREPLY[@]} = 0 ] || printf "%s\n" "${COMPREPLY[@]}"
 	' bash "$BATS_TEST_TMPDIR/completion" "$@" | sort
 }
@@ -60,4 +62,18 @@ completes() { # EXPECTED WORD...
 	done
 	completes b.example b
 	[ ! -e ran ]
+}
+
+@test "sniproxy-check: options, what they take, and directories" {
+	program=sniproxy-check
+	cp "$BATS_TEST_DIRNAME/../completions/sniproxy-check" "$BATS_TEST_TMPDIR/completion"
+	cd "$BATS_TEST_TMPDIR"
+	completes --timeout --t
+	completes --deadline --connect --d
+	[ "$(complete_with - | wc -l)" = 11 ]
+	completes hosts --json h
+	completes root --user roo
+	completes sniproxy.service --unit s
+	completes known.example --name kno
+	completes '' --timeout h
 }

@@ -114,7 +114,7 @@ outside() {
 	need_containers
 	cp -r "$1" "$dir/try/stage"
 	[ -z "${2-}" ] || cp -r "$2" "$dir/try/hashed-stage"
-	cp "$0" "${0%/*}"/{container_nginx.sh,readme.sh,manual.sh,blocks.pl} "$dir/try/tests"
+	cp "$0" "${0%/*}"/{container_nginx.sh,container_check.sh,readme.sh,manual.sh,blocks.pl} "$dir/try/tests"
 	cp -r "${0%/*}/../man" "$dir/try"
 	[ -z "${GUEST-}" ] || cp "$GUEST" "$dir/try/tests"
 	cp -r "${0%/*}"/../{README.md,docs,Makefile} "$dir/try"
@@ -1013,6 +1013,8 @@ try_quick_start() {
 inside() {
 	# shellcheck source=tests/container_nginx.sh
 	. "${0%/*}/container_nginx.sh"
+	# shellcheck source=tests/container_check.sh
+	. "${0%/*}/container_check.sh"
 	trap 'kill "$nginx" 2>/dev/null || :' EXIT
 	set -o errtrace
 	trap 'echo "# line $LINENO: $BASH_COMMAND"' ERR
@@ -1022,6 +1024,7 @@ inside() {
 	try_serving
 	try_hosts
 	try_symlinks
+	try_check
 	try_tcp_backend
 	try_sandbox
 	try_address

@@ -21,8 +21,8 @@ setup() {
 # A copy of what is installed, with programs that need not be built.
 stage() { # VARIABLE=VALUE...
 	cp -r Makefile man systemd completions "$work"
-	touch "$work/sniproxy-static" "$work/sniproxy-hostname"
-	make -C "$work" -o static -o sniproxy-hostname DESTDIR="$work/stage" "$@" install
+	touch "$work"/sniproxy-{static,hostname,check}
+	make -C "$work" -o static -o sniproxy-hostname -o sniproxy-check DESTDIR="$work/stage" "$@" install
 }
 
 # unstage VARIABLE=VALUE...
@@ -34,10 +34,12 @@ unstage() {
 
 @test "PREFIX is what units, manual pages and all else say" {
 	stage PREFIX=/usr
-	run grep -rE '/usr/local|@PROGRAM@' "$work/stage"
+	run grep -rE '/usr/local|@PROGRAM@|@CHECK@' "$work/stage"
 	echo "$output"
 	[ "$status" = 1 ]
 	grep -qx ExecStart=/usr/sbin/sniproxy "$work/stage/usr/lib/systemd/system/sniproxy.service"
+	grep -q '^ExecStart=/usr/bin/sniproxy-check ' \
+		"$work/stage/usr/lib/systemd/system/sniproxy-check@.service"
 	grep -q /usr/sbin/sniproxy-in "$work/stage/usr/share/man/man8/sniproxy.8"
 	unstage PREFIX=/usr
 }
@@ -60,8 +62,8 @@ packages_of() { # TARGET
 	make -n "$1" | sed -n "s|^GOAL=$1 packaging/deps.sh $1 ||p" | xargs -n 1
 }
 
-@test "a build needs five packages, and they are in the list for the tests too" {
-	[ "$(packages_of deps-build | wc -l)" = 5 ]
+@test "a build needs seven packages, and they are in the list for the tests too" {
+	[ "$(packages_of deps-build | wc -l)" = 7 ]
 	[ -z "$(comm -23 <(packages_of deps-build | sort) <(packages_of deps | sort))" ]
 	[ "$(packages_of deps | wc -l)" = "$(grep -c '^[a-z]' packages.txt)" ]
 }

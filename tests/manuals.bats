@@ -3,16 +3,20 @@
 # The manual pages, held to the sources: messages, alerts, examples. Their form is for `make
 # lint`.
 #
-# SNIPROXY_HOSTNAME is the program; HASHED=1 says that it prints hashes.
+# SNIPROXY_HOSTNAME and SNIPROXY_CHECK are the programs; HASHED=1 says that it prints hashes.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
 	cd "$BATS_TEST_DIRNAME/.." || return
 }
 
-# The sources of the proxy, and not of the helper.
+# The sources of the proxy, and not of the other programs, which README.md has below their names.
 proxy_sources() {
-	find . -maxdepth 1 -name '*.c' ! -name sniproxy-hostname.c
+	find . -maxdepth 1 -name '*.c' | sort | grep -vxF -f <(other_sources)
+}
+
+other_sources() {
+	sed -n 's/^| \(sniproxy-[^|]*\) |.*/\1/p' README.md | sed 's/, /\n/g' | sed 's|^|./|'
 }
 
 # compare PAGE SOURCE...
@@ -84,6 +88,42 @@ alerts() {
 	[ "$(wc -l <"$BATS_TEST_TMPDIR/alerts")" -ge 7 ]
 	grep -E '^\.It [a-z_]+ Pq [0-9]+$' man/sniproxy.8 | sort |
 		diff "$BATS_TEST_TMPDIR/alerts" -
+}
+
+@test "sniproxy-check(1) has each state, and no other" {
+	diff <(sed -n 's/^ *\[ENTRY_[A-Z_]*\] = "\(.*\)",/\1/p' entry.c | sort) \
+		<(sed -n '/^\.Ss What is found/,/^\.Ss JSON/s/^\.It Li //p' man/sniproxy-check.1 | sort)
+	[ "$(grep -c '^ *\[ENTRY_' entry.c)" -ge 15 ]
+}
+
+# The options of sniproxy-check, a line each.
+options() {
+	sed -n 's/^ *{"\([a-z]*\)", [a-z_]*argument.*/\1/p' sniproxy-check.c | sort
+}
+
+@test "sniproxy-check(1), its usage and its completion have each option, and no other" {
+	[ "$(options | wc -l)" -ge 10 ]
+	diff <(options) <(sed -n 's/^\.It Fl -\([a-z]*\).*/\1/p' man/sniproxy-check.1 | sort)
+	diff <(options) <(sed -n '/^\.Sh SYNOPSIS/,/^\.Sh DESCRIPTION/p' man/sniproxy-check.1 |
+		grep -oE 'Fl -[a-z]+' | sed 's/Fl -//' | sort)
+	diff <(options) <("$SNIPROXY_CHECK" --help | grep -oE -e '--[a-z]+' | sed 's/--//' | sort)
+	diff <(options) <(sed -n "/compgen -W '--/,/' --/p" completions/sniproxy-check |
+		grep -oE -e '--[a-z]+' | sed 's/--//' | sort)
+}
+
+@test "sniproxy-check(1) has the keys of the JSON object" {
+	sed -n 's/.*json_object_set_new([a-z]*, "\([a-z_0-9]*\)".*/\1/p' report.c | sort -u |
+		while read -r key; do
+			sed -n '/^\.Ss JSON/,/^\.Sh/p' man/sniproxy-check.1 |
+				grep -qE "(Ql|It Li|,) $key( |\$)" || { echo "$key"; false; }
+		done
+}
+
+@test "sniproxy-check(1) has the notes of the program" {
+	grep -oE '"(not|as) root: [^"]*' sniproxy-check.c | sed 's/^"//' |
+		while read -r note; do
+			grep -qxF -e ".It Li $note" man/sniproxy-check.1 || { echo "$note"; false; }
+		done
 }
 
 # with_programs: in a directory where sniproxy-hostname is found, and hosts/ is /srv/sniproxy.
@@ -168,6 +208,11 @@ same() {
 	same sniproxy.5 '.Sh EXAMPLES' 7 '## With systemd' 1
 	same sniproxy.5 '.Sh EXAMPLES' 8 '## With systemd' 2
 	same sniproxy.5 '.Sh EXAMPLES' 9 '## With systemd' 3
+}
+
+@test "sniproxy-check(1) has the commands of docs/" {
+	same sniproxy-check.1 '.Sh DESCRIPTION' 1 '## On a server with systemd' 1
+	same sniproxy-check.1 '.Sh EXAMPLES' 1 '## Certificates' 1
 }
 
 @test "the pages refer to pages that there are" {

@@ -99,9 +99,12 @@ try_alpine() {
 	) >"$dir/alpine/log" 2>&1 || { cat "$dir/alpine/log" && return 1; }
 	(cd "$dir/alpine/package" && find . ! -type d | sort) | diff - <(
 		cat <<-END
+			./usr/bin/sniproxy-check
 			./usr/bin/sniproxy-hostname
 			./usr/sbin/sniproxy
+			./usr/share/bash-completion/completions/sniproxy-check
 			./usr/share/bash-completion/completions/sniproxy-hostname
+			./usr/share/man/man1/sniproxy-check.1
 			./usr/share/man/man1/sniproxy-hostname.1
 			./usr/share/man/man5/sniproxy.5
 			./usr/share/man/man8/sniproxy.8

@@ -54,11 +54,12 @@ try_other() {
 files_are_there() {
 	local file
 	dpkg -L sniproxy >/tmp/files
-	for file in /usr/sbin/sniproxy /usr/bin/sniproxy-hostname \
+	for file in /usr/sbin/sniproxy /usr/bin/sniproxy-{hostname,check} \
 		/usr/share/man/man8/sniproxy.8.gz /usr/share/man/man5/sniproxy.5.gz \
-		/usr/share/man/man1/sniproxy-hostname.1.gz \
+		/usr/share/man/man1/sniproxy-{hostname,check}.1.gz \
 		/lib/systemd/system/sniproxy{,@}.{service,socket,timer} \
-		/usr/share/bash-completion/completions/sniproxy-hostname; do
+		/lib/systemd/system/sniproxy-check@.service \
+		/usr/share/bash-completion/completions/sniproxy-{hostname,check}; do
 		if [ ! -f "$file" ] || ! grep -qxF "$file" /tmp/files; then
 			echo "# no $file"
 			return 1

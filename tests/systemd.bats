@@ -2,7 +2,7 @@
 # The systemd units, as far as can be said without systemd running: that it takes them,
 # that they agree with each other, and that nothing which protects has been lost.
 #
-# SNIPROXY names a program; the units are tried as if it had been installed.
+# SNIPROXY and SNIPROXY_CHECK name programs; the units are tried as if they had been installed.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -10,11 +10,13 @@ setup() {
 	service=$BATS_TEST_TMPDIR/sniproxy.service
 	socket=$BATS_TEST_TMPDIR/sniproxy.socket
 	timer=$BATS_TEST_TMPDIR/sniproxy.timer
+	check=$BATS_TEST_TMPDIR/sniproxy-check@.service
 	local file
 	for file in "$service" "$socket" "$timer"; do
 		sed "s|@PROGRAM@|$SNIPROXY|g" "$units/${file##*/}" >"$file"
 		sed -f "$units/template.sed" "$file" >"${file%.*}@.${file##*.}"
 	done
+	sed "s|@CHECK@|$SNIPROXY_CHECK|g" "$units/sniproxy-check@.service" >"$check"
 }
 
 # setting FILE NAME: the values of a setting.
@@ -43,8 +45,10 @@ exposure() {
 	for type in service socket timer; do
 		mv "$BATS_TEST_TMPDIR/sniproxy@.$type" "$BATS_TEST_TMPDIR/sniproxy@8443.$type"
 	done
+	mv "$check" "$BATS_TEST_TMPDIR/sniproxy-check@sniproxy.service.service"
 	run systemd-analyze verify --man=no "$service" "$socket" "$timer" \
-		"$BATS_TEST_TMPDIR"/sniproxy@8443.{service,socket,timer}
+		"$BATS_TEST_TMPDIR"/sniproxy@8443.{service,socket,timer} \
+		"$BATS_TEST_TMPDIR/sniproxy-check@sniproxy.service.service"
 	echo "$output"
 	[ "$status" = 0 ] && [ -z "$output" ]
 }
@@ -163,11 +167,11 @@ instance() {
 	unset MAKEFLAGS MFLAGS MAKELEVEL
 	mkdir "$copy"
 	cp -r "$units"/../{Makefile,systemd,man,completions} "$copy"
-	touch "$copy"/sniproxy-{static,hostname}
-	make -s -C "$copy" -o static -o sniproxy-hostname install PREFIX=/usr DESTDIR="$made"
+	touch "$copy"/sniproxy-{static,hostname,check}
+	make -s -C "$copy" -o static -o sniproxy-hostname -o sniproxy-check install PREFIX=/usr DESTDIR="$made"
 	diff <(find "$made" -path '*/systemd/system/*' -printf '%f\n' | sort) \
 		<(find "$BATS_TEST_TMPDIR" -maxdepth 1 -name 'sniproxy*.*' -printf '%f\n' | sort)
-	[ "$(find "$made" -type f | wc -l)" -ge 14 ]
+	[ "$(find "$made" -type f | wc -l)" -ge 18 ]
 	make -s -C "$copy" uninstall PREFIX=/usr DESTDIR="$made"
 	[ -z "$(find "$made" ! -type d)" ]
 }
@@ -222,6 +226,23 @@ instance() {
 # In a user namespace that knows two users, all others are one (owner.h).
 @test "the program can tell users apart" {
 	[ -z "$(setting "$service" PrivateUsers)" ]
+}
+
+# Both templates have it: the name is that of whatever unit it is.
+@test "the hosts are checked at each start, which neither waits for it nor fails by it" {
+	has "$service" <<<'Wants=sniproxy-check@%n.service'
+	has "$BATS_TEST_TMPDIR/sniproxy@.service" <<<'Wants=sniproxy-check@%n.service'
+	has "$check" <<-END
+		Type=oneshot
+		After=%i
+		ExecStart=$SNIPROXY_CHECK --quiet --deadline=30 --unit=%i
+		SuccessExitStatus=1 2
+		StartLimitIntervalSec=0
+	END
+	run grep -E '^(After|Requires|BindsTo|ExecStartPre)=.*check' "$service"
+	[ "$status" = 1 ]
+	[ -z "$(setting "$check" Before)" ]
+	"$SNIPROXY_CHECK" --help | grep -q -e --unit
 }
 
 @test "its user is made, and can not log in" {

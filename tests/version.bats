@@ -2,7 +2,7 @@
 #
 # One version everywhere: the Makefile's.
 #
-# SNIPROXY, SNIPROXY_STATIC, SNIPROXY_HOSTNAME and LISTEN name the programs.
+# SNIPROXY, SNIPROXY_STATIC, SNIPROXY_HOSTNAME, SNIPROXY_CHECK and LISTEN name the programs.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -20,6 +20,7 @@ tells() { # PROGRAM LINE
 @test "the programs tell it" {
 	tells "$SNIPROXY" "sniproxy $version"
 	tells "$SNIPROXY_HOSTNAME" "sniproxy-hostname $version"
+	tells "$SNIPROXY_CHECK" "sniproxy-check $version"
 	[ ! -x "$SNIPROXY_STATIC" ] || tells "$SNIPROXY_STATIC" "sniproxy $version"
 }
 

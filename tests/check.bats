@@ -1,0 +1,525 @@
+#!/usr/bin/env bats
+#
+# sniproxy-check: what it says, how it ends, and TLS. That its verdicts are the proxy's is
+# program_check.c's.
+#
+# SNIPROXY_CHECK and SNIPROXY_HOSTNAME are the programs; HASHED=1 says that names are hashed.
+# shellcheck disable=SC2154 # status, output and lines are set by run
+
+setup() {
+	work=$BATS_TEST_TMPDIR
+	hosts=$work/hosts
+	servers=
+	mkdir "$hosts"
+	cd "$hosts" || return
+}
+
+teardown() {
+	local server
+	for server in $servers; do
+		kill "$server" 2>/dev/null || :
+		wait "$server" 2>/dev/null || :
+	done
+}
+
+# wait_for COMMAND...
+wait_for() {
+	local tries=200
+	until "$@"; do
+		tries=$((tries - 1))
+		[ "$tries" -gt 0 ] || return 1
+		sleep 0.05
+	done
+}
+
+# server HOST [BACKLOG]: one that listens, and never accepts.
+server() {
+	mkdir -p "$1"
+	perl -MIO::Socket::UNIX -e '
+		chdir $ARGV[0] or die;
+		my $s = IO::Socket::UNIX->new(Local => "tls-socket", Listen => $ARGV[1]) or die;
+		chmod 0666, "tls-socket";
+		open my $ready, ">", ".ready";
+		sleep' "$1" "${2:-64}" 3>&- &
+	servers+=" $!"
+	wait_for test -e "$1/.ready"
+}
+
+# stale HOST
+stale() {
+	server "$1"
+	kill "${servers##* }"
+	wait "${servers##* }" || :
+}
+
+# certificate FILE NAME DAYS [OPENSSL-ARGUMENT]...
+certificate() {
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days "$3" \
+		-subj "/CN=$2" -addext "subjectAltName=DNS:$2" -keyout "$work/$1.key" \
+		-out "$work/$1.pem" "${@:4}" 2>/dev/null
+}
+
+# tls_server HOST CERTIFICATE
+tls_server() {
+	mkdir -p "$1"
+	(cd "$1" && exec openssl s_server -unix tls-socket -cert "$work/$2.pem" \
+		-key "$work/$2.key" -quiet </dev/null >/dev/null 2>&1 3>&-) &
+	servers+=" $!"
+	wait_for test -S "$1/tls-socket"
+}
+
+check() { # ARGUMENT...
+	run "$SNIPROXY_CHECK" "$@"
+	echo "$output"
+}
+
+# says LINE: it is one of those that were printed, but for spaces before it.
+says() {
+	sed 's/^ *//' <<<"$output" | grep -qxF -e "$1"
+}
+
+@test "a host that is served" {
+	server blog.example
+	check
+	[ "$status" = 0 ]
+	[ "${lines[0]}" = "blog.example  served" ]
+	[ "${lines[1]}" = "1 of 1 are well, in $hosts, for $(id -un)" ]
+	: >blog.example/send-proxy-v1
+	check "$hosts"
+	[ "$status" = 0 ]
+	says "blog.example  served, with a PROXY header"
+}
+
+@test "one that is not, why, and what to do" {
+	mkdir blog.example
+	check
+	[ "$status" = 1 ]
+	says "blog.example  NOT SERVED"
+	says "no tls-socket"
+	says "-> have its server listen at $hosts/blog.example/tls-socket"
+	stale shop.example
+	check
+	says "tls-socket was left behind: no server has it any more"
+	says '-> start its server; if that says "Address already in use", remove tls-socket before'
+}
+
+@test "names that are never looked up, and how they should be called" {
+	local long
+	long=$(printf '%0255d' 0)
+	mkdir Blog.Example bücher.example dot.example. a_b.example "$long" xn--bcher-kva.example
+	check
+	[ "$status" = 1 ]
+	says "never looked up: names are turned into lowercase"
+	says "-> rename it to blog.example"
+	says "never looked up: clients send such a name in Punycode"
+	says "-> remove it: there is xn--bcher-kva.example already"
+	says "never looked up: there is no dot at the end of the names that are"
+	says "-> rename it to dot.example"
+	says "never looked up: not a host's name: character that no host name may have"
+	says "never looked up: the name is longer than 254 bytes"
+}
+
+@test "a name that is looked up, and that no browser asks for" {
+	server a.example
+	ln -s a.example "$(printf 'a%.0s' {1..64}).example"
+	check
+	[ "$status" = 0 ]
+	says "warning: browsers do not ask for it: label longer than 63 bytes"
+}
+
+@test "a socket whose path is too long to be bound" {
+	local name
+	name=$(printf '%060d' 0).$(printf '%060d' 0).example
+	mkdir "$name"
+	check
+	[ "$status" = 1 ]
+	[[ $output == *"no server can bind it by its path: that has "*" bytes, and 107 is the most"* ]]
+	[[ $output == *"make tls-socket a symlink to that"* ]]
+}
+
+@test "what is no host can be hidden" {
+	server blog.example
+	mkdir .releases lost+found
+	: >.note
+	check
+	[ "$status" = 0 ]
+	[ "${#lines[@]}" -le 3 ]
+	: >README
+	check
+	[ "$status" = 1 ]
+	says "README        NOT SERVED"
+	says "-> if it is no host, put a dot before its name"
+}
+
+@test "no host at all" {
+	check
+	[ "$status" = 0 ]
+	says "no hosts in $hosts, for $(id -un)"
+}
+
+@test "hosts by name, as people write them" {
+	server "$("$SNIPROXY_HOSTNAME" bücher.example)"
+	check --name Bücher.Example. --name none.example --name a..b
+	[ "$status" = 1 ]
+	says "Bücher.Example.  served"
+	says "there is no directory none.example"
+	says "not a host's name: empty label"
+	check --name Bücher.Example.
+	[ "$status" = 0 ]
+}
+
+@test "names are safe to show, in the table and in JSON" {
+	mkdir $'a\e[31mb\nc\xff' $'d\xe2\x80\xaee'
+	ln -s $'no\e[2Jthing' link.example
+	check
+	[[ $output == *'a\x1b[31mb\x0ac\xff'*'d\xe2\x80\xaee'*'no\x1b[2Jthing'* ]]
+	[[ $output != *$'\e'* ]]
+	check --json
+	[[ $output != *$'\e'* ]]
+	[[ $output == *'"name": "a\\x1b[31mb\\x0ac\\xff"'* ]]
+}
+
+# on_terminal VARIABLE=VALUE... : what it prints on one.
+on_terminal() {
+	env "$@" script -qec "'$SNIPROXY_CHECK'" /dev/null </dev/null
+}
+
+@test "colour, only on a terminal, and where NO_COLOR is not set" {
+	server blog.example
+	check
+	[[ $output != *$'\e'* ]]
+	[[ $(on_terminal -u NO_COLOR TERM=xterm) == *$'\e[32mserved\e[0m'* ]]
+	[[ $(on_terminal -u NO_COLOR TERM=dumb) != *$'\e'* ]]
+	[[ $(on_terminal NO_COLOR=1 TERM=xterm) != *$'\e'* ]]
+}
+
+@test "--quiet leaves out what is well" {
+	server blog.example
+	check --quiet
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+	mkdir shop.example
+	check --quiet
+	[ "$status" = 1 ]
+	[[ $output != *"blog.example "* ]]
+	says "shop.example  NOT SERVED"
+}
+
+@test "--json" {
+	stale shop.example
+	server blog.example
+	check --json
+	[ "$status" = 1 ]
+	[[ $output == *'"state": "served"'*'"alert": null'*'"state": "stale"'* ]]
+	says '"alert": 112,'
+	says '"count": 2,'
+}
+
+@test "--help, --version, and what is not understood" {
+	check --help
+	[ "$status" = 0 ]
+	[[ ${lines[0]} == "usage: sniproxy-check "* ]]
+	check --version
+	[[ $output =~ ^sniproxy-check\ [0-9]+\.[0-9] ]]
+	local arguments
+	for arguments in --none "a b" --user "--timeout 0" "--timeout x" "--deadline 9999" \
+		"--user no-such-user" "$work/none" "--unit x --user root"; do
+		# shellcheck disable=SC2086 # words
+		check $arguments
+		[ "$status" = 2 ]
+	done
+}
+
+@test "what cannot be printed is an error" {
+	local ended=0
+	"$SNIPROXY_CHECK" >/dev/full 2>"$work/error" || ended=$?
+	[ "$ended" = 2 ]
+	[ "$(cat "$work/error")" = "sniproxy-check: stdout: No space left on device" ]
+	ended=0
+	"$SNIPROXY_CHECK" --json >/dev/full 2>"$work/error" || ended=$?
+	[ "$ended" = 2 ]
+}
+
+# --- Rights ---
+
+@test "--user: what another user may not" {
+	[ "$(id -u)" = 0 ] || skip "needs root, to become another user"
+	server closed.example
+	server socket.example
+	chmod 700 closed.example
+	chmod 600 socket.example/tls-socket
+	check
+	[ "$status" = 0 ]
+	[[ $output == *"as root: the proxy's rights are not known"* ]]
+	check --user nobody
+	[ "$status" = 1 ]
+	says "the user nobody may not search $hosts/closed.example"
+	says "the user nobody may not write to tls-socket"
+	[[ $output != *"not known"* ]]
+}
+
+@test "--user: its groups count" {
+	[ "$(id -u)" = 0 ] || skip "needs root, to become another user"
+	server blog.example
+	chgrp "$(id -g nobody)" blog.example
+	chmod 710 blog.example
+	check --user nobody
+	[ "$status" = 0 ]
+	says "blog.example  served"
+}
+
+@test "who is not root is told what cannot be found out" {
+	[ "$(id -u)" = 0 ] || skip "needs root, to become somebody who is not"
+	run setpriv --reuid=65534 --regid=65534 --clear-groups "$SNIPROXY_CHECK" --user root
+	echo "$output"
+	[[ $output == *"not root: your own rights are known, not the proxy's"* ]]
+	run setpriv --reuid=65534 --regid=65534 --clear-groups "$SNIPROXY_CHECK" --root /
+	[[ $output == *"not root: links out of the proxy's root are not found"* ]]
+}
+
+# --- The root directory ---
+
+# put_systemctl BIND: a systemctl that knows sniproxy.service.
+put_systemctl() {
+	mkdir -p "$work/bin" "$work/root"
+	printf '%s\n' LoadState=loaded User=nobody "WorkingDirectory=$hosts" \
+		"RootDirectory=$work/root" BindPaths= \
+		"BindReadOnlyPaths=/bin/sh:/bin/sh:rbind $hosts:$hosts:rbind $1" >"$work/properties"
+	cat >"$work/bin/systemctl" <<-END
+		#!/bin/sh
+		case "\$*" in
+		"show "*" -- sniproxy.service") cat "$work/properties" ;;
+		*) echo LoadState=not-found ;;
+		esac
+	END
+	chmod 755 "$work/bin/systemctl"
+	PATH=$work/bin:$PATH
+}
+
+@test "--unit: the root that systemd makes, and links that lead out of it" {
+	[ "$(id -u)" = 0 ] || skip "needs root, to mount"
+	unshare --mount true || skip "nothing can be mounted here"
+	server blog.example
+	mkdir "$work/away" {out,rel}.example
+	(cd "$work/away" && server away)
+	ln -s ../blog.example/tls-socket rel.example
+	ln -s "$work/away/away/tls-socket" out.example
+	put_systemctl "-$work/none:$work/none:rbind"
+	check --unit sniproxy.service
+	[ "$status" = 1 ]
+	says "rel.example   served"
+	says "a symlink leads to $work/away/away/tls-socket, out of what the proxy sees"
+	put_systemctl "-$work/away"
+	check --unit sniproxy.service
+	[ "$status" = 0 ]
+	says "3 of 3 are well, in $hosts, for nobody"
+	check --unit another.service
+	[ "$status" = 2 ]
+	[ -z "$(ls "$work/root")" ]
+}
+
+@test "--root: a root directory that is there" {
+	[ "$(id -u)" = 0 ] || skip "needs root, for chroot"
+	server blog.example
+	mkdir out.example
+	ln -s /run/none/at/all out.example/tls-socket
+	ln -s /hosts/blog.example www.example
+	check --root "$work" /hosts
+	[ "$status" = 1 ]
+	says "www.example   served"
+	says "a symlink leads to /run/none/at/all, out of what the proxy sees"
+}
+
+# readme HEADING [N]: a block of docs/check.md, where the hosts directory is this test's.
+readme() {
+	"$BATS_TEST_DIRNAME/readme.sh" "$@" | sed "s|/srv/sniproxy|$hosts|"
+}
+
+@test "docs/check.md shows what it prints" {
+	stale shop.example
+	server blog.example
+	server wiki.example
+	: >wiki.example/send-proxy-v1
+	check
+	diff <(sed "s/ for $(id -un)$/ for sniproxy/" <<<"$output" | grep -v '^sniproxy-check: ') \
+		<(readme '## On a server with systemd' 2)
+}
+
+# --- Time ---
+
+@test "a full backlog, and a server that is silent, do not hang it" {
+	server full.example 1
+	server silent.example
+	perl -MSocket=:all -e 'for (1 .. 9) {
+		socket my $s, PF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0 or die;
+		connect $s, pack_sockaddr_un("full.example/tls-socket") or last; push @s, $s }
+		open my $ready, ">", ".full"; sleep' 3>&- &
+	servers+=" $!"
+	wait_for test -e .full
+	SECONDS=0
+	check --connect --timeout 0.3
+	[ "$SECONDS" -le 10 ]
+	[ "$status" = 1 ]
+	says "the backlog of tls-socket is full: it did not accept in time"
+	says "TLS: no answer in time"
+	says "-> if its server awaits a PROXY header, make the file send-proxy-v1; its log says more"
+}
+
+@test "ten thousand hosts" {
+	server blog.example 4096
+	perl -e 'for (1 .. 10000) { symlink "blog.example", "$_.example" or die }'
+	# Nobody accepts, so that the backlog fills up.
+	SECONDS=0
+	check --quiet --timeout 0.01 --deadline 30
+	[ "$SECONDS" -le 60 ]
+	[[ ${lines[-1]} == *" of 10001 are well, in $hosts"* ||
+		${lines[-2]} == *" of 10001 are well, in $hosts"* ]]
+}
+
+@test "--deadline: what was not looked at is said" {
+	server full.example 1
+	local i
+	for i in {1..200}; do ln -s full.example "$i.example"; done
+	SECONDS=0
+	check --timeout 1 --deadline 2
+	[ "$SECONDS" -le 20 ]
+	[ "$status" = 1 ]
+	says "not checked: the time is over"
+}
+
+# --- TLS ---
+
+@test "--connect shows the certificate" {
+	certificate good blog.example 90
+	tls_server blog.example good
+	check --connect
+	[ "$status" = 0 ]
+	says "blog.example  served"
+	says "TLSv1.3, until $(date -u -d "$(openssl x509 -noout -enddate -in "$work/good.pem" |
+		cut -d = -f 2)" +%F), for blog.example"
+	check --connect --json
+	[[ $output == *'"names": ['*'"blog.example"'*'"has_name": true'*'"expires_soon": false'* ]]
+}
+
+# dated_certificate FILE NAME BEGIN END: with these dates, as date(1) takes them.
+dated_certificate() {
+	local request="$work/request.pem"
+	mkdir -p "$work/ca"
+	: >"$work/ca/index.txt"
+	printf '%s\n' '[ca]' 'default_ca = a' '[a]' "database = $work/ca/index.txt" \
+		"new_certs_dir = $work/ca" 'default_md = sha256' 'policy = p' 'rand_serial = yes' \
+		'x509_extensions = x' '[p]' 'commonName = supplied' '[x]' "subjectAltName = DNS:$2" \
+		>"$work/ca/config"
+	openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$2" \
+		-keyout "$work/$1.key" -out "$request" 2>/dev/null
+	openssl ca -batch -selfsign -config "$work/ca/config" -keyfile "$work/$1.key" \
+		-in "$request" -out "$work/$1.pem" -notext \
+		-startdate "$(date -u -d "$3" +%Y%m%d%H%M%SZ)" \
+		-enddate "$(date -u -d "$4" +%Y%m%d%H%M%SZ)" 2>/dev/null
+}
+
+@test "--connect warns of a certificate that expires soon" {
+	dated_certificate soon soon.example '80 days ago' '10 days'
+	tls_server soon.example soon
+	check --connect
+	[ "$status" = 0 ]
+	says "warning: its certificate expires soon, on $(date -u -d '10 days' +%F)"
+	check --connect --quiet
+	[ "$status" = 0 ]
+	says "soon.example  served"
+}
+
+@test "--connect: one that lives for days is not old after hours" {
+	dated_certificate short short.example '1 day ago' '5 days'
+	tls_server short.example short
+	check --connect
+	[ "$status" = 0 ]
+	[[ $output != *warning* ]]
+}
+
+@test "--connect: one that has expired, and one that is not valid yet" {
+	dated_certificate old old.example '80 days ago' '1 day ago'
+	dated_certificate new new.example '2 days' '80 days'
+	tls_server old.example old
+	tls_server new.example new
+	check --connect
+	[ "$status" = 1 ]
+	says "its certificate has expired, on $(date -u -d '1 day ago' +%F)"
+	says "its certificate is not valid before $(date -u -d '2 days' +%F)"
+}
+
+@test "--connect: a certificate for another name" {
+	certificate good blog.example 90
+	tls_server shop.example good
+	check --connect
+	[ "$status" = 1 ]
+	says "shop.example  served"
+	says "its certificate is not for this name"
+	says "-> get one for shop.example, if this is the right server"
+}
+
+@test "--connect: a server that speaks no TLS" {
+	mkdir blog.example
+	perl -MIO::Socket::UNIX -e 'my $l = IO::Socket::UNIX->new(
+		Local => "blog.example/tls-socket", Listen => 5) or die;
+		while (my $c = $l->accept) { syswrite $c, "HTTP/1.1 400 Bad Request\r\n\r\n"; sysread $c, my $x, 1000; }' 3>&- &
+	servers+=" $!"
+	wait_for test -S blog.example/tls-socket
+	check --connect
+	[ "$status" = 1 ]
+	says "TLS: wrong version number"
+	says "-> its server speaks no TLS there, or refuses the name: its log says more"
+}
+
+# nginx, which awaits a PROXY header.
+start_nginx() {
+	cat >"$work/nginx.conf" <<-END
+		daemon off;
+		error_log $work/nginx.log;
+		pid $work/nginx.pid;
+		events {}
+		http {
+			access_log off;
+			client_body_temp_path $work/body;
+			proxy_temp_path $work/proxy;
+			fastcgi_temp_path $work/fastcgi;
+			uwsgi_temp_path $work/uwsgi;
+			scgi_temp_path $work/scgi;
+			ssl_certificate $work/good.pem;
+			ssl_certificate_key $work/good.key;
+			server { listen unix:blog.example/tls-socket ssl proxy_protocol; }
+		}
+	END
+	mkdir blog.example
+	nginx -p "$hosts/" -c "$work/nginx.conf" -e "$work/nginx.log" 3>&- &
+	servers+=" $!"
+	wait_for test -s "$work/nginx.pid"
+}
+
+@test "--connect sends the PROXY header that the backend awaits" {
+	certificate good blog.example 90
+	start_nginx
+	: >blog.example/send-proxy-v1
+	# Without it, too, so that the backend does not complain of its lack.
+	check
+	[ "$status" = 0 ]
+	wait_for grep -q 'PROXY protocol header\|closed connection' "$work/nginx.log" || :
+	run grep 'broken header' "$work/nginx.log"
+	[ "$status" = 1 ]
+	check --connect
+	[ "$status" = 0 ]
+	says "blog.example  served, with a PROXY header"
+	rm blog.example/send-proxy-v1
+	check --connect
+	[ "$status" = 1 ]
+	[[ $output == *"make the file send-proxy-v1"* ]]
+}
+
+@test "--connect: a header that the backend does not await" {
+	certificate good blog.example 90
+	tls_server blog.example good
+	: >blog.example/send-proxy-v1
+	check --connect
+	[ "$status" = 1 ]
+	[[ $output == *"have its server await the PROXY header, or remove send-proxy-v1"* ]]
+}
