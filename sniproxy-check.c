@@ -203,15 +203,16 @@ enter(struct options *options, const char **notes)
 		err(2, "%s", options->directory);
 }
 
-/* The name of who runs this. */
-static const char *
-own_name(void)
+/* Who runs this. */
+static void
+find_self(struct view_user *user)
 {
 	const struct passwd *entry = getpwuid(geteuid());
-	char *name = entry == NULL ? NULL : strdup(entry->pw_name);
-	if (name == NULL && asprintf(&name, "user %u", (unsigned)geteuid()) == -1)
-		err(2, "memory");
-	return name;
+	*user = (struct view_user){.user = geteuid(), .group = getegid()};
+	if (entry != NULL)
+		snprintf(user->name, sizeof user->name, "%s", entry->pw_name);
+	else
+		snprintf(user->name, sizeof user->name, "%u", (unsigned)geteuid());
 }
 
 /* Sees whose rights the proxy has, and notes what stays unknown of them. Returns whether USER is to
@@ -219,8 +220,7 @@ own_name(void)
 static bool
 find_user(struct view_user *user, const char *name, const char **notes)
 {
-	user->user = geteuid();
-	user->name = own_name();
+	find_self(user);
 	if (name == NULL && geteuid() == 0)
 		note(notes, "as root: the proxy's rights are not known; see --user");
 	if (name == NULL)

@@ -227,8 +227,9 @@ view_find_user(struct view_user *user, const char *name)
 	}
 	if (entry == NULL)
 		return false;
-	*user = (struct view_user){strdup(entry->pw_name), entry->pw_uid, entry->pw_gid};
-	return user->name != NULL;
+	*user = (struct view_user){.user = entry->pw_uid, .group = entry->pw_gid};
+	snprintf(user->name, sizeof user->name, "%s", entry->pw_name);
+	return true;
 }
 
 bool

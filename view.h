@@ -3,6 +3,7 @@
 #ifndef VIEW_H
 #define VIEW_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -39,7 +40,7 @@ bool view_shows(const struct view *view, const char *path);
 
 /* A user's name, number and group. */
 struct view_user {
-	const char *name;
+	char name[LOGIN_NAME_MAX];
 	uid_t user;
 	gid_t group;
 };

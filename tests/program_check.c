@@ -345,8 +345,11 @@ ask_checker(const char *arguments)
 	json_error_t error;
 	const char *program = getenv("SNIPROXY_CHECK");
 	check(program != NULL, "SNIPROXY_CHECK is not set");
-	check(snprintf(command, sizeof command, "'%s' --json %s", program, arguments) <
-		(int)sizeof command,
+	/* Of another user, or in another root, the leak sanitizer cannot see its own process. */
+	const char *before =
+	    strstr(arguments, "--user") == NULL ? "" : "ASAN_OPTIONS=detect_leaks=0 ";
+	check(snprintf(command, sizeof command, "%s'%s' --json %s", before, program,
+		  arguments) < (int)sizeof command,
 	    "too long");
 	FILE *output = popen(command, "re");
 	check(output != NULL, "popen");
@@ -466,7 +469,8 @@ try_directories(const char *arguments, bool is_free)
 	outside_listener = listen_here(0666);
 	snprintf(path, sizeof path, "%s/hosts", base_directory());
 	check(chdir(path) == 0, "chdir");
-	for (unsigned round = 0; round < ROUNDS; round++)
+	unsigned rounds = sanitized() ? ROUNDS / 3 : ROUNDS; /* they are slow */
+	for (unsigned round = 0; round < rounds; round++)
 		try_directory(round, arguments, is_free);
 }
 
