@@ -15,7 +15,7 @@ enum {
 static const struct {
 	uint32_t bit;
 	const char *words;
-} faults[] = {
+} fault_words[] = {
     {NOT_UTF8, "not UTF-8"},
     {UIDNA_ERROR_EMPTY_LABEL, "empty label"},
     {UIDNA_ERROR_LABEL_TOO_LONG, "label longer than 63 bytes"},
@@ -113,12 +113,12 @@ idna_shown(const char *name)
 }
 
 void
-idna_show_faults(FILE *stream, uint32_t bits)
+idna_show_faults(FILE *stream, uint32_t faults)
 {
 	const char *separator = "";
-	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
-		if ((bits & faults[i].bit) != 0) {
-			fprintf(stream, "%s%s", separator, faults[i].words);
+	for (size_t i = 0; i < sizeof fault_words / sizeof *fault_words; i++)
+		if ((faults & fault_words[i].bit) != 0) {
+			fprintf(stream, "%s%s", separator, fault_words[i].words);
 			separator = ", ";
 		}
 }

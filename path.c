@@ -8,23 +8,6 @@
 /* What the kernel follows in one lookup (path_resolution(7)). */
 enum { LINKS_MAX = 40 };
 
-/* Takes the last component off PATH, or adds one that leads up. */
-static void
-go_up(char path[PATH_MAX])
-{
-	char *slash = strrchr(path, '/');
-	const char *last = slash == NULL ? path : slash + 1;
-	size_t length = strlen(path);
-	if (path[0] != '/' && (length == 0 || strcmp(last, "..") == 0)) {
-		if (length + sizeof "/.." <= PATH_MAX)
-			strcat(path, length == 0 ? ".." : "/..");
-	} else if (slash == NULL) {
-		path[0] = '\0';
-	} else {
-		*(slash == path ? slash + 1 : slash) = '\0';
-	}
-}
-
 /* Appends the component NAME of LENGTH bytes; returns false where there is no room. */
 static bool
 go_down(char path[PATH_MAX], const char *name, size_t length)
@@ -33,6 +16,22 @@ go_down(char path[PATH_MAX], const char *name, size_t length)
 	const char *slash = end == 0 || path[end - 1] == '/' ? "" : "/";
 	return snprintf(path + end, PATH_MAX - end, "%s%.*s", slash, (int)length, name) <
 	    (int)(PATH_MAX - end);
+}
+
+/* Takes the last component off PATH, or adds one that leads up. */
+static void
+go_up(char path[PATH_MAX])
+{
+	char *slash = strrchr(path, '/');
+	const char *last = slash == NULL ? path : slash + 1;
+	size_t length = strlen(path);
+	if (path[0] != '/' && (length == 0 || strcmp(last, "..") == 0)) {
+		go_down(path, "..", 2);
+	} else if (slash == NULL) {
+		path[0] = '\0';
+	} else {
+		*(slash == path ? slash + 1 : slash) = '\0';
+	}
 }
 
 static bool

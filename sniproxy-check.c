@@ -336,15 +336,14 @@ tell(const struct work *work, const struct options *options, const struct report
 
 /* Finds the entries and checks them; returns the exit status. */
 static int
-run(struct options *options, struct entry_settings *settings)
+run(struct options *options, const struct entry_settings *common)
 {
 	const char *notes[NOTES_MAX + 1] = {NULL};
 	char directory[PATH_MAX];
-	struct work work = {.settings = settings};
 	struct view_user user;
 	bool becomes = find_user(&user, options->view.user, notes);
 	enter(options, notes);
-	work.hosts = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct work work = {.hosts = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)};
 	if (work.hosts == -1 || getcwd(directory, sizeof directory) == NULL)
 		err(2, "the hosts directory");
 	if (options->names_count > 0)
@@ -353,10 +352,12 @@ run(struct options *options, struct entry_settings *settings)
 		list_entries(&work);
 	if (becomes && !view_become(&user))
 		return 2;
-	settings->view = &options->view;
-	settings->directory = directory;
-	settings->user = user.name;
-	settings->deadline_ms = clock_ms() + options->deadline_ms;
+	struct entry_settings settings = *common;
+	settings.view = &options->view;
+	settings.directory = directory;
+	settings.user = user.name;
+	settings.deadline_ms = clock_ms() + options->deadline_ms;
+	work.settings = &settings;
 	check_all(&work);
 	struct report report = {
 	    work.entries, work.count, directory, user.name, notes, options->quiet};

@@ -19,8 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 /* --- What systemd says of a unit --- */
 
 /* Starts systemctl; returns its output as a stream, or NULL. */
