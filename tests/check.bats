@@ -4,7 +4,8 @@
 # program_check.c's.
 #
 # SNIPROXY_CHECK and SNIPROXY_HOSTNAME are the programs; HASHED=1 says that names are hashed.
-# shellcheck disable=SC2154 # status, output and lines are set by run
+# shellcheck disable=SC2030,SC2031,SC2154 # status, output and lines are set by run
+# shellcheck disable=SC2001 # sed, for each line
 
 setup() {
 	work=$BATS_TEST_TMPDIR

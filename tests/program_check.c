@@ -164,59 +164,65 @@ link_in_sticky(void)
 	return listener;
 }
 
+/* A listening socket behind a symlink that takes some turns. */
+static int
+link_in_real(void)
+{
+	enter_new("real", 0755);
+	int listener = listen_here(0666);
+	check(
+	    chdir("..") == 0 && symlink("./real/../real//tls-socket", "tls-socket") == 0,
+	    "real");
+	return listener;
+}
+
+/* What is to be at the place of a backend, and is no listening socket. */
+static void
+make_broken_backend(enum backend backend)
+{
+	static const char *const targets[BACKENDS] = {
+	    [BACKEND_DANGLES] = "../nothing/at/all",
+	    [BACKEND_CIRCLES] = "tls-socket",
+	    [BACKEND_BEHIND_FILE] = "file/tls-socket",
+	};
+	char out[300];
+	const char *target = targets[backend];
+	snprintf(out, sizeof out, "%s/outside/tls-socket", base_directory());
+	if (backend == BACKEND_LEADS_OUT)
+		target = out;
+	if (backend == BACKEND_BEHIND_FILE)
+		make_file("file", "");
+	if (target != NULL)
+		check(symlink(target, "tls-socket") == 0, "symlink");
+	if (backend == BACKEND_STALE)
+		close(bind_here(SOCK_STREAM, 0666));
+	if (backend == BACKEND_BOUND)
+		bind_here(SOCK_STREAM, 0666);
+	if (backend == BACKEND_DATAGRAM)
+		bind_here(SOCK_DGRAM, 0666);
+	if (backend == BACKEND_SEQPACKET)
+		check(listen(bind_here(SOCK_SEQPACKET, 0666), 1) == 0, "listen");
+	if (backend == BACKEND_IS_FILE)
+		make_file("tls-socket", "");
+	if (backend == BACKEND_IS_DIRECTORY)
+		check(mkdir("tls-socket", 0755) == 0, "mkdir");
+}
+
 /* Makes the backend of ENTRY in the working directory; returns its listening socket, or -1. */
 static int
 make_backend(const struct made *entry)
 {
-	char out[300];
-	snprintf(out, sizeof out, "%s/outside/tls-socket", base_directory());
 	switch (entry->backend) {
 	case BACKEND_LISTENS:
 		return listen_here(0666);
 	case BACKEND_CLOSED:
 		return listen_here(0);
-	case BACKEND_LINKED: {
-		enter_new("real", 0755);
-		int listener = listen_here(0666);
-		check(chdir("..") == 0 &&
-			symlink("./real/../real//tls-socket", "tls-socket") == 0,
-		    "real");
-		return listener;
-	}
+	case BACKEND_LINKED:
+		return link_in_real();
 	case BACKEND_LINKED_IN_STICKY:
 		return link_in_sticky();
-	case BACKEND_STALE:
-		close(bind_here(SOCK_STREAM, 0666));
-		return -1;
-	case BACKEND_BOUND:
-		bind_here(SOCK_STREAM, 0666);
-		return -1;
-	case BACKEND_DATAGRAM:
-		bind_here(SOCK_DGRAM, 0666);
-		return -1;
-	case BACKEND_SEQPACKET:
-		check(listen(bind_here(SOCK_SEQPACKET, 0666), 1) == 0, "listen");
-		return -1;
-	case BACKEND_IS_FILE:
-		make_file("tls-socket", "");
-		return -1;
-	case BACKEND_IS_DIRECTORY:
-		check(mkdir("tls-socket", 0755) == 0, "mkdir");
-		return -1;
-	case BACKEND_DANGLES:
-		check(symlink("../nothing/at/all", "tls-socket") == 0, "symlink");
-		return -1;
-	case BACKEND_CIRCLES:
-		check(symlink("tls-socket", "tls-socket") == 0, "symlink");
-		return -1;
-	case BACKEND_BEHIND_FILE:
-		make_file("file", "");
-		check(symlink("file/tls-socket", "tls-socket") == 0, "symlink");
-		return -1;
-	case BACKEND_LEADS_OUT:
-		check(symlink(out, "tls-socket") == 0, "symlink");
-		return -1;
 	default:
+		make_broken_backend(entry->backend);
 		return -1;
 	}
 }
