@@ -369,6 +369,8 @@ install: static sniproxy-hostname sniproxy-check
 	    sed -f systemd/template.sed $(unitdir)/sniproxy.$$type | \
 	        install -D -m 644 /dev/stdin $(unitdir)/sniproxy@.$$type || exit 1; done
 	$(call install_text,systemd/sniproxy-check@.service,$(unitdir)/sniproxy-check@.service)
+	for type in socket service; do \
+	    $(call install_text,systemd/sniproxy-tcp@.$$type,$(unitdir)/sniproxy-tcp@.$$type) || exit 1; done
 	$(call install_text,systemd/sniproxy.sysusers.conf,$(sysusersdir)/sniproxy.conf)
 	$(call install_text,systemd/sniproxy.tmpfiles.conf,$(tmpfilesdir)/sniproxy.conf)
 	for program in hostname check; do \
@@ -380,14 +382,15 @@ install: static sniproxy-hostname sniproxy-check
 # Where they are this system's units, they are stopped and disabled first: nothing else would do it
 # when they are gone.
 units := $(foreach type,socket service timer,$(unitdir)/sniproxy.$(type) $(unitdir)/sniproxy@.$(type)) \
-	$(unitdir)/sniproxy-check@.service
+	$(unitdir)/sniproxy-check@.service \
+	$(foreach type,socket service,$(unitdir)/sniproxy-tcp@.$(type))
 fragment = $$(systemctl show --property=FragmentPath --value sniproxy.socket 2>/dev/null)
 
 uninstall:
 	if [ -z '$(DESTDIR)' ] && [ "$(fragment)" -ef $(unitdir)/sniproxy.socket ]; then \
 	    systemctl disable --now sniproxy.socket sniproxy.service && \
-	    systemctl disable sniproxy@.socket sniproxy@.service && \
-	    systemctl stop 'sniproxy@*'; fi
+	    systemctl disable sniproxy@.socket sniproxy@.service sniproxy-tcp@.socket && \
+	    systemctl stop 'sniproxy@*' 'sniproxy-tcp@*'; fi
 	rm -f $(sbindir)/sniproxy $(bindir)/sniproxy-hostname $(bindir)/sniproxy-check $(units) \
 	    $(sysusersdir)/sniproxy.conf $(tmpfilesdir)/sniproxy.conf $(installed_manuals) \
 	    $(completiondir)/sniproxy-hostname $(completiondir)/sniproxy-check

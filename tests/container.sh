@@ -427,18 +427,35 @@ try_symlinks() {
 
 # A backend that listens on TCP, here on another port.
 try_tcp_backend() {
-	local names='s/shop\.example/tcp.example/'
-	put /etc/systemd/system/shop.socket '## With systemd' 1 "$names"
-	put /etc/systemd/system/shop.service '## With systemd' 2 's/192\.0\.2\.9:443/127.0.0.1:9443/'
+	local names='s/shop\.example/tcp.example/g' unit=sniproxy-tcp@tcp.example
+	edit $unit.service '## With systemd' 1 's/127\.0\.0\.1:8443/127.0.0.1:9443/'
 	mkdir "$hosts/tcp.example"
 	leave_socket "$hosts/tcp.example"
-	readme '## With systemd' 3
+	readme '## With systemd' 2 "$names"
 	ok "a backend on TCP, behind systemd-socket-proxyd, whatever is in its way" answers tcp.example
-	ok "is there at the next boot" is enabled systemctl is-enabled shop.socket
-	systemctl disable --quiet --now shop.socket
-	systemctl stop --quiet shop.service
-	rm -r /etc/systemd/system/shop.* "$hosts/tcp.example"
-	systemctl daemon-reload
+	ok "over a socket for the proxy alone" is '660 root sniproxy' \
+		stat -c '%a %U %G' "$hosts/tcp.example/tls-socket"
+	ok "which others cannot use" is_refused nobody \
+		'openssl s_client -unix tcp.example/tls-socket </dev/null'
+	ok "is there at the next boot" is enabled systemctl is-enabled $unit.socket
+	undo_edit $unit.service
+	systemctl stop --quiet $unit.service
+	ok "without a server the connection is closed" not answers tcp.example 2>/dev/null
+	ok "and the service says so" unit_said $unit.service 'Not enough parameters'
+	readme '## With systemd' 3 "$names"
+	ok "it can be taken away" is "alert number 112" alert tcp.example
+	systemctl reset-failed --quiet $unit.service
+
+	edit sniproxy-tcp@named-one.example.service '## With systemd' 1 's/127\.0\.0\.1:8443/localhost:9443/'
+	readme '## With systemd' 2 's/shop\.example/named-one.example/'
+	ok "a name for an address, and a hyphen in the host's" answers named-one.example
+	readme '## With systemd' 3 's/shop\.example/named-one.example/'
+	undo_edit sniproxy-tcp@named-one.example.service
+}
+
+unit_said() { # UNIT TEXT
+	journalctl --sync
+	journalctl -q -o cat -u "$1" | grep -F "$2" >/dev/null
 }
 
 # A socket whose server was killed. openssl takes no path over 31 bytes.
@@ -959,14 +976,15 @@ socket_is() { # STATE
 
 # What `make install` has put there.
 try_uninstall() {
-	systemctl enable --quiet --now sniproxy.socket sniproxy@8443.socket
+	systemctl enable --quiet --now sniproxy.socket sniproxy@8443.socket sniproxy-tcp@tcp.example.socket
 	answers blog.example
 	is_hello_at 127.0.0.1:8443
 	ok "make uninstall" make --silent -C /try uninstall PREFIX=/usr/local
 	ok "closes the port" is_refused_at 127.0.0.1
 	ok "each of them" is_refused_at 127.0.0.1:8443
+	ok "and the socket of a backend on TCP" test ! -e "$hosts/tcp.example/tls-socket"
 	ok "leaves nothing running" not pgrep -x sniproxy
-	ok "leaves no unit enabled" is "" find /etc/systemd/system -name 'sniproxy[.@]*' -type l
+	ok "leaves no unit enabled" is "" find /etc/systemd/system -name 'sniproxy[-.@]*' -type l
 	ok "nor installed" is not-found property sniproxy.socket LoadState
 	ok "nor any other file" is "" find /usr/local -name '*sniproxy*'
 	ok "but the hosts" test -d "$hosts/blog.example"

@@ -207,7 +207,6 @@ same() {
 	same sniproxy.5 '.Sh EXAMPLES' 6 '### Symlinks' 2
 	same sniproxy.5 '.Sh EXAMPLES' 7 '## With systemd' 1
 	same sniproxy.5 '.Sh EXAMPLES' 8 '## With systemd' 2
-	same sniproxy.5 '.Sh EXAMPLES' 9 '## With systemd' 3
 }
 
 @test "sniproxy-check(1) has the commands of docs/" {

@@ -58,7 +58,7 @@ files_are_there() {
 		/usr/share/man/man8/sniproxy.8.gz /usr/share/man/man5/sniproxy.5.gz \
 		/usr/share/man/man1/sniproxy-{hostname,check}.1.gz \
 		/lib/systemd/system/sniproxy{,@}.{service,socket,timer} \
-		/lib/systemd/system/sniproxy-check@.service \
+		/lib/systemd/system/sniproxy-check@.service /lib/systemd/system/sniproxy-tcp@.{service,socket} \
 		/usr/share/bash-completion/completions/sniproxy-{hostname,check}; do
 		if [ ! -f "$file" ] || ! grep -qxF "$file" /tmp/files; then
 			echo "# no $file"
@@ -129,16 +129,17 @@ try_upgrade_while_stopped() {
 }
 
 links_to_units() {
-	find /etc/systemd/system -name 'sniproxy[.@]*' -type l
+	find /etc/systemd/system -name 'sniproxy[-.@]*' -type l
 }
 
 # With the backends. REMOVE is the command that removes it.
 try_remove() { # REMOVE...
-	systemctl enable --quiet --now sniproxy.socket sniproxy@8443.socket
+	systemctl enable --quiet --now sniproxy.socket sniproxy@8443.socket sniproxy-tcp@tcp.example.socket
 	answers blog.example
 	ok "a second address serves too" is "hello from blog.example" ask blog.example 127.0.0.1:8443
 	ok "it can be removed while it serves" "$@"
 	ok "nothing listens any more" refuses listens
+	ok "nor at a Unix socket" test ! -e "$hosts/tcp.example/tls-socket"
 	ok "nor runs" refuses pgrep -x sniproxy
 	ok "the hosts are still there" test -d "$hosts/blog.example"
 }

@@ -17,6 +17,7 @@ setup() {
 		sed -f "$units/template.sed" "$file" >"${file%.*}@.${file##*.}"
 	done
 	sed "s|@CHECK@|$SNIPROXY_CHECK|g" "$units/sniproxy-check@.service" >"$check"
+	cp "$units"/sniproxy-tcp@.{socket,service} "$BATS_TEST_TMPDIR"
 }
 
 # setting FILE NAME: the values of a setting.
@@ -36,8 +37,8 @@ has() {
 	}
 }
 
-exposure() {
-	systemd-analyze security --offline=true --no-pager --threshold="$1" "$service"
+exposure() { # UNIT TENTHS
+	systemd-analyze security --offline=true --no-pager --threshold="$2" "$1"
 }
 
 @test "systemd-analyze verify has nothing to say" {
@@ -53,6 +54,20 @@ exposure() {
 	[ "$status" = 0 ] && [ -z "$output" ]
 }
 
+@test "nor about the units for a backend on TCP" {
+	local type units=()
+	for type in socket service; do
+		mv "$BATS_TEST_TMPDIR/sniproxy-tcp@.$type" "$BATS_TEST_TMPDIR/sniproxy-tcp@my-shop.example.$type"
+		units+=("$BATS_TEST_TMPDIR/sniproxy-tcp@my-shop.example.$type")
+	done
+	run systemd-analyze verify --man=no "${units[@]}"
+	echo "$output"
+	[ "$status" = 0 ] && [ -z "$output" ]
+	echo NoSuchSetting=yes >>"${units[1]}"
+	run systemd-analyze verify --man=no "${units[@]}"
+	[[ $output == *NoSuchSetting* ]]
+}
+
 @test "systemd-analyze verify would say it" {
 	echo NoSuchSetting=yes >>"$service"
 	run systemd-analyze verify --man=no "$service" "$socket"
@@ -60,10 +75,10 @@ exposure() {
 }
 
 @test "systemd-analyze security finds an exposure of 0.7 at most" {
-	run exposure 7
+	run exposure "$service" 7
 	echo "$output"
 	[ "$status" = 0 ]
-	run exposure 1
+	run exposure "$service" 1
 	[ "$status" != 0 ]
 }
 
@@ -159,6 +174,36 @@ instance() {
 		Requires=sniproxy@%i.socket
 		Sockets=sniproxy@%i.socket
 	END
+}
+
+@test "a backend on TCP has a socket for the proxy alone, in its host's directory" {
+	has "$BATS_TEST_TMPDIR/sniproxy-tcp@.socket" <<-END
+		ListenStream=$(setting "$service" WorkingDirectory)/%i/tls-socket
+		SocketGroup=$(setting "$service" User)
+		SocketMode=0660
+		RemoveOnStop=yes
+		WantedBy=sockets.target
+	END
+	[ -z "$(setting "$BATS_TEST_TMPDIR/sniproxy-tcp@.socket" Accept)" ]
+}
+
+@test "what passes connections on to it needs six descriptors for each, and has no rights" {
+	local unit=$BATS_TEST_TMPDIR/sniproxy-tcp@.service connections
+	connections=$(setting "$unit" ExecStart | sed 's/.*--connections-max=\([0-9]*\) \$SERVER$/\1/')
+	[ $((connections * 6)) -lt "$(setting "$unit" LimitNOFILE)" ]
+	has "$unit" <<-END
+		Requires=sniproxy-tcp@%i.socket
+		CapabilityBoundingSet=
+		DynamicUser=yes
+		MemoryDenyWriteExecute=yes
+		PrivateDevices=yes
+		PrivateUsers=yes
+		RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+		SystemCallFilter=@system-service
+	END
+	run exposure "$unit" 20
+	echo "$output"
+	[ "$status" = 0 ]
 }
 
 # Nothing is built for it.
