@@ -10,6 +10,8 @@
 # flood      sniproxy flooded with connections, FLOOD_SECONDS=30 each; takes twenty minutes
 # soak       SOAK_SECONDS (600) of load and mishap, a third for each of three builds
 # check-systemd    the units under a real systemd, in a container; as root
+# check-backends   the servers of docs/backends.md, by its lines, in the same; make deps-backends before
+# check-clients    browsers and other clients; make deps-clients before
 # check-package    the packages, built, judged, and tried in a container; make deps-package before
 # fuzz       the fuzz tests, each for FUZZ_SECONDS (60); corpus makes their inputs anew
 # coverage   how much of the code the unit tests and the corpora reach
@@ -273,6 +275,13 @@ check-systemd:
 	$(MAKE) --no-print-directory HASHED= install DESTDIR=build/stage PREFIX=/usr/local
 	tests/container.sh $(CURDIR)/build/stage $(CURDIR)/build/stage-hashed
 
+check-backends:
+	$(MAKE) --no-print-directory HASHED= install DESTDIR=build/stage PREFIX=/usr/local
+	GUEST=tests/backends.sh tests/container.sh $(CURDIR)/build/stage
+
+check-clients: $(programs)
+	TESTS=clients.bats tests/run.sh $(BUILD)
+
 # What this machine has no tools for is skipped, and that is said.
 check-package:
 	tests/package.sh build/package
@@ -396,9 +405,10 @@ uninstall:
 	    $(completiondir)/sniproxy-hostname $(completiondir)/sniproxy-check
 	if [ -z '$(DESTDIR)' ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
-# The packages of a list; of those of a list that are for a build alone.
+# The packages of a list; of those of a list that are for a build alone, or for something else.
 packages = $(shell sed 's/\#.*//' $(1))
 build_packages = $(shell sed -n 's/ *\# build:.*//p' $(1))
+packages_for = $(shell sed -nE 's/ *\# ($(2)|both)(:.*)?$$//p' $(1))
 install_packages = @GOAL=$(firstword $(filter deps%,$(MAKECMDGOALS)) $@) packaging/deps.sh $@
 
 # What a build needs comes first and by itself, for deps-remove to leave it.
@@ -414,6 +424,12 @@ deps-deb: deps-build
 deps-bench: deps
 	$(install_packages) $(call packages,bench/packages.txt)
 
+deps-backends: deps
+	$(install_packages) $(call packages_for,tests/packages.txt,backends)
+
+deps-clients: deps
+	$(install_packages) $(call packages_for,tests/packages.txt,clients)
+
 deps-package: deps
 	$(install_packages) $(call packages,packaging/packages.txt)
 
@@ -424,7 +440,8 @@ clean:
 	rm -rf build sniproxy sniproxy-hostname sniproxy-check sniproxy-static
 
 .PHONY: all static static-copy check check-portable check-some system faults flood oracle soak \
-	build-check fuzz corpus build-fuzzers coverage build-unit-check lint demo install uninstall check-systemd check-package bench \
-	deps deps-build deps-deb deps-bench deps-package deps-remove clean FORCE
+	build-check fuzz corpus build-fuzzers coverage build-unit-check lint demo install uninstall \
+	check-systemd check-backends check-clients check-package bench deps deps-build deps-deb deps-bench \
+	deps-backends deps-clients deps-package deps-remove clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)
