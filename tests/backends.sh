@@ -82,6 +82,10 @@ try_nginx() {
 	ok "and HTTP/1.1" is 1.1 protocol blog.example --http1.1
 	ok "sees its client" wait_for 5 grep -q "^$client .*\"GET / " /var/log/nginx/access.log
 	ok "and lets nobody else at its socket" is_refused_for nobody blog.example
+	ok "past the proxy it does not answer" not answers_past_the_proxy blog.example
+	rm "$hosts/blog.example/send-proxy-v1"
+	ok "nor without a PROXY header" complains SSL_ERROR_SYSCALL blog.example
+	touch "$hosts/blog.example/send-proxy-v1"
 }
 
 start_again() { # UNIT
@@ -127,6 +131,19 @@ try_caddy() {
 	ok "the socket is for the proxy alone" is_refused_for nobody wiki.example
 	start_again caddy.service
 	ok "it can be restarted" shows 'Caddy' wiki.example
+	ok "past the proxy it answers too" answers_past_the_proxy wiki.example
+	touch "$hosts/wiki.example/send-proxy-v1"
+	ok "with a PROXY header it does not" complains 'wrong version number' wiki.example
+	rm "$hosts/wiki.example/send-proxy-v1"
+}
+
+# complains ERROR NAME: what curl says.
+complains() {
+	{ get "$2" 2>&1 || :; } | grep -F "$1" >/dev/null
+}
+
+answers_past_the_proxy() { # NAME
+	readme '## The PROXY header' 1 "s/blog\.example/$1/g" 2>&1 | grep "subject=CN = $1" >/dev/null
 }
 
 offers_http3() { # NAME
@@ -311,6 +328,7 @@ try_container() {
 	make_image
 	readme '## A container' 1
 	ok "a container of Podman's" shows 'hello from a container' box.example
+	# shellcheck disable=SC2016 # for the other shell
 	ok "has users of its own" is 100000 \
 		sh -c 'ps -o uid= -p "$(podman inspect --format "{{.State.Pid}}" box)" | tr -d " "'
 	ok "the socket is for the proxy alone" is_refused_for nobody box.example

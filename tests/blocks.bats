@@ -10,7 +10,8 @@ setup() {
 	mkdir "$copy"
 	cp -r README.md docs man "$copy"
 	mkdir "$copy/tests"
-	cp tests/*.bats tests/*.bash tests/*.sh tests/blocks.pl tests/blocks_not_run "$copy/tests"
+	cp -r tests/*.bats tests/*.bash tests/*.sh tests/clients tests/blocks.pl tests/blocks_not_run \
+		"$copy/tests"
 }
 
 check_copy() {

@@ -138,7 +138,7 @@ sub list {
 
 sub check {
 	my ($directory) = @_;
-	my @runners = grep { !/\/blocks\.bats$/ } glob "$tests/*.bats $tests/*.bash $tests/*.sh";
+	my @runners = grep { !/\/blocks\.bats$/ } glob "$tests/*.bats $tests/*/*.bats $tests/*.bash $tests/*.sh";
 	my $run = run_by_tests(@runners);
 	my $reasons = not_run("$tests/blocks_not_run");
 	my ($wrong, %used) = (0);

@@ -114,7 +114,8 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 		test=${test%.c}
 		echo "$build $build/tests/replay_${test#*_}"
 	done
-	for test in tests/*.bats; do
+	# Clients that take packages of their own, only where they are asked for.
+	for test in tests/*.bats ${TESTS:+tests/clients/*.bats}; do
 		[ ! -e "$build/sniproxy" ] || echo "$build $test"
 	done
 	for test in tests/program_*.c tests/test_*.c; do
