@@ -33,6 +33,7 @@ if [ "$build" = --one ]; then
 	case $name in program_memory*) jobs=1 ;; program_flood*) jobs=2 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 	case $test in
+	*/clients/*.bats) set -- timeout 900 bats --tap --timing "$test" ;;
 	*.bats) set -- timeout 300 bats --tap "$test" ;;
 	*/oracle) set -- timeout 300 "$test" ;;
 	*/replay_*)
