@@ -55,11 +55,14 @@ apart := $(if $(filter-out linux,$(SYSTEM)),-$(SYSTEM:posix=portable))
 comma := ,
 BUILD := build/$(if $(HASHED),hashed,plain)$(apart)$(if $(STATIC),-static)$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
 
-# What the headers show: on Linux all; POSIX alone; or what is usual. Tests are Linux's.
+# What the headers show: on Linux all; POSIX alone; or what is usual. Tests are Linux's, and so is
+# what sniproxy-check has of its own.
 features_linux := -D_GNU_SOURCE
 features_posix := -D_POSIX_C_SOURCE=200809L -D_XOPEN_SOURCE=700
 features = $(if $(stubs),-D_GNU_SOURCE -I$(stubs) -include $(stubs)/stubs.h,$(features_$(SYSTEM)))
-$(BUILD)/tests/%.o $(BUILD)/tests/%.so $(BUILD)/bench/%.o: private features = -D_GNU_SOURCE
+of_check := sniproxy-check.o report.o entry.o handshake.o path.o view.o
+$(BUILD)/tests/%.o $(BUILD)/tests/%.so $(BUILD)/bench/%.o $(of_check:%=$(BUILD)/%): private \
+    features = -D_GNU_SOURCE
 
 our_cppflags = $(features) -DVERSION=\"$(VERSION)\" $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
 sanitizer = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
@@ -87,7 +90,7 @@ wrapped_for_tsan := $(if $(for_tsan),$(tsan_calls:%=-Wl$(comma)--wrap=%))
 unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 program_tests := $(patsubst tests/%.c,%,$(wildcard tests/program_*.c))
 
-all: sniproxy sniproxy-hostname sniproxy-check
+all: sniproxy sniproxy-hostname $(if $(filter linux,$(this_system)),sniproxy-check)
 
 # The programs of the variant that was built last stand at the top.
 sniproxy sniproxy-hostname sniproxy-check: %: $(BUILD)/% build/variant
@@ -104,9 +107,9 @@ $(BUILD)/sniproxy-hostname: $(addprefix $(BUILD)/,sniproxy-hostname.o idna.o hos
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc)
 
 # The proxy's own modules are what decides in it.
-check_modules := entry.o report.o handshake.o path.o view.o idna.o backend.o tls.o hostname.o address.o
+check_modules := $(of_check) idna.o backend.o owner.o tls.o hostname.o address.o system_$(SYSTEM).o
 
-$(BUILD)/sniproxy-check: $(addprefix $(BUILD)/,sniproxy-check.o $(check_modules))
+$(BUILD)/sniproxy-check: $(addprefix $(BUILD)/,$(check_modules))
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc libssl libcrypto jansson)
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
