@@ -504,9 +504,10 @@ is_in_sink() {
 	done
 }
 
+# It writes each byte by itself, which takes seconds for a megabyte.
 @test "a large download of gnutls-cli arrives whole" {
 	needs gnutls-cli
-	head -c 1000000 /dev/urandom | base64 >"$work/files/text"
+	head -c 200000 /dev/urandom | base64 >"$work/files/text"
 	printf 'GET /files/text HTTP/1.0\r\n\r\n' |
 		gnutls_client beta.example --logfile "$work/gnutls-cli.log"
 	sed '1,/^\r$/d' "$work/out" | cmp - "$work/files/text"
