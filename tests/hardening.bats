@@ -99,12 +99,12 @@ objects_are_marked() { # BUILD
 }
 
 @test "gcc: position-independent, all relocations read-only, no executable stack, fortified" {
-	hardened gcc 2
+	hardened gcc 3
 	objects_check_stacks gcc
 }
 
 @test "clang: the same" {
-	hardened clang 2
+	hardened clang 3
 	objects_check_stacks clang
 }
 
