@@ -121,7 +121,7 @@ PROGRAM_TEST(backend, search_is_all_the_right_it_needs)
 static struct proxy *
 start_among_users(void)
 {
-	const char *missing = users_missing();
+	const char *missing = is_portable() ? "needs Linux" : users_missing();
 	if (missing != NULL)
 		skip(missing);
 	server_listen("127.0.0.1");
@@ -204,6 +204,20 @@ PROGRAM_TEST(backend, symlink_to_somebody_elses_directory)
 	testing("where nobody else may write");
 	set_hosts_mode(0755);
 	expect_served(theirs, hello_for(HOST));
+}
+
+PROGRAM_TEST(backend, hosts_of_several_users_in_the_portable_core)
+{
+	if (!is_portable())
+		skip("only in the portable core");
+	struct proxy *proxy = proxy_start_default();
+	int backend = backend_listen(HOST);
+	set_hosts_mode(0775);
+	expect_distrusted(proxy, HOST,
+	    "host directory: others than its owner may write to the hosts directory", 0,
+	    0);
+	set_hosts_mode(0755);
+	expect_served(backend, hello_for(HOST));
 }
 
 /* What systemd opens for a service, and what a container's root opens. */

@@ -564,13 +564,24 @@ Test(backend, gives_a_thread_a_working_directory_of_its_own)
 
 /* --- A hosts directory that several users may write to --- */
 
+/* Whether the system that the program is built for can tell whose a host is. */
+static bool
+knows_owners(void)
+{
+	int directory = system_open_path(AT_FDCWD, ".", O_DIRECTORY);
+	cr_assert(directory != -1 || errno == ENOSYS);
+	if (directory != -1)
+		close(directory);
+	return directory != -1;
+}
+
 /* Skips the test where there are no other users. They may make hosts. */
 static void
 need_users(void)
 {
 	const char *missing = users_missing();
-	if (missing != NULL)
-		cr_skip_test("%s", missing);
+	if (missing != NULL || !knows_owners())
+		cr_skip_test("%s", missing != NULL ? missing : "needs Linux");
 	cr_assert(chmod(root, 0777) == 0);
 }
 
@@ -630,6 +641,20 @@ expect_strange_link(const char *name, uid_t link, uid_t owner)
 {
 	expect_distrust(name, "host directory",
 	    "a symlink of user %u to a directory of user %u", link, owner);
+}
+
+Test(backend, where_it_is_not_known_who_listens_no_host_is_served)
+{
+	make_host("a.example");
+	if (knows_owners())
+		cr_skip_test("only in the portable core");
+	cr_assert(chmod(root, 0775) == 0);
+	expect_distrust("a.example", "host directory",
+	    "others than its owner may write to the hosts directory", 0, 0);
+	cr_assert(chmod(root, 0755) == 0);
+	struct backend backend = backend_connect(&hosts, "a.example", PATIENCE_MS);
+	cr_assert(backend.socket != -1, "%s", backend_why(&backend));
+	close(backend.socket);
 }
 
 /* Each mode is looked at when it is set, and the sticky bit does not matter. */
