@@ -1058,6 +1058,18 @@ count_traced(const char *text_in_trace)
 	return count;
 }
 
+/* How many calls were not made, with the error ENOSYS, since strace(1) let go of the thread in them. It
+ * says so of the last one; the others it leaves unfinished. Of calls that all fail, that is: others may
+ * take long. */
+static int
+count_let_go(enum when when)
+{
+	int let_go = count_traced("<detached ...>");
+	if (when == ALWAYS)
+		let_go += count_traced("<unfinished ...>") - count_traced(" resumed>");
+	return let_go;
+}
+
 enum {
 	/* How long a fault that lasts does so the first time, and when it comes again; and
 	 * for how long one that comes now and then at least. */
@@ -1104,9 +1116,7 @@ suffer(const struct fault *fault, enum when when, int ms)
 	check(proxy_runs(proxy), "the proxy has ended");
 	fault_end(tracer);
 	int injected = count_traced("(INJECTED)");
-	/* A call in which strace(1) lets go of the thread is not made, and its error is
-	 * ENOSYS then. */
-	int let_go = count_traced("<detached ...>");
+	int let_go = count_let_go(when);
 	check(injected <= injected_max(fault, when), "%d calls were made", injected);
 	/* Where a sanitizer makes it slow, one more may have to give way for each. */
 	int harmed = fault->harm == NONE ? 0 : sanitized() ? 2 * injected : injected;

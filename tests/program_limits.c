@@ -29,6 +29,15 @@ start(void (*prepare)(void))
 	request = hello_for(HOST);
 }
 
+/* COUNT clients send their requests. While no more than 16 of them wait, who is slow to take something has
+ * half a second before it gives way, as this test's backend may be. */
+static void
+send_requests(int count)
+{
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = i < count ? client_send(request) : -1;
+}
+
 /* Whether no client has heard anything yet: neither an alert nor the end. */
 static bool
 all_silent(void)
@@ -109,12 +118,11 @@ few_descriptors(void)
 PROGRAM_TEST(limits, out_of_descriptors)
 {
 	start(few_descriptors);
-	for (int i = 0; i < CLIENTS; i++)
-		clients[i] = client_send(request);
+	send_requests(28);
 	int accepted[CLIENTS];
 	int count = accept_all(accepted, 500);
-	cr_assert_geq(count, 4, "only %d were served at once", count);
-	cr_assert_lt(count, CLIENTS, "there was no shortage");
+	cr_assert_geq(count, 12, "only %d were served at once", count);
+	cr_assert_lt(count, 28, "there was no shortage");
 	cr_assert(all_silent(), "a client was refused");
 	expect_idle(proxy);
 	expect_idle(proxy);
@@ -179,8 +187,7 @@ PROGRAM_TEST(limits, descriptors_above_a_gap_before_the_hello)
 PROGRAM_TEST(limits, descriptors_above_a_gap)
 {
 	start(descriptors_above_a_gap);
-	for (int i = 0; i < CLIENTS; i++)
-		clients[i] = client_send(request);
+	send_requests(16);
 	int accepted[CLIENTS];
 	int count = accept_all(accepted, 500);
 	cr_assert_geq(count, 2, "only %d were served at once", count);

@@ -29,8 +29,8 @@ if [ "$build" = --one ]; then
 	export FLOOD="$build/tests/flood" FLOOD_RATE=700 FLOOD_SECONDS=4
 	export FAULTS=brief CLOSE_FAILS="$build/tests/close_fails.so"
 	case $build in *-thread*) FLOOD_RATE=250 ;; esac
-	# Their load is much of what the machine can take.
-	case $name in program_memory*) jobs=1 ;; program_flood*) jobs=2 ;; *) jobs=8 ;; esac
+	# Their load is much of what the machine can take, or they look at milliseconds.
+	case $name in program_memory*) jobs=1 ;; program_flood*) jobs=2 ;; program_limits*) jobs=3 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 	case $test in
 	*/clients/*.bats) set -- timeout 900 bats --tap --timing "$test" ;;
