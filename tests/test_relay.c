@@ -363,12 +363,11 @@ await_passed(struct session *session, size_t length)
 		    (size_t)session->way.passed, length);
 }
 
-/* Sends bytes until there is no room for more, for a while; returns how many. */
+/* Sends bytes from OFFSET on until there is no room for more, for a while; returns up to where. */
 static size_t
-send_until_stalled(struct session *session)
+send_on(struct session *session, size_t offset)
 {
 	enum { QUIET_MS = 100 };
-	size_t offset = 0;
 	struct pollfd descriptor = {.fd = session->sender, .events = POLLOUT};
 	for (;;) {
 		uint8_t block[BLOCK];
@@ -380,6 +379,27 @@ send_until_stalled(struct session *session)
 		CHECK(sent > 0 || errno == EAGAIN, "%s", strerror(errno));
 		offset += sent > 0 ? (size_t)sent : 0;
 	}
+}
+
+static size_t
+send_until_stalled(struct session *session)
+{
+	return send_on(session, 0);
+}
+
+/* The same until the thread waits for its reader, in CALL: on a busy machine it may just have been late to
+ * take what there was room for. */
+static size_t
+send_until_call(struct session *session, long call)
+{
+	int64_t deadline_ms = clock_ms() + PATIENCE_MS;
+	size_t sent = 0;
+	do {
+		sent = send_on(session, sent);
+		CHECK(
+		    clock_left_ms(deadline_ms) > 0, "it does not wait in call %ld", call);
+	} while (!is_in_call(atomic_load(&session->thread), call));
+	return sent;
 }
 
 /* A sender that is a thread of its own. */
@@ -814,8 +834,7 @@ expect_failure_by_shutdown(enum direction direction, long call)
 {
 	struct session session;
 	start_one(&session, direction);
-	send_until_stalled(&session);
-	await_call(&session.thread, call);
+	send_until_call(&session, call);
 	uint64_t passed = session.way.passed;
 	poll(NULL, 0, NOTHING_MS);
 	cr_expect(is_in_call(session.thread, call), "it has not waited");
@@ -869,8 +888,7 @@ Test(relay, fails_where_the_reader_goes_in_the_midst_of_bulk)
 	for (enum direction direction = UP; direction < DIRECTIONS; direction++) {
 		struct session session;
 		start_one(&session, direction);
-		send_until_stalled(&session);
-		await_call(&session.thread, SYS_splice);
+		send_until_call(&session, SYS_splice);
 		expect_stream(&session, 0, 1000);
 		if (direction == UP)
 			hang_up(&session.receiver);
@@ -903,9 +921,7 @@ stall(struct session *session, long call)
 	set_timeout(session->way.to, SO_SNDTIMEO, STALL_MS);
 	session->way.waits_long = true; /* or that would be set anew */
 	start(session);
-	size_t sent = send_until_stalled(session);
-	await_call(&session->thread, call);
-	return sent;
+	return send_until_call(session, call);
 }
 
 static void
@@ -1042,8 +1058,7 @@ static void
 expect_bulk_by(struct session *session, enum direction direction, long call)
 {
 	start_one(session, direction);
-	send_until_stalled(session);
-	await_call(&session->thread, call);
+	send_until_call(session, call);
 }
 
 static void
