@@ -213,8 +213,8 @@ backend_connect(struct backend_hosts *hosts, const char *name, int timeout_ms)
 	const char *failed = NULL;
 	struct stat status;
 	bool moves = can_move(hosts, &failed);
-	/* Its mode may have changed since the last time. */
-	if (failed == NULL && fstat(hosts->directory, &status) == -1)
+	/* The hosts directory is the working directory, however that is so. Its mode may have changed. */
+	if (failed == NULL && stat(".", &status) == -1)
 		failed = "hosts directory";
 	if (failed != NULL)
 		return failure(failed, errno);
