@@ -70,6 +70,13 @@ remove_hosts(void)
 	cr_assert(nftw(root, remove_entry, 10, FTW_DEPTH | FTW_PHYS) == 0, "%s", root);
 }
 
+/* A test that skips itself is not cleaned up after. */
+#define skip_test(...) \
+	do { \
+		remove_hosts(); \
+		cr_skip_test(__VA_ARGS__); \
+	} while (0)
+
 TestSuite(backend, .init = make_hosts, .fini = remove_hosts, .timeout = 60);
 
 static void
@@ -356,7 +363,7 @@ make_swapped_host(const char *directory, const char *bound)
 Test(backend, never_mixes_two_directories_that_are_swapped)
 {
 	if (!hosts.own_working_directory)
-		cr_skip_test("needs working directories of threads");
+		skip_test("needs working directories of threads");
 	make_swapped_host("a.example", "with");
 	make_file("a.example/send-proxy-v1");
 	make_swapped_host("b.example", "without");
@@ -558,7 +565,7 @@ Test(backend, gives_a_thread_a_working_directory_of_its_own)
 	cr_expect(own.directory == hosts.directory);
 	expect_to_be_back();
 	if (!own.own_working_directory)
-		cr_skip_test("needs working directories of threads");
+		skip_test("needs working directories of threads");
 	cr_expect(left != NULL);
 }
 
@@ -581,7 +588,7 @@ need_users(void)
 {
 	const char *missing = users_missing();
 	if (missing != NULL || !knows_owners())
-		cr_skip_test("%s", missing != NULL ? missing : "needs Linux");
+		skip_test("%s", missing != NULL ? missing : "needs Linux");
 	cr_assert(chmod(root, 0777) == 0);
 }
 
@@ -647,7 +654,7 @@ Test(backend, where_it_is_not_known_who_listens_no_host_is_served)
 {
 	make_host("a.example");
 	if (knows_owners())
-		cr_skip_test("only in the portable core");
+		skip_test("only in the portable core");
 	cr_assert(chmod(root, 0775) == 0);
 	expect_distrust("a.example", "host directory",
 	    "others than its owner may write to the hosts directory", 0, 0);
@@ -688,7 +695,7 @@ Test(backend, an_acl_of_the_hosts_directory_decides_too)
 	snprintf(command, sizeof command, "setfacl -m u:%u:rwx . 2>/dev/null",
 	    (unsigned)user_id(CAROL));
 	if (system(command) != 0)
-		cr_skip_test("needs setfacl(1), and a file system with ACLs");
+		skip_test("needs setfacl(1), and a file system with ACLs");
 	expect_stranger("a.example", user_id(BOB), user_id(ALICE));
 	take_refused(listener, 1);
 	cr_assert(system("setfacl -m m::rx .") == 0);
@@ -722,7 +729,7 @@ Test(backend, root_may_listen_in_each_host)
 {
 	need_users();
 	if (getuid() != 0)
-		cr_skip_test("needs root");
+		skip_test("needs root");
 	int listener = make_users_host("a.example", ALICE, SELF);
 	expect_connected(&hosts, "a.example", listener);
 	/* Also by a link of somebody else's: root is trusted. */
@@ -774,7 +781,7 @@ Test(backend, a_symlink_of_root_or_of_the_owner_of_the_hosts_directory_leads_any
 {
 	need_users();
 	if (getuid() != 0)
-		cr_skip_test("needs root");
+		skip_test("needs root");
 	int listener = make_users_host("a.example", ALICE, ALICE);
 	user_links(SELF, "a.example", "of-root.example");
 	user_links(CAROL, "a.example", "of-hosts-owner.example");
@@ -809,7 +816,7 @@ Test(backend, users_that_are_not_known_here_are_not_trusted)
 	int status;
 	cr_assert(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
 	if (WEXITSTATUS(status) == 2)
-		cr_skip_test("user namespaces are forbidden here");
+		skip_test("user namespaces are forbidden here");
 	cr_expect(WEXITSTATUS(status) == 0);
 }
 
