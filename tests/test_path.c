@@ -42,6 +42,14 @@ tear_down(void)
 	cr_assert(nftw(root, remove_one, 10, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
+/* A test that skips itself is not cleaned up after. */
+static void
+skip_test(const char *why)
+{
+	tear_down();
+	cr_skip_test("%s", why);
+}
+
 TestSuite(path, .init = set_up, .fini = tear_down, .timeout = 60);
 
 /* Fails unless the way along PATH has END, AT. */
@@ -116,7 +124,7 @@ Test(path, finds_circles)
 Test(path, says_what_may_not_be_searched)
 {
 	if (geteuid() != 0)
-		cr_skip_test("needs root, to become another user");
+		skip_test("needs root, to become another user");
 	cr_assert(
 	    chmod(root, 0755) == 0 && chmod("a/b", 0700) == 0 && seteuid(65534) == 0);
 	expect_end("a/b/file", PATH_NOT_SEARCHABLE, "a/b");
@@ -137,7 +145,7 @@ Test(path, knows_which_links_are_forbidden)
 {
 	if (geteuid() != 0 || unshare(CLONE_NEWNS) == -1 ||
 	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == -1)
-		cr_skip_test("needs root, and a mount namespace");
+		skip_test("needs root, and a mount namespace");
 	cr_assert(mkdir("sticky", 0755) == 0 && chmod("sticky", 01777) == 0);
 	link_to("../a", "sticky/own");
 	link_to("../a", "sticky/other");
