@@ -13,6 +13,8 @@
 # check-backends   the servers of docs/backends.md, by its lines, in the same; make deps-backends before
 # check-clients    browsers and other clients; make deps-clients before
 # check-package    the packages, built, judged, and tried in a container; make deps-package before
+# check-foreign    the program and its tests for a big-endian machine and one of 32 bits, emulated;
+#            make deps-foreign before
 # fuzz       the fuzz tests, each for FUZZ_SECONDS (60); corpus makes their inputs anew
 # coverage   how much of the code the unit tests and the corpora reach
 # lint       the formatter, the linters, both compilers with -Werror, and the manual pages
@@ -22,6 +24,7 @@
 # deps       installs the Debian packages in packages.txt, and removes none for them; none of their
 #            services is started or enabled
 # deps-build installs those of them that `make install` needs; deps-deb, that the .deb needs
+# deps-foreign   what check-foreign needs besides
 # deps-remove    removes what deps and its like installed, but for what deps-build did
 #
 # HASHED=1          directories are named by the XXH128 of the name
@@ -39,6 +42,7 @@ MUSL_CC ?= $(shell command -v musl-gcc)
 HASHED ?=
 PORTABLE ?=
 SANITIZE ?=
+FOREIGN ?=
 
 # Where nginx, inetd and others are, which an ordinary user's PATH leaves out.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -50,13 +54,19 @@ system_of_Darwin := macos
 this_system := $(or $(system_of_$(shell uname -s)),posix)
 SYSTEM := $(if $(PORTABLE),posix,$(this_system))
 stubs := $(if $(filter-out posix $(this_system),$(SYSTEM)),tests/$(SYSTEM))
-apart := $(if $(filter-out linux,$(SYSTEM)),-$(SYSTEM:posix=portable))
+apart := $(if $(filter-out linux,$(SYSTEM)),-$(SYSTEM:posix=portable))$(if $(FOREIGN),-$(FOREIGN))
+
+# The compiler; for another machine, one with all that it needs, but for what is every machine's, as
+# xxhash.h is.
+foreign = $(FOREIGN)
+cc = $(if $(foreign),$(foreign)-gcc,$(CC))
+foreign_cppflags = $(if $(foreign),-Itests/foreign -idirafter /usr/include)
 
 comma := ,
 BUILD := build/$(if $(HASHED),hashed,plain)$(apart)$(if $(STATIC),-static)$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
 
 # What the headers show: on Linux all; POSIX alone; or what is usual. Tests are Linux's, and so is
-# what sniproxy-check has of its own.
+# what sniproxy-check has of its own. Files and times are of 64 bits on machines of 32, too.
 features_linux := -D_GNU_SOURCE
 features_posix := -D_POSIX_C_SOURCE=200809L -D_XOPEN_SOURCE=700
 features = $(if $(stubs),-D_GNU_SOURCE -I$(stubs) -include $(stubs)/stubs.h,$(features_$(SYSTEM)))
@@ -64,19 +74,21 @@ of_check := sniproxy-check.o report.o entry.o handshake.o path.o view.o
 $(BUILD)/tests/%.o $(BUILD)/tests/%.so $(BUILD)/bench/%.o $(of_check:%=$(BUILD)/%): private \
     features = -D_GNU_SOURCE
 
-our_cppflags = $(features) -DVERSION=\"$(VERSION)\" $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
+our_cppflags = $(features) -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 $(foreign_cppflags) \
+	-DVERSION=\"$(VERSION)\" $(if $(HASHED),-DHASHED) $(if $(sanitizer),-DTHREAD_STACK_SIZE=1048576)
 sanitizer = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
 # What of these the compiler has: marks for processors that check where a branch leads (CET, BTI); no
 # frame that is larger than the guard below a stack and leaps over it.
 hardening := $(foreach flag,-fcf-protection=full -mbranch-protection=standard \
-	-fstack-clash-protection,$(shell $(CC) -Werror $(flag) -fsyntax-only -x c /dev/null \
+	-fstack-clash-protection,$(shell $(cc) -Werror $(flag) -fsyntax-only -x c /dev/null \
 	2>/dev/null && echo $(flag)))
 our_cflags = -std=gnu11 -pthread -fPIE -fstack-protector-strong $(hardening) \
 	-Wall -Wextra -Wpedantic -Wconversion -Wshadow $(WERROR) \
 	$(or $(sanitizer),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
-our_ldflags = -pthread $(or $(STATIC),-pie) -Wl,-z,relro,-z,now,-z,noexecstack $(sanitizer)
-compile = $(CC) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
-link = $(CC) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
+our_ldflags = -pthread $(or $(if $(foreign),-static),$(STATIC),-pie) \
+	-Wl,-z,relro,-z,now,-z,noexecstack $(sanitizer)
+compile = $(cc) $(CPPFLAGS) $(our_cppflags) $(CFLAGS) $(our_cflags)
+link = $(cc) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # sniproxy without its main, which is what unit tests link.
 lot := $(if $(filter linux,$(SYSTEM)),lot.o,lot_poll.o)
@@ -137,13 +149,21 @@ static-copy: $(BUILD)/sniproxy
 	cmp -s $< sniproxy-static || cp -f $< sniproxy-static
 
 # Unit tests are linked with the modules. Program tests only run the programs, so they need no
-# sanitizer.
-$(BUILD)/tests/program_% $(BUILD)/tests/harness.o $(BUILD)/tests/listen $(BUILD)/tests/flood \
-    $(BUILD)/tests/hasty: sanitizer =
+# sanitizer, and are this machine's.
+of_this_machine := $(addprefix $(BUILD)/tests/,program_% harness.o listen flood hasty)
+$(of_this_machine): sanitizer =
+$(of_this_machine): foreign =
 
 $(addprefix $(BUILD)/tests/,$(unit_tests)): %: %.o $(BUILD)/tests/hellos.o \
-    $(addprefix $(BUILD)/,$(modules))
-	$(link) -o $@ $^ -lcriterion
+    $(if $(FOREIGN),$(BUILD)/tests/foreign/criterion.o) $(addprefix $(BUILD)/,$(modules))
+	$(link) -o $@ $^ $(if $(FOREIGN),,-lcriterion)
+
+$(BUILD)/tests/foreign/criterion.o: foreign_cppflags += -include $(BUILD)/tests/calls.h
+$(BUILD)/tests/foreign/criterion.o: $(BUILD)/tests/calls.h
+
+$(BUILD)/tests/calls.h: $(BUILD)/flags
+	@mkdir -p $(@D)
+	echo '#include <sys/syscall.h>' | $(CC) -E -dM - | sed -n 's/^#define __NR_/#define HOST_/p' >$@
 
 # What sniproxy-check has besides.
 $(BUILD)/tests/test_path: $(BUILD)/path.o
@@ -181,7 +201,7 @@ fuzzers := $(fuzz_tests:%=$(BUILD)/tests/fuzz_%)
 fuzz_hello_modules := tls.o tests/hellos.o
 fuzz_name_modules := hostname.o
 fuzz_path_modules := $(filter-out log.o,$(modules))
-%_path: wrapped = -Wl,--wrap=clock_gettime,--wrap=getsockname,--wrap=connect,--wrap=send,--wrap=splice
+%_path: wrapped = -Wl,--wrap=clock_gettime,--wrap=__clock_gettime64,--wrap=getsockname,--wrap=connect,--wrap=send,--wrap=splice
 
 .SECONDEXPANSION:
 $(replays): $(BUILD)/tests/replay_%: $(BUILD)/tests/fuzz_%.o $(BUILD)/tests/replay.o \
@@ -288,6 +308,22 @@ check-clients: $(programs)
 # What this machine has no tools for is skipped, and that is said.
 check-package:
 	tests/package.sh build/package
+
+# The programs of other machines, in an emulator.
+foreign_machines := s390x-linux-gnu arm-linux-gnueabihf
+
+check-foreign: $(foreign_machines:%=check-%)
+
+$(foreign_machines:%=check-%): check-%:
+	@command -v $*-gcc && command -v qemu-$(firstword $(subst -, ,$*))-static || \
+	    { echo 'make check-foreign: needs make deps-foreign' >&2; exit 1; }
+	$(MAKE) --no-print-directory FOREIGN=$* SANITIZE= HASHED=1 build-foreign
+	$(MAKE) --no-print-directory FOREIGN=$* SANITIZE= HASHED= build-foreign
+	tests/run.sh build/plain-$* build/hashed-$*
+
+# Of the hashed build, those that directory names matter to, see tests/run.sh.
+build-foreign: $(BUILD)/sniproxy $(replays) $(addprefix $(BUILD)/tests/,$(if $(HASHED), \
+    test_hostname program_name program_backend,$(unit_tests) $(filter-out program_check,$(program_tests))))
 
 build-check: $(programs) $(tests) $(bench_programs) $(addprefix $(BUILD)/tests/,corpus soak)
 
@@ -436,6 +472,9 @@ deps-clients: deps
 deps-package: deps
 	$(install_packages) $(call packages,packaging/packages.txt)
 
+deps-foreign: deps
+	$(install_packages) $(call packages,packaging/foreign.txt)
+
 deps-remove:
 	$(install_packages)
 
@@ -444,7 +483,8 @@ clean:
 
 .PHONY: all static static-copy check check-portable check-some system faults flood oracle soak \
 	build-check fuzz corpus build-fuzzers coverage build-unit-check lint demo install uninstall \
-	check-systemd check-backends check-clients check-package bench deps deps-build deps-deb deps-bench \
-	deps-backends deps-clients deps-package deps-remove clean FORCE
+	check-systemd check-backends check-clients check-foreign build-foreign check-package bench deps \
+	deps-build deps-deb deps-bench deps-backends deps-clients deps-foreign deps-package deps-remove \
+	clean FORCE
 .DELETE_ON_ERROR:
--include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/bench/*.d)
+-include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/tests/foreign/*.d $(BUILD)/bench/*.d)

@@ -278,7 +278,7 @@ wait_for_events(struct server *server, bool accepts, int64_t end_ms)
 		end_ms = earlier(end_ms, server->accept_ms);
 
 	int64_t left_ms = end_ms > now_ms ? end_ms - now_ms : 0;
-	struct timespec left = {left_ms / 1000, left_ms % 1000 * 1000000};
+	struct timespec left = {left_ms / 1000, (long)(left_ms % 1000) * 1000000};
 	fd_set listener;
 	FD_ZERO(&listener);
 	FD_SET(STDIN_FILENO, &listener);

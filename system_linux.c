@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/sysinfo.h>
@@ -90,15 +91,23 @@ system_untaken(int socket)
 	return bytes;
 }
 
+/* Asks about SOCKET. Where less is told than is used here, up to tcpi_last_ack_recv, nothing is known:
+ * what stands in for a kernel may not have it all. */
+static bool
+know(int socket, struct tcp_info *info)
+{
+	socklen_t size = sizeof *info;
+	return getsockopt(socket, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
+	    size >= offsetof(struct tcp_info, tcpi_pmtu);
+}
+
 /* For a listening socket, tcpi_unacked is the length of its queue, and tcpi_sacked how long it may
  * be. */
 bool
 system_know_queue(int listener, unsigned *waiting, unsigned *places)
 {
 	struct tcp_info info;
-	socklen_t size = sizeof info;
-	if (getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) == -1 ||
-	    info.tcpi_state != TCP_LISTEN)
+	if (!know(listener, &info) || info.tcpi_state != TCP_LISTEN)
 		return false;
 	*waiting = info.tcpi_unacked;
 	*places = info.tcpi_sacked;
@@ -109,9 +118,7 @@ bool
 system_was_silent(int socket, int ms)
 {
 	struct tcp_info info;
-	socklen_t size = sizeof info;
-	return getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
-	    info.tcpi_last_ack_recv >= (uint32_t)ms;
+	return know(socket, &info) && info.tcpi_last_ack_recv >= (uint32_t)ms;
 }
 
 /* --- Bytes that are not copied --- */
@@ -245,7 +252,8 @@ system_init_condition(pthread_cond_t *condition)
 bool
 system_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t deadline_ms)
 {
-	struct timespec until = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
+	struct timespec until = {
+	    deadline_ms / 1000, (long)(deadline_ms % 1000) * 1000000};
 	return pthread_cond_timedwait(condition, mutex, &until) != ETIMEDOUT;
 }
 

@@ -249,7 +249,8 @@ system_init_condition(pthread_cond_t *condition)
 bool
 system_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t deadline_ms)
 {
-	struct timespec until = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
+	struct timespec until = {
+	    deadline_ms / 1000, (long)(deadline_ms % 1000) * 1000000};
 	return pthread_cond_timedwait(condition, mutex, &until) != ETIMEDOUT;
 }
 

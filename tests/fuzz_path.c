@@ -143,6 +143,8 @@ is_over(void)
 
 int __real_clock_gettime(clockid_t id, struct timespec *now);
 int __wrap_clock_gettime(clockid_t id, struct timespec *now);
+int __real___clock_gettime64(clockid_t id, struct timespec *now) __attribute__((weak));
+int __wrap___clock_gettime64(clockid_t id, struct timespec *now);
 int __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *size);
 int __real_connect(int fd, const struct sockaddr *address, socklen_t size);
 int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size);
@@ -157,9 +159,19 @@ int
 __wrap_clock_gettime(clockid_t id, struct timespec *now)
 {
 	if (id != CLOCK_MONOTONIC || world.now_ms == 0)
-		return __real_clock_gettime(id, now);
-	*now = (struct timespec){world.now_ms / 1000, world.now_ms % 1000 * 1000000};
+		return __real___clock_gettime64 != NULL
+		    ? __real___clock_gettime64(id, now)
+		    : __real_clock_gettime(id, now);
+	now->tv_sec = world.now_ms / 1000;
+	now->tv_nsec = (long)(world.now_ms % 1000) * 1000000;
 	return 0;
+}
+
+/* Its name where a long is too short for the time. */
+int
+__wrap___clock_gettime64(clockid_t id, struct timespec *now)
+{
+	return __wrap_clock_gettime(id, now);
 }
 
 /* Where the client connected to: a socketpair has no address. */

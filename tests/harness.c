@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <ftw.h>
 #include <grp.h>
 #include <linux/inet_diag.h>
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -38,7 +40,7 @@ static struct {
 	char base[64];     /* the temporary directory */
 	char hosts[80];    /* the hosts directory in it */
 	int janitor;       /* a pipe to the janitor */
-	int program;       /* sniproxy, open */
+	int program;       /* sniproxy, open; or its emulator */
 	uid_t own_user;    /* that nobody else is */
 
 	struct proxy proxies[PROXIES_MAX];
@@ -144,10 +146,22 @@ sanitized(void)
 	return sanitize != NULL && sanitize[0] != '\0';
 }
 
+bool
+emulated(void)
+{
+	return getenv("EMULATOR") != NULL;
+}
+
+int
+extra_threads(void)
+{
+	return sanitized() ? 2 : emulated() ? 1 : 0;
+}
+
 int
 margin_ms(int ms)
 {
-	return sanitized() ? 3 * ms : ms;
+	return sanitized() || emulated() ? 3 * ms : ms;
 }
 
 void
@@ -243,6 +257,55 @@ close_all(void)
 			close(fd);
 }
 
+/* Copies the program PATH to where the emulator finds it from the hosts directory, whoever runs it,
+ * and in a chroot. */
+static void
+copy_program(const char *path)
+{
+	char copy[128];
+	snprintf(copy, sizeof copy, "%s/sniproxy", harness.base);
+	int from = open(path, O_RDONLY | O_CLOEXEC);
+	int to = open(copy, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+	must(from >= 0 && to >= 0, path);
+	ssize_t copied;
+	while ((copied = sendfile(to, from, NULL, 1 << 20)) > 0) {
+	}
+	must(copied == 0, "sendfile");
+	close(from);
+	close(to);
+}
+
+static void
+use_program(const char *path)
+{
+	const char *file = emulated() ? getenv("EMULATOR") : path;
+	if (emulated())
+		copy_program(path);
+	harness.program = open(file, O_PATH | O_CLOEXEC);
+	must(harness.program >= 0, file);
+}
+
+/* Skips the test if the list says so. */
+static void
+skip_if_listed(void)
+{
+	char line[512], suite[64], test[128], pattern[200];
+	int why = 0;
+	const char *path = getenv("SKIPPED");
+	FILE *list = path != NULL ? fopen(path, "re") : NULL;
+	must(path == NULL || list != NULL, path);
+	while (list != NULL && fgets(line, sizeof line, list) != NULL) {
+		line[strcspn(line, "\n")] = '\0';
+		if (sscanf(line, "%63[^:]::%127s %n", suite, test, &why) != 2)
+			continue;
+		snprintf(pattern, sizeof pattern, "%s/%s", suite, test);
+		if (fnmatch(pattern, harness.name, 0) == 0)
+			skip(line + why);
+	}
+	if (list != NULL)
+		fclose(list);
+}
+
 static void
 set_up(const char *name)
 {
@@ -259,8 +322,6 @@ set_up(const char *name)
 	if (program == NULL)
 		fail_at("harness",
 		    "SNIPROXY is not set: it is the path of the program to test");
-	harness.program = open(program, O_PATH | O_CLOEXEC);
-	must(harness.program >= 0, program);
 
 	const char *tmp = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
 	int length =
@@ -271,6 +332,8 @@ set_up(const char *name)
 	snprintf(harness.hosts, sizeof harness.hosts, "%s/hosts", harness.base);
 	must(chmod(harness.base, 0755) == 0 && mkdir(harness.hosts, 0755) == 0,
 	    harness.hosts);
+	use_program(program);
+	skip_if_listed();
 }
 
 static void
@@ -386,6 +449,15 @@ server_listen(const char *address)
 	snprintf(server.address, sizeof server.address, "%s", address);
 }
 
+static void
+execute_program(void)
+{
+	/* An emulator opens the program by itself; the hosts directory is beside it. */
+	char *native[] = {"sniproxy", NULL};
+	char *foreign[] = {"emulator", "-0", "sniproxy", "../sniproxy", NULL};
+	fexecve(harness.program, emulated() ? foreign : native, environ);
+}
+
 /* In the child: nothing of the test is left but the environment. */
 _Noreturn static void
 execute(const struct proxy *proxy, pid_t parent, void (*prepare)(void))
@@ -408,7 +480,7 @@ execute(const struct proxy *proxy, pid_t parent, void (*prepare)(void))
 		/* Changing the user clears this, so it comes last. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() == parent)
-			fexecve(harness.program, (char *[]){"sniproxy", NULL}, environ);
+			execute_program();
 	}
 	_exit(127);
 }
@@ -442,11 +514,10 @@ bool
 proxy_use_static(void)
 {
 	const char *program = getenv("SNIPROXY_STATIC");
-	if (program == NULL || program[0] == '\0')
+	if (program == NULL || access(program, X_OK) == -1)
 		return false;
 	close(harness.program);
-	harness.program = open(program, O_PATH | O_CLOEXEC);
-	must(harness.program >= 0, program);
+	use_program(program);
 	return true;
 }
 
@@ -534,7 +605,8 @@ expect_idle_at(const char *where, const struct proxy *proxy)
 	int64_t before_us = proxy_cpu_us(proxy);
 	poll(NULL, 0, watched_ms);
 	int64_t used_us = proxy_cpu_us(proxy) - before_us;
-	if (used_us > margin_ms(watched_ms) * 1000 / 20)
+	const int allowed_us = margin_ms(watched_ms) * 1000 / 20 * (emulated() ? 3 : 1);
+	if (used_us > allowed_us)
 		fail_at(where,
 		    "the proxy used %d us of CPU time in %d ms with nothing to do",
 		    (int)used_us, watched_ms);

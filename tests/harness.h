@@ -7,6 +7,8 @@
  *	HASHED            1 where the proxy looks up hashed directory names
  *	PORTABLE          1 where the proxy is built with POSIX alone
  *	SANITIZE          not empty where the proxy is built with sanitizers
+ *	EMULATOR          what runs the proxy where it is another machine's: qemu-user, static
+ *	SKIPPED           a file that names tests to skip, a line each: SUITE::TEST, and why
  *
  * A test is a process of its own, so the state of the harness is global, and memory is
  *left to the end of the process. What goes wrong here fails the test, or, in a loop over
@@ -76,7 +78,14 @@ int64_t now_ms(void);
 /* True where the proxy is built with sanitizers. */
 bool sanitized(void);
 
-/* How long to allow for what should take MS milliseconds: more with sanitizers. */
+/* True where it is another machine's, which is emulated. */
+bool emulated(void);
+
+/* How many threads there may be besides the proxy's own: sanitizers have some, and emulators. */
+int extra_threads(void);
+
+/* How long to allow for what should take MS milliseconds: more with sanitizers, or where it
+ * is emulated. */
 int margin_ms(int ms);
 
 /* Waits until CONDITION holds, and fails the test after margin_ms(MS). For what no

@@ -398,6 +398,18 @@ PROGRAM_TEST(backend, send_proxy_v1_need_not_be_readable)
 	expect_header(backend, "127.0.0.1", "TCP4 127.0.0.1 127.0.0.1");
 }
 
+/* Neither a size nor a time that 32 bits do not hold is in the way. */
+PROGRAM_TEST(backend, send_proxy_v1_is_large_and_of_the_year_2100)
+{
+	const off_t size = (off_t)3 << 30;
+	const struct timespec then = {.tv_sec = 4102444800};
+	const char *path = host_path(HOST, "send-proxy-v1");
+	int backend = start_with_header("127.0.0.1", NULL);
+	cr_assert_eq(truncate(path, size), 0);
+	cr_assert_eq(utimensat(AT_FDCWD, path, (struct timespec[]){then, then}, 0), 0);
+	expect_header(backend, "127.0.0.1", "TCP4 127.0.0.1 127.0.0.1");
+}
+
 /* The header precedes the largest hello and follows no byte of it. */
 PROGRAM_TEST(backend, proxy_header_before_the_largest_hello)
 {

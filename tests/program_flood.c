@@ -19,7 +19,6 @@
 enum {
 	OPEN_FILES = 1024,
 	THREADS = 64,
-	SANITIZERS_THREADS = 2, /* besides */
 	FEWER_THAN_PLACES = 300,
 	ESTABLISHED = 20,
 	P99_MS = 500,
@@ -78,7 +77,7 @@ limit_open_files(void)
 static int
 threads_max(void)
 {
-	return THREADS + (sanitized() ? SANITIZERS_THREADS : 0);
+	return THREADS + extra_threads();
 }
 
 static void

@@ -453,7 +453,7 @@ PROGRAM_TEST(limits, a_crowd_that_sends_no_hello)
 
 enum {
 	THREADS_MAX = 8,
-	SANITIZERS_THREADS = 2, /* besides */
+	EXTRA_THREADS_MAX = 2, /* besides */
 };
 
 static void
@@ -461,7 +461,7 @@ few_threads(void)
 {
 	/* The sanitizers have threads of their own, and a search for leaks cannot start
 	 * its. */
-	rlim_t most = THREADS_MAX + (sanitized() ? SANITIZERS_THREADS : 0);
+	rlim_t most = THREADS_MAX + (rlim_t)extra_threads();
 	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 	struct rlimit processes = {.rlim_cur = most, .rlim_max = most};
 	become_own_user();
@@ -630,8 +630,8 @@ is_any_reset(const struct pair *pairs, int count)
  * not. */
 PROGRAM_TEST(limits, who_stalls_gives_way_where_threads_are_kept)
 {
-	struct pair stalled[KEPT + SANITIZERS_THREADS];
-	const int most = KEPT + (sanitized() ? SANITIZERS_THREADS : 0);
+	struct pair stalled[KEPT + EXTRA_THREADS_MAX];
+	const int most = KEPT + extra_threads();
 	need("splice(2)");
 	start_with_few_threads();
 	start_sippers(1);
@@ -653,7 +653,7 @@ PROGRAM_TEST(limits, who_waits_for_a_backend_gives_way_where_threads_are_kept)
 	/* Its hello's time is ten seconds. Only after ten milliseconds is it the backend that has no
 	 * room, and who was found so first gives way. */
 	const int soon_ms = 3000, moment_ms = 30;
-	int waiting[KEPT + SANITIZERS_THREADS + 1], count = 0;
+	int waiting[KEPT + EXTRA_THREADS_MAX + 1], count = 0;
 	start_with_few_threads();
 	start_sippers(1);
 	host_make("busy.example");
@@ -695,7 +695,9 @@ PROGRAM_TEST(limits, others_wait_where_all_make_progress)
 static void
 no_threads(void)
 {
-	struct rlimit processes = {.rlim_cur = 2, .rlim_max = THREADS_MAX};
+	rlim_t extra = (rlim_t)extra_threads();
+	struct rlimit processes = {
+	    .rlim_cur = 2 + extra, .rlim_max = THREADS_MAX + extra};
 	become_own_user();
 	setrlimit(RLIMIT_NPROC, &processes);
 }
@@ -704,7 +706,8 @@ no_threads(void)
 static void
 allow_threads(void)
 {
-	const struct rlimit processes = {THREADS_MAX, THREADS_MAX};
+	const rlim_t most = THREADS_MAX + (rlim_t)extra_threads();
+	const struct rlimit processes = {most, most};
 	int status;
 	pid_t pid = fork();
 	check(pid != -1, "fork");
@@ -733,7 +736,7 @@ PROGRAM_TEST(limits, no_threads_at_all)
 	cr_assert(silent_for(backend, 0));
 	allow_threads();
 	serve_all();
-	cr_assert_leq(proxy_threads(proxy), THREADS_MAX);
+	cr_assert_leq(proxy_threads(proxy), THREADS_MAX + extra_threads());
 }
 
 PROGRAM_TEST(limits, stops_while_out_of_descriptors)

@@ -32,14 +32,25 @@ if [ "$build" = --one ]; then
 	# Their load is much of what the machine can take, or they look at milliseconds.
 	case $name in program_memory*) jobs=1 ;; program_flood*) jobs=2 ;; program_limits*) jobs=3 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+	# The programs of another machine, which have what stands in for Criterion.
+	case $build in
+	*-linux-gnu*)
+		machine=${build##*/}
+		machine=${machine#*-}
+		EMULATOR=$(command -v "qemu-${machine%%-*}-static")
+		export EMULATOR SKIPPED="$result.skipped" SNIPROXY_STATIC="$SNIPROXY"
+		sed -n "s/^\(all\|$machine\) //p" tests/foreign/skipped >"$SKIPPED"
+		;;
+	esac
 	case $test in
 	*/clients/*.bats) set -- timeout 900 bats --tap --timing "$test" ;;
 	*.bats) set -- timeout 300 bats --tap "$test" ;;
 	*/oracle) set -- timeout 300 "$test" ;;
 	*/replay_*)
 		mkdir "$result.tmp"
-		set -- env TMPDIR="$result.tmp" timeout 300 "$test" "tests/corpus/${test##*_}"
+		set -- env TMPDIR="$result.tmp" timeout 300 ${EMULATOR-} "$test" "tests/corpus/${test##*_}"
 		;;
+	*-linux-gnu*/test_*) set -- timeout 600 "$EMULATOR" "$test" "$SKIPPED" ;;
 	*) set -- timeout 600 "$test" --jobs=$jobs --tap="$result.tap" ;;
 	esac
 	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
@@ -60,7 +71,9 @@ if [ "$build" = --one ]; then
 	began=$(date +%s)
 	"$@" > "$result.log" 2>&1 < /dev/null
 	status=$?
-	case $test in *.bats | */oracle | */replay_*) cp "$result.log" "$result.tap" ;; esac
+	case $test in
+	*.bats | */oracle | */replay_* | *-linux-gnu*/test_*) cp "$result.log" "$result.tap" ;;
+	esac
 	if [ $status -ne 0 ]; then
 		cat "$result.log"
 		grep -q '^not ok' "$result.tap" || echo "not ok - exit status $status" >> "$result.tap"
@@ -102,8 +115,8 @@ told() { # KIND COMMAND [ARGUMENT...]
 }
 
 rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
-# What sanitizers slow down misses its time where too much runs beside it.
-case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
+# What sanitizers or an emulator slow down misses its time where too much runs beside it.
+case $build in *-thread* | *-address* | *-linux-gnu*) parallel=3 ;; *) parallel=4 ;; esac
 {
 	# The longest first, and of these those that others may have to wait for; who waits comes late.
 	for test in tests/program_memory.c tests/program_flood.c tests/program_[!fl]*.c \
@@ -115,8 +128,10 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 		test=${test%.c}
 		echo "$build $build/tests/replay_${test#*_}"
 	done
-	# Clients that take packages of their own, only where they are asked for.
+	# Clients that take packages of their own, only where they are asked for. Scripts do not know that
+	# there is an emulator.
 	for test in tests/*.bats ${TESTS:+tests/clients/*.bats}; do
+		case $build in *-linux-gnu*) break ;; esac
 		[ ! -e "$build/sniproxy" ] || echo "$build $test"
 	done
 	for test in tests/program_*.c tests/test_*.c; do
@@ -130,7 +145,7 @@ case $build in *-thread* | *-address*) parallel=3 ;; *) parallel=4 ;; esac
 			[ ! -e "$test" ] || echo "$hashed_build $test"
 		done
 		for test in hostname tls; do
-			echo "$hashed_build tests/$test.bats"
+			[ ! -e "$hashed_build/sniproxy-hostname" ] || echo "$hashed_build tests/$test.bats"
 		done
 	fi
 	for other in $others; do

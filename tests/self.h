@@ -13,6 +13,11 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 
+/* The kernel's number of a system call, which is another one where the program is emulated. */
+#ifndef KERNELS_NUMBER
+#define KERNELS_NUMBER(call) (call)
+#endif
+
 enum { PATIENCE_MS = 20 * 1000 }; /* how long anything may take before a test fails */
 
 static inline int
@@ -37,7 +42,7 @@ is_in_call(int thread, long call)
 	if (fscanf(file, "%ld", &number) != 1) /* it is "running" */
 		number = -1;
 	fclose(file);
-	return number == call;
+	return number == KERNELS_NUMBER(call);
 }
 
 /* Waits until THREAD, which is 0 until the thread has said its id, sleeps in CALL. */

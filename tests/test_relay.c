@@ -957,7 +957,7 @@ give_a_reader_up(long call)
 {
 	struct session session;
 	size_t sent = stall(&session, call);
-	uint64_t passed = session.way.passed;
+	size_t passed = (size_t)session.way.passed;
 	int64_t gone_ms = clock_ms();
 	hang_up(&session.sender);
 	expect_over(&session, RELAY_WRITE_FAILED, ETIMEDOUT);
