@@ -33,6 +33,7 @@ static const char *const state_names[] = {
     [ENTRY_NOT_PERMITTED] = "not-permitted",
     [ENTRY_LEADS_OUT] = "leads-out",
     [ENTRY_LINK_FORBIDDEN] = "link-forbidden",
+    [ENTRY_NOT_OWNED] = "not-owned",
     [ENTRY_LOOP] = "loop",
     [ENTRY_FAILED] = "failed",
     [ENTRY_NOT_CHECKED] = "not-checked",
@@ -379,6 +380,18 @@ explain_socket(struct entry *entry, const struct path_walk *walk, int error,
 	}
 }
 
+/* That the host is not all of one user, for what BACKEND says. */
+static void
+explain_owner(struct entry *entry, const struct backend *backend)
+{
+	bool is_listener = strcmp(backend->failed, "tls-socket") == 0;
+	say(entry, ENTRY_NOT_OWNED, words("%s", backend->why),
+	    is_listener
+		? words("have its server run as the owner of the host directory, or give "
+			"that to the server's user: chown")
+		: words("sniproxy(5) explains it, below Where several users may write"));
+}
+
 /* Says why there is no BACKEND for ENTRY. */
 static void
 explain(struct entry *entry, const struct backend *backend, struct backend_hosts *hosts,
@@ -390,6 +403,10 @@ explain(struct entry *entry, const struct backend *backend, struct backend_hosts
 	    backend->error == ELOOP || backend->error == EACCES;
 	entry->alert = backend_is_absent(backend->error) ? TLS_UNRECOGNIZED_NAME
 							 : TLS_INTERNAL_ERROR;
+	if (backend->why[0] != '\0') {
+		explain_owner(entry, backend);
+		return;
+	}
 	if (is_way && explain_way(entry, &walk, entry->directory, false, settings))
 		return;
 	snprintf(path, sizeof path, "%s/send-proxy-v1", entry->directory);

@@ -25,6 +25,7 @@ enum entry_state {
 	ENTRY_NOT_PERMITTED,
 	ENTRY_LEADS_OUT,      /* of what the proxy sees */
 	ENTRY_LINK_FORBIDDEN, /* by fs.protected_symlinks */
+	ENTRY_NOT_OWNED,      /* by one user, where several may make hosts; see owner.h */
 	ENTRY_LOOP,
 	ENTRY_FAILED,      /* for another reason of backend.c's */
 	ENTRY_NOT_CHECKED, /* the time was over */

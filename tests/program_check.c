@@ -1,6 +1,7 @@
 /* sniproxy-check and the proxy look at the same hosts directories, hundreds of them, broken in all
  * ways: what the one says, the other does. SNIPROXY_CHECK is the program. */
 #include "harness.h"
+#include "users.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -445,6 +446,10 @@ try_directory(unsigned round, const char *arguments, bool is_free)
 {
 	struct made entries[ENTRIES];
 	int first = dup(0); /* all that is opened from here on */
+	/* Where others may write, all must be of one user; and they are. The portable core cannot know. */
+	bool is_shared = round % 3 == 0;
+	check(chmod(".", is_shared ? 0777 : 0755) == 0, "chmod");
+	is_free = is_free && !(is_shared && is_portable());
 	for (unsigned i = 0; i < ENTRIES; i++)
 		make_entry(&entries[i], round * ENTRIES + i);
 	qsort(entries, ENTRIES, sizeof *entries, by_directory);
@@ -517,6 +522,68 @@ PROGRAM_TEST(check, agrees_with_the_proxy_in_a_root_directory)
 	snprintf(arguments, sizeof arguments, "--user 65534 --root '%s' /hosts",
 	    base_directory());
 	try_directories(arguments, true);
+}
+
+/* --- Hosts of several users --- */
+
+/* What sniproxy-check says of NAME in ANSWER. */
+static const char *
+state_of(const json_t *answer, const char *name)
+{
+	const json_t *entries = json_object_get(answer, "entries");
+	for (size_t i = 0; i < json_array_size(entries); i++) {
+		const json_t *said = json_array_get(entries, i);
+		if (strcmp(json_string_value(json_object_get(said, "name")), name) == 0)
+			return json_string_value(json_object_get(said, "state"));
+	}
+	return "not listed";
+}
+
+static int
+listen_as(enum user owner, const char *name, enum user listener)
+{
+	user_makes(owner, host_path(name, NULL));
+	int backend = unix_listen(host_path(name, "tls-socket"), 16);
+	user_listens(listener, backend);
+	return backend;
+}
+
+PROGRAM_TEST(check, agrees_on_whose_hosts_are)
+{
+	const char *missing = is_portable() ? "needs Linux" : users_missing();
+	const char *hashed = getenv("HASHED");
+	if (missing != NULL || (hashed != NULL && hashed[0] == '1'))
+		skip(missing != NULL ? missing : "names are not hashed in it");
+	char hosts[128], arguments[200];
+	proxy_start_default();
+	snprintf(hosts, sizeof hosts, "%s/hosts", base_directory());
+	snprintf(arguments, sizeof arguments, "'%s'", hosts);
+	check(chmod(hosts, 0777) == 0, "chmod");
+	int own = listen_as(ALICE, "own.example", ALICE);
+	listen_as(ALICE, "other.example", BOB);
+	user_links(ALICE, "own.example", host_path("link.example", NULL));
+	user_links(BOB, "own.example", host_path("strange.example", NULL));
+
+	for (int i = 0; i < 2; i++) {
+		const char *strange = i == 0 ? "not-owned" : "served";
+		json_t *answer = ask_checker(arguments);
+		check(strcmp(state_of(answer, "own.example"), "served") == 0, "own");
+		check(strcmp(state_of(answer, "link.example"), "served") == 0, "link");
+		check(strcmp(state_of(answer, "other.example"), strange) == 0, "other");
+		check(
+		    strcmp(state_of(answer, "strange.example"), strange) == 0, "strange");
+		json_decref(answer);
+		while (silent_for(own, 0) == false)
+			close(accept(own, NULL, NULL));
+		expect_served(own, hello_for("link.example"));
+		if (i == 0)
+			expect_refused(hello_for("other.example"), UNRECOGNIZED_NAME);
+		if (i == 0)
+			expect_refused(hello_for("strange.example"), UNRECOGNIZED_NAME);
+		else
+			expect_served(own, hello_for("strange.example"));
+		check(chmod(hosts, 0755) == 0, "chmod");
+	}
 }
 
 /* The proxy waits for as long as the client does; sniproxy-check does not. */

@@ -193,12 +193,10 @@ static const struct fault faults[] = {
 /* Calls that another C library or machine makes under another name. strace(1) takes a name
  * with a question mark although the machine has none such. */
 static const char *const synonyms[][3] = {
-    {"accept4", "?accept4", "?accept"},
-    {"clone", "?clone", "?clone3"},
-    {"newfstatat", "?newfstatat", "?lstat,?fstat,?statx"},
-    {"pipe2", "?pipe2", "?pipe"},
-    {"dup2", "?dup2", "?dup3"},
-    {"epoll_wait", "?epoll_wait", "?epoll_pwait"},
+    {"accept4", "?accept4", "?accept"}, {"clone", "?clone", "?clone3"},
+    {"newfstatat", "?newfstatat", "?lstat,?fstat,?statx"}, {"pipe2", "?pipe2", "?pipe"},
+    {"dup2", "?dup2", "?dup3"}, {"epoll_wait", "?epoll_wait", "?epoll_pwait"},
+    {"pselect6", "?pselect6", "?ppoll"}, /* see tsan_pselect.c */
 };
 enum { SYNONYMS = sizeof synonyms / sizeof *synonyms };
 
