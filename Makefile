@@ -177,6 +177,10 @@ $(BUILD)/tests/program_check: private LDLIBS = $(shell pkg-config --libs jansson
 $(BUILD)/tests/listen $(BUILD)/tests/flood: %: %.o
 	$(link) -o $@ $^
 
+# What docs/tls-records.md tries.
+$(BUILD)/tests/read_hello: %: %.o $(BUILD)/tls.o $(BUILD)/hostname.o
+	$(link) -o $@ $^
+
 # A TLS client that leaves what it is sent unread.
 $(BUILD)/tests/hasty: %: %.o
 	$(link) -o $@ $^ $(shell pkg-config --libs libssl libcrypto)
@@ -232,8 +236,8 @@ programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname sniproxy-check test
 # The oracle has no threads.
 oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
 
-tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood hasty close_fails.so \
-    $(oracle_test)) $(replays)
+tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood hasty read_hello \
+    close_fails.so $(oracle_test)) $(replays)
 
 # With PORTABLE=1 also the same with musl, and what is for other systems, with stubs.
 other_systems := freebsd macos
