@@ -194,8 +194,9 @@ static const struct fault faults[] = {
  * with a question mark although the machine has none such. */
 static const char *const synonyms[][3] = {
     {"accept4", "?accept4", "?accept"}, {"clone", "?clone", "?clone3"},
-    {"newfstatat", "?newfstatat", "?lstat,?fstat,?statx"}, {"pipe2", "?pipe2", "?pipe"},
-    {"dup2", "?dup2", "?dup3"}, {"epoll_wait", "?epoll_wait", "?epoll_pwait"},
+    {"newfstatat", "?newfstatat", "?stat,?lstat,?fstat,?statx"},
+    {"pipe2", "?pipe2", "?pipe"}, {"dup2", "?dup2", "?dup3"},
+    {"epoll_wait", "?epoll_wait", "?epoll_pwait"},
     {"pselect6", "?pselect6", "?ppoll"}, /* see tsan_pselect.c */
 };
 enum { SYNONYMS = sizeof synonyms / sizeof *synonyms };
