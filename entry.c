@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "idna.h"
 #include "path.h"
+#include "system.h"
 #include "tls.h"
 
 #include <arpa/inet.h>
@@ -185,6 +186,21 @@ find_directory(struct entry *entry, bool is_host, const struct entry_settings *s
 
 /* --- The way to the socket --- */
 
+/* Whether others than its owner may write to the hosts directory, where this is. */
+static bool
+is_shared(struct stat *status)
+{
+	return stat(".", status) == 0 && owner_is_shared(status);
+}
+
+/* Goes the way that backend.c goes. */
+static void
+walk_to(struct path_walk *walk, const char *path)
+{
+	struct stat status;
+	path_walk(walk, path, is_shared(&status));
+}
+
 /* Whether AT is nowhere that the proxy sees, rather than missing. */
 static bool
 leads_out(
@@ -273,7 +289,7 @@ explain_way(struct entry *entry, struct path_walk *walk, const char *path, bool 
     const struct entry_settings *settings)
 {
 	char at[PATH_MAX];
-	path_walk(walk, path);
+	walk_to(walk, path);
 	path_absolute(at, settings->directory, walk->at);
 	char *shown_at = idna_shown(at);
 	bool explained = true;
@@ -289,6 +305,18 @@ explain_way(struct entry *entry, struct path_walk *walk, const char *path, bool 
 
 /* --- The socket --- */
 
+/* Goes into the host directory NAME, as backend.c does. */
+static bool
+enter_host(const struct backend_hosts *hosts, const char *name)
+{
+	struct stat status;
+	struct owner_host host;
+	int directory = is_shared(&status)
+	    ? owner_open_host(hosts->directory, &status, name, &host)
+	    : system_open_path(AT_FDCWD, name, O_DIRECTORY);
+	return directory != -1 && system_enter_opened(directory) != -1;
+}
+
 /* Whether a server has the socket of DIRECTORY, on which it does not listen. The kernel says of a
  * socket of another type that it is one, and refuses where there is none. */
 static bool
@@ -296,7 +324,7 @@ is_bound(struct backend_hosts *hosts, const char *directory)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	bool moves = hosts->own_working_directory;
-	if (moves && chdir(directory) == -1)
+	if (moves && !enter_host(hosts, directory))
 		return false;
 	int length = snprintf(address.sun_path, sizeof address.sun_path, "%s%stls-socket",
 	    moves ? "" : directory, moves ? "" : "/");
@@ -380,16 +408,46 @@ explain_socket(struct entry *entry, const struct path_walk *walk, int error,
 	}
 }
 
+/* Whether this build has nothing beyond POSIX. */
+static bool
+is_portable(void)
+{
+	int directory = system_open_path(AT_FDCWD, ".", O_DIRECTORY);
+	if (directory == -1)
+		return errno == ENOSYS;
+	close(directory);
+	return false;
+}
+
 /* That the host is not all of one user, for what BACKEND says. */
 static void
 explain_owner(struct entry *entry, const struct backend *backend)
 {
-	bool is_listener = strcmp(backend->failed, "tls-socket") == 0;
-	say(entry, ENTRY_NOT_OWNED, words("%s", backend->why),
-	    is_listener
-		? words("have its server run as the owner of the host directory, or give "
-			"that to the server's user: chown")
-		: words("sniproxy(5) explains it, below Where several users may write"));
+	char *remedy;
+	if (is_portable())
+		remedy = words("take that right from them: chmod go-w; a build with "
+			       "PORTABLE=1 cannot tell whose a host is");
+	else if (strcmp(backend->failed, "tls-socket") == 0)
+		remedy = words("have its server run as the owner of the host directory, "
+			       "or give that to the server's user: chown");
+	else
+		remedy =
+		    words("let the link belong to the owner of the directory that it "
+			  "leads to, or to root: chown -h");
+	say(entry, ENTRY_NOT_OWNED, words("%s", backend->why), remedy);
+}
+
+/* That the proxy connects by a path, which does not hold so long a name. */
+static void
+explain_length(struct entry *entry, const struct backend *backend)
+{
+	const size_t longest =
+	    sizeof((struct sockaddr_un *)NULL)->sun_path - strlen("/tls-socket");
+	say(entry, ENTRY_PATH_TOO_LONG,
+	    words("%s: %s", backend->failed, strerror(backend->error)),
+	    words("use a name of %zu bytes at most, or %s", longest,
+		is_portable() ? "a build without PORTABLE=1"
+			      : "let the proxy call unshare(2)"));
 }
 
 /* Says why there is no BACKEND for ENTRY. */
@@ -407,15 +465,19 @@ explain(struct entry *entry, const struct backend *backend, struct backend_hosts
 		explain_owner(entry, backend);
 		return;
 	}
+	if (backend->failed == system_long_path) {
+		explain_length(entry, backend);
+		return;
+	}
 	if (is_way && explain_way(entry, &walk, entry->directory, false, settings))
 		return;
 	snprintf(path, sizeof path, "%s/send-proxy-v1", entry->directory);
-	path_walk(&walk, path);
+	walk_to(&walk, path);
 	entry->send_proxy_v1 = walk.end == PATH_THERE || walk.was_link;
 	snprintf(path, sizeof path, "%s/tls-socket", entry->directory);
 	if (is_way && explain_way(entry, &walk, path, true, settings))
 		return;
-	path_walk(&walk, path);
+	walk_to(&walk, path);
 	if (!explain_socket(entry, &walk, backend->error, hosts, settings))
 		say(entry, ENTRY_FAILED,
 		    words("%s: %s", backend->failed, strerror(backend->error)),

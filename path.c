@@ -90,9 +90,10 @@ end_by(char at[PATH_MAX], int error)
 }
 
 /* Goes one step, to the component NAME; sets *IS_LINK where it was a symlink, whose target is before
- * LEFT then. Returns PATH_THERE where it can go on. */
+ * LEFT then. IS_READ as for path_walk(). Returns PATH_THERE where it can go on. */
 static enum path_end
-step(struct path_walk *walk, char left[PATH_MAX], const char *name, bool *is_link)
+step(struct path_walk *walk, char left[PATH_MAX], const char *name, bool is_read,
+    bool *is_link)
 {
 	char before[PATH_MAX];
 	memcpy(before, walk->at, sizeof before);
@@ -106,7 +107,7 @@ step(struct path_walk *walk, char left[PATH_MAX], const char *name, bool *is_lin
 		return end_by(walk->at, errno);
 	if (!S_ISLNK(walk->status.st_mode))
 		return PATH_THERE;
-	if (is_forbidden(before, &walk->status))
+	if (!is_read && is_forbidden(before, &walk->status))
 		return PATH_LINK_FORBIDDEN;
 	if (!read_link(walk->at, left))
 		return PATH_UNKNOWN;
@@ -130,7 +131,7 @@ next_name(char name[PATH_MAX], char left[PATH_MAX])
 }
 
 void
-path_walk(struct path_walk *walk, const char *path)
+path_walk(struct path_walk *walk, const char *path, bool is_read)
 {
 	char left[PATH_MAX], name[PATH_MAX];
 	*walk = (struct path_walk){.end = PATH_UNKNOWN};
@@ -144,7 +145,8 @@ path_walk(struct path_walk *walk, const char *path)
 		char before[PATH_MAX];
 		memcpy(before, walk->at, sizeof before);
 		bool is_link = false;
-		walk->end = step(walk, left, name, &is_link);
+		walk->end = step(walk, left, name, is_read, &is_link);
+		is_read = false;
 		walk->was_link |= is_link;
 		if (is_link && ++links > LINKS_MAX) {
 			walk->end = PATH_LOOP;

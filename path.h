@@ -25,8 +25,10 @@ struct path_walk {
 	struct stat status; /* if it is there: of what it is */
 };
 
-/* Follows PATH from the working directory, with the rights of the process. Shares nothing. */
-void path_walk(struct path_walk *walk, const char *path);
+/* Follows PATH from the working directory, with the rights of the process. Where IS_READ, a symlink
+ * that PATH begins with is read, and what it says is followed: as owner.c does, which
+ * fs.protected_symlinks does not forbid. Shares nothing. */
+void path_walk(struct path_walk *walk, const char *path, bool is_read);
 
 /* Writes AT, if it is relative to DIRECTORY, as an absolute path without "..". DIRECTORY is
  * absolute. */

@@ -99,6 +99,8 @@ struct made {
 	enum directory kind;
 	enum backend backend;
 	int listener; /* or -1 */
+	enum user owner, linker,
+	    server; /* whose directory, link to it, and listener; if root makes them */
 
 	/* What the proxy did. */
 	bool served, header;
@@ -106,6 +108,10 @@ struct made {
 };
 
 static unsigned long long seed;
+
+/* The hosts directory: whether others than its owner may write to it, and who that is. */
+static bool is_shared;
+static enum user hosts_owner;
 
 /* A number below LIMIT: xorshift, so that a seed gives the same everywhere. */
 static unsigned
@@ -245,6 +251,22 @@ make_header_file(void)
 	}
 }
 
+/* Lets USER have what is at PATH. */
+static void
+give(enum user user, const char *path)
+{
+	if (geteuid() == 0)
+		check(lchown(path, user_id(user), (gid_t)-1) == 0, "lchown %s", path);
+}
+
+/* Makes ENTRY a symlink to TARGET. */
+static void
+make_link(const struct made *entry, const char *target)
+{
+	check(symlink(target, entry->directory) == 0, "symlink");
+	give(entry->linker, entry->directory);
+}
+
 /* Makes what ENTRY's name leads to. The working directory is the hosts directory. */
 static void
 make_directory(struct made *entry, unsigned number)
@@ -253,13 +275,16 @@ make_directory(struct made *entry, unsigned number)
 	const char *at = entry->directory;
 	snprintf(hidden, sizeof hidden, ".hidden-%u", number);
 	if (entry->kind == DIRECTORY_LINKED)
-		check(symlink(hidden, entry->directory) == 0, "symlink");
+		make_link(entry, hidden);
 	if (entry->kind == DIRECTORY_LINKED)
 		at = hidden;
 	enter_new(at, 0755);
 	entry->listener = make_backend(entry);
+	if (entry->listener != -1 && entry->server != SELF)
+		user_listens(entry->server, entry->listener);
 	make_header_file();
 	check(chdir("..") == 0, "chdir");
+	give(entry->owner, at);
 	if (entry->kind == DIRECTORY_CLOSED)
 		check(chmod(at, 0) == 0, "chmod");
 }
@@ -269,9 +294,14 @@ make_entry(struct made *entry, unsigned number)
 {
 	char outside[300];
 	*entry = (struct made){.form = mostly_first(sizeof names / sizeof *names),
-	    .kind = mostly_first(DIRECTORIES),
+	    .kind = below(4) == 0 ? DIRECTORY_LINKED : mostly_first(DIRECTORIES),
 	    .backend = mostly_first(BACKENDS),
-	    .listener = -1};
+	    .listener = -1,
+	    .owner = mostly_first(USERS)};
+	entry->linker = below(2) == 0 ? entry->owner : mostly_first(USERS);
+	entry->server = below(2) == 0 ? entry->owner : mostly_first(USERS);
+	if (geteuid() != 0)
+		entry->owner = entry->linker = entry->server = SELF;
 	snprintf(outside, sizeof outside, "%s/outside", base_directory());
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
@@ -283,20 +313,20 @@ make_entry(struct made *entry, unsigned number)
 		    entry->directory, directory_name(entry->sent, strlen(entry->sent)));
 	switch (entry->kind) {
 	case DIRECTORY_DANGLES:
-		check(symlink("nothing/here", entry->directory) == 0, "symlink");
+		make_link(entry, "nothing/here");
 		break;
 	case DIRECTORY_CIRCLES:
-		check(symlink(entry->directory, entry->directory) == 0, "symlink");
+		make_link(entry, entry->directory);
 		break;
 	case DIRECTORY_IS_FILE:
 		make_file(entry->directory, "");
 		break;
 	case DIRECTORY_LINKED_TO_FILE:
 		make_file(".file", "");
-		check(symlink(".file", entry->directory) == 0, "symlink");
+		make_link(entry, ".file");
 		break;
 	case DIRECTORY_LEADS_OUT:
-		check(symlink(outside, entry->directory) == 0, "symlink");
+		make_link(entry, outside);
 		break;
 	default:
 		make_directory(entry, number);
@@ -307,7 +337,8 @@ make_entry(struct made *entry, unsigned number)
 
 static int outside_listener = -1; /* of the host outside of the hosts directory */
 
-/* Notes that the connection of a client has come to LISTENER. */
+/* Notes whether the connection that has come to LISTENER is a client's: one to somebody whom the host
+ * is not gets nothing. */
 static void
 note_served(struct made *entry, int listener)
 {
@@ -315,11 +346,19 @@ note_served(struct made *entry, int listener)
 	int accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	check(accepted != -1, "accept: %s", strerror(errno));
 	check(readable_within(accepted, 5000), "nothing came");
-	check(recv(accepted, first, sizeof first, MSG_WAITALL) == sizeof first,
-	    "too little came");
-	entry->served = true;
+	ssize_t length = recv(accepted, first, sizeof first, MSG_WAITALL);
+	check(length == sizeof first || length == 0, "too little came");
+	entry->served = length == sizeof first;
 	entry->header = memcmp(first, "PROXY ", sizeof first) == 0;
 	close(accepted);
+}
+
+static void
+note_alert(struct made *entry, int client)
+{
+	unsigned char alert[7];
+	check(read_up_to(client, alert, sizeof alert) == sizeof alert, "no alert");
+	entry->alert = alert[6];
 }
 
 static void
@@ -331,14 +370,10 @@ ask_proxy(struct made *entry)
 	struct pollfd ready[] = {
 	    {.fd = client, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
 	check(poll(ready, 2, margin_ms(15000)) > 0, "neither an alert nor a connection");
-	if (ready[1].revents != 0) {
+	if (ready[1].revents != 0)
 		note_served(entry, listener);
-	} else {
-		unsigned char alert[7];
-		check(
-		    read_up_to(client, alert, sizeof alert) == sizeof alert, "no alert");
-		entry->alert = alert[6];
-	}
+	if (!entry->served)
+		note_alert(entry, client);
 	close(client);
 }
 
@@ -375,12 +410,34 @@ is_true(const json_t *object, const char *key)
 	return json_is_true(json_object_get(object, key));
 }
 
+/* What sniproxy-check should call ENTRY, or NULL where that depends. */
+static const char *
+wanted_state(const struct made *entry)
+{
+	const char *state = backend_states[entry->backend];
+	bool is_link = entry->kind == DIRECTORY_LINKED;
+	bool is_plain = entry->kind == DIRECTORY_PLAIN || is_link;
+	if (!names[entry->form].is_looked_up)
+		return is_plain ? "not-looked-up" : NULL;
+	if (is_shared && is_portable()) /* which cannot know */
+		return "not-owned";
+	if (!is_plain || !is_shared)
+		return is_plain ? state : NULL;
+	if (is_link && entry->linker != SELF && entry->linker != entry->owner &&
+	    entry->linker != hosts_owner)
+		return "not-owned";
+	bool is_owned = entry->server == SELF || entry->server == entry->owner;
+	return is_owned || state == NULL || strcmp(state, "served") != 0 ? state
+									 : "not-owned";
+}
+
 static void
 compare(const struct made *entry, const json_t *said, bool is_free)
 {
 	char *all = json_dumps(said, 0);
-	testing("%s: directory %d, backend %d; %s", entry->directory, entry->kind,
-	    entry->backend, all);
+	testing("%s%s: directory %d, backend %d, users %d, %d, %d; %s",
+	    is_shared ? "shared, " : "", entry->directory, entry->kind, entry->backend,
+	    entry->owner, entry->linker, entry->server, all);
 	check(is_true(said, "served") == entry->served, "the proxy: served %d, alert %d",
 	    entry->served, entry->alert);
 	check(json_integer_value(json_object_get(said, "alert")) == entry->alert,
@@ -392,12 +449,7 @@ compare(const struct made *entry, const json_t *said, bool is_free)
 		check(json_is_string(json_object_get(said, "reason")), "no reason");
 
 	const char *state = json_string_value(json_object_get(said, "state"));
-	const char *wanted = backend_states[entry->backend];
-	bool is_plain = entry->kind == DIRECTORY_PLAIN || entry->kind == DIRECTORY_LINKED;
-	if (!names[entry->form].is_looked_up)
-		wanted = is_plain ? "not-looked-up" : NULL;
-	else if (!is_plain)
-		wanted = NULL;
+	const char *wanted = wanted_state(entry);
 	/* Where nobody may be asked, or names are too long to be bound. */
 	if (wanted != NULL && is_free && strcmp(state, "path-too-long") != 0)
 		check(strcmp(state, wanted) == 0, "not %s", wanted);
@@ -440,16 +492,25 @@ by_directory(const void *a, const void *b)
 	    ((const struct made *)a)->directory, ((const struct made *)b)->directory);
 }
 
+/* Who may write to the hosts directory, in turn. */
+static void
+make_hosts(unsigned round)
+{
+	static const mode_t modes[] = {0755, 01777, 0775, 01777, 0777};
+	mode_t mode = modes[round % (sizeof modes / sizeof *modes)];
+	is_shared = mode != 0755;
+	hosts_owner = geteuid() == 0 ? mostly_first(USERS) : SELF;
+	give(hosts_owner, ".");
+	check(chmod(".", mode) == 0, "chmod");
+}
+
 /* One directory, on which the proxy and sniproxy-check with ARGUMENTS must agree. */
 static void
 try_directory(unsigned round, const char *arguments, bool is_free)
 {
 	struct made entries[ENTRIES];
 	int first = dup(0); /* all that is opened from here on */
-	/* Where others may write, all must be of one user; and they are. The portable core cannot know. */
-	bool is_shared = round % 3 == 0;
-	check(chmod(".", is_shared ? 0777 : 0755) == 0, "chmod");
-	is_free = is_free && !(is_shared && is_portable());
+	make_hosts(round);
 	for (unsigned i = 0; i < ENTRIES; i++)
 		make_entry(&entries[i], round * ENTRIES + i);
 	qsort(entries, ENTRIES, sizeof *entries, by_directory);
@@ -526,17 +587,31 @@ PROGRAM_TEST(check, agrees_with_the_proxy_in_a_root_directory)
 
 /* --- Hosts of several users --- */
 
-/* What sniproxy-check says of NAME in ANSWER. */
-static const char *
-state_of(const json_t *answer, const char *name)
+/* Fails unless ANSWER says that NAME is in STATE. */
+static void
+expect_state(const json_t *answer, const char *name, const char *state)
 {
 	const json_t *entries = json_object_get(answer, "entries");
+	const char *found = "not listed";
 	for (size_t i = 0; i < json_array_size(entries); i++) {
 		const json_t *said = json_array_get(entries, i);
 		if (strcmp(json_string_value(json_object_get(said, "name")), name) == 0)
-			return json_string_value(json_object_get(said, "state"));
+			found = json_string_value(json_object_get(said, "state"));
 	}
-	return "not listed";
+	check(strcmp(found, state) == 0, "%s: %s, not %s", name, found, state);
+}
+
+/* NAME, of ALICE, with a socket that is not listened at, or none; and LINK, which leads to it. */
+static void
+make_broken_host(const char *name, bool is_bound, const char *link)
+{
+	user_makes(ALICE, host_path(name, NULL));
+	user_links(ALICE, name, host_path(link, NULL));
+	if (!is_bound)
+		return;
+	check(chdir(host_path(name, NULL)) == 0, "chdir");
+	bind_here(SOCK_STREAM, 0666);
+	check(chdir(base_directory()) == 0, "chdir");
 }
 
 static int
@@ -548,42 +623,80 @@ listen_as(enum user owner, const char *name, enum user listener)
 	return backend;
 }
 
-PROGRAM_TEST(check, agrees_on_whose_hosts_are)
+/* Listens for two hosts of ALICE's, the second one at BOB's; makes links of both users to the first.
+ * Returns the listener of that. */
+static int
+make_hosts_of_users(void)
 {
-	const char *missing = is_portable() ? "needs Linux" : users_missing();
-	const char *hashed = getenv("HASHED");
-	if (missing != NULL || (hashed != NULL && hashed[0] == '1'))
-		skip(missing != NULL ? missing : "names are not hashed in it");
-	char hosts[128], arguments[200];
-	proxy_start_default();
-	snprintf(hosts, sizeof hosts, "%s/hosts", base_directory());
-	snprintf(arguments, sizeof arguments, "'%s'", hosts);
-	check(chmod(hosts, 0777) == 0, "chmod");
 	int own = listen_as(ALICE, "own.example", ALICE);
 	listen_as(ALICE, "other.example", BOB);
 	user_links(ALICE, "own.example", host_path("link.example", NULL));
 	user_links(BOB, "own.example", host_path("strange.example", NULL));
+	return own;
+}
 
-	for (int i = 0; i < 2; i++) {
-		const char *strange = i == 0 ? "not-owned" : "served";
-		json_t *answer = ask_checker(arguments);
-		check(strcmp(state_of(answer, "own.example"), "served") == 0, "own");
-		check(strcmp(state_of(answer, "link.example"), "served") == 0, "link");
-		check(strcmp(state_of(answer, "other.example"), strange) == 0, "other");
-		check(
-		    strcmp(state_of(answer, "strange.example"), strange) == 0, "strange");
-		json_decref(answer);
-		while (silent_for(own, 0) == false)
-			close(accept(own, NULL, NULL));
-		expect_served(own, hello_for("link.example"));
-		if (i == 0)
-			expect_refused(hello_for("other.example"), UNRECOGNIZED_NAME);
-		if (i == 0)
-			expect_refused(hello_for("strange.example"), UNRECOGNIZED_NAME);
-		else
-			expect_served(own, hello_for("strange.example"));
-		check(chmod(hosts, 0755) == 0, "chmod");
+/* What sniproxy-check says with ARGUMENTS, and the proxy does; STRANGE is what it calls the hosts that
+ * are not of one user. */
+static void
+expect_agreement(const char *arguments, int own, const char *strange)
+{
+	json_t *answer = ask_checker(arguments);
+	expect_state(answer, "own.example", "served");
+	expect_state(answer, "link.example", "served");
+	expect_state(answer, "other.example", strange);
+	expect_state(answer, "strange.example", strange);
+	json_decref(answer);
+	while (!silent_for(own, 0))
+		close(accept(own, NULL, NULL));
+	expect_served(own, hello_for("link.example"));
+	if (strcmp(strange, "served") == 0) {
+		expect_served(own, hello_for("strange.example"));
+		return;
 	}
+	expect_refused(hello_for("other.example"), UNRECOGNIZED_NAME);
+	expect_refused(hello_for("strange.example"), UNRECOGNIZED_NAME);
+}
+
+/* The hosts directory as an argument, with OPTIONS before it, of a proxy that PREPARE starts. */
+static void
+try_users(void (*prepare)(void), const char *options)
+{
+	char hosts[128], arguments[200];
+	const char *missing = is_portable() ? "needs Linux" : users_missing();
+	const char *hashed = getenv("HASHED");
+	if (missing != NULL || (hashed != NULL && hashed[0] == '1'))
+		skip(missing != NULL ? missing : "names are not hashed in it");
+	server_listen("127.0.0.1");
+	proxy_start(prepare);
+	snprintf(hosts, sizeof hosts, "%s/hosts", base_directory());
+	snprintf(arguments, sizeof arguments, "%s '%s'", options, hosts);
+	check(chmod(hosts, 0777) == 0, "chmod");
+	int own = make_hosts_of_users();
+	expect_agreement(arguments, own, "not-owned");
+	check(chmod(hosts, 0755) == 0, "chmod");
+	expect_agreement(arguments, own, "served");
+
+	/* Where fs.protected_symlinks is on, too: such a link is read, and not followed. */
+	check(chmod(hosts, 01777) == 0, "chmod");
+	make_broken_host("none.example", false, "link-to-none.example");
+	make_broken_host("bound.example", true, "link-to-bound.example");
+	expect_agreement(arguments, own, "not-owned");
+	json_t *answer = ask_checker(arguments);
+	expect_state(answer, "link-to-none.example", "no-socket");
+	expect_state(answer, "link-to-bound.example", "not-listening");
+	json_decref(answer);
+}
+
+PROGRAM_TEST(check, agrees_on_whose_hosts_are)
+{
+	try_users(NULL, "");
+}
+
+PROGRAM_TEST(check, agrees_on_whose_hosts_are_for_another_user)
+{
+	if (geteuid() != 0)
+		skip("needs root, to become another user");
+	try_users(become_nobody, "--user 65534");
 }
 
 /* The proxy waits for as long as the client does; sniproxy-check does not. */

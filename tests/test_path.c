@@ -52,14 +52,29 @@ skip_test(const char *why)
 
 TestSuite(path, .init = set_up, .fini = tear_down, .timeout = 60);
 
-/* Fails unless the way along PATH has END, AT. */
+/* Fails unless WALK, along PATH, has END, AT. */
+static void
+expect(const struct path_walk *walk, const char *path, enum path_end end, const char *at)
+{
+	cr_expect(walk->end == end && strcmp(walk->at, at) == 0, "%s: %d at %s", path,
+	    walk->end, walk->at);
+}
+
 static void
 expect_end(const char *path, enum path_end end, const char *at)
 {
 	struct path_walk walk;
-	path_walk(&walk, path);
-	cr_expect(walk.end == end && strcmp(walk.at, at) == 0, "%s: %d at %s", path,
-	    walk.end, walk.at);
+	path_walk(&walk, path, false);
+	expect(&walk, path, end, at);
+}
+
+/* Likewise where the symlink that PATH begins with is read. */
+static void
+expect_end_where_read(const char *path, enum path_end end, const char *at)
+{
+	struct path_walk walk;
+	path_walk(&walk, path, true);
+	expect(&walk, path, end, at);
 }
 
 static void
@@ -106,7 +121,7 @@ Test(path, finds_circles)
 	link_to("one", "two");
 	link_to("two", "one");
 	struct path_walk walk;
-	path_walk(&walk, "one/x");
+	path_walk(&walk, "one/x", false);
 	cr_expect(walk.end == PATH_LOOP, "%d", walk.end);
 	/* As many as the kernel follows. */
 	char name[16], target[16] = "a";
@@ -149,12 +164,17 @@ Test(path, knows_which_links_are_forbidden)
 	cr_assert(mkdir("sticky", 0755) == 0 && chmod("sticky", 01777) == 0);
 	link_to("../a", "sticky/own");
 	link_to("../a", "sticky/other");
+	link_to("other", "sticky/link");
 	link_to("../a", "a/other");
 	cr_assert(lchown("sticky/other", 1, 1) == 0 && lchown("a/other", 1, 1) == 0);
 	set_protection("1\n");
 	expect_end("sticky/own/b", PATH_THERE, "a/b");
 	expect_end("a/other/b", PATH_THERE, "a/b");
 	expect_end("sticky/other/b", PATH_LINK_FORBIDDEN, "sticky/other");
+	cr_assert(chdir("sticky") == 0);
+	expect_end_where_read("other/b", PATH_THERE, "../a/b");
+	expect_end_where_read("link/b", PATH_LINK_FORBIDDEN, "other");
+	cr_assert(chdir("..") == 0);
 	set_protection("0\n");
 	expect_end("sticky/other/b", PATH_THERE, "a/b");
 	cr_assert(umount("/proc/sys/fs/protected_symlinks") == 0);
