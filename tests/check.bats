@@ -3,7 +3,8 @@
 # sniproxy-check: what it says, how it ends, and TLS. That its verdicts are the proxy's is
 # program_check.c's.
 #
-# SNIPROXY_CHECK and SNIPROXY_HOSTNAME are the programs; HASHED=1 says that names are hashed.
+# SNIPROXY_CHECK and SNIPROXY_HOSTNAME are the programs; HASHED=1 says that names are hashed, PORTABLE=1
+# that they are the portable core's.
 # shellcheck disable=SC2030,SC2031,SC2154 # status, output and lines are set by run
 # shellcheck disable=SC2001 # sed, for each line
 
@@ -44,6 +45,21 @@ server() {
 		sleep' "$1" "${2:-64}" 3>&- &
 	servers+=" $!"
 	wait_for test -e "$1/.ready"
+}
+
+# server_of OWNER USER HOST: the same, by USER in the directory of OWNER.
+server_of() {
+	mkdir "$3"
+	chown "$1" "$3"
+	chmod 777 "$3"
+	setpriv --reuid="$2" --clear-groups perl -MIO::Socket::UNIX -e '
+		chdir $ARGV[0] or die;
+		my $s = IO::Socket::UNIX->new(Local => "tls-socket", Listen => 64) or die;
+		chmod 0666, "tls-socket";
+		open my $ready, ">", ".ready";
+		sleep' "$3" 3>&- &
+	servers+=" $!"
+	wait_for test -e "$3/.ready"
 }
 
 # stale HOST
@@ -134,13 +150,27 @@ says() {
 }
 
 @test "a socket whose path is too long to be bound" {
-	local name
-	name=$(printf '%060d' 0).$(printf '%060d' 0).example
-	mkdir "$name"
+	mkdir "$(printf '%089d' 0).example"
 	check
 	[ "$status" = 1 ]
 	[[ $output == *"no server can bind it by its path: that has "*" bytes, and 107 is the most"* ]]
 	[[ $output == *"make tls-socket a symlink to that"* ]]
+}
+
+@test "a name that is too long for the portable core" {
+	server a.example
+	ln -s a.example "$(printf '%089d' 0).example"
+	check
+	[ "$status" = 0 ]
+	ln -s a.example "$(printf '%090d' 0).example"
+	check
+	if [ -z "${PORTABLE-}" ]; then
+		[ "$status" = 0 ]
+	else
+		[ "$status" = 1 ]
+		says "tls-socket (by its path, because threads share one working directory): File name too long"
+		says "-> use a name of 97 bytes at most, or a build without PORTABLE=1"
+	fi
 }
 
 @test "what is no host can be hidden" {
@@ -284,6 +314,60 @@ on_terminal() {
 	[[ $output == *"not root: your own rights are known, not the proxy's"* ]]
 	run setpriv --reuid=65534 --regid=65534 --clear-groups "$SNIPROXY_CHECK" --root /
 	[[ $output == *"not root: links out of the proxy's root are not found"* ]]
+}
+
+# Of users who have no names.
+make_hosts_of_users() {
+	server_of 70001 70001 own.example
+	server_of 70001 70002 other.example
+	server_of 70001 0 roots.example
+	ln -s own.example link.example
+	chown -h 70002 link.example
+}
+
+@test "a host that is not all of one user, where several may write" {
+	[ "$(id -u)" = 0 ] || skip "needs root, to become others"
+	[ -z "${PORTABLE-}" ] || skip "the portable core serves none of them"
+	no_leak_check
+	make_hosts_of_users
+	check --user nobody
+	[ "$status" = 0 ]
+	local mode
+	for mode in 1777 777 775; do
+		chmod "$mode" .
+		check --user nobody
+		[ "$status" = 1 ]
+		says "own.example    served"
+		says "roots.example  served"
+		says "other.example  NOT SERVED"
+		says "user 70002 listens in the host directory of user 70001"
+		says "-> have its server run as the owner of the host directory, or give that to the server's user: chown"
+		says "link.example   NOT SERVED"
+		says "a symlink of user 70002 to a directory of user 70001"
+		says "-> let the link belong to the owner of the directory that it leads to, or to root: chown -h"
+	done
+	check --json
+	[ "$(grep -c '"state": "not-owned"' <<<"$output")" = 2 ]
+	chown 70002 other.example
+	chown -h 70001 link.example
+	check --user nobody
+	[ "$status" = 0 ]
+	chown -h 0 link.example
+	check --user nobody
+	[ "$status" = 0 ]
+}
+
+@test "where several may write, the portable core serves none" {
+	[ -n "${PORTABLE-}" ] || skip "is about PORTABLE=1"
+	server blog.example
+	chmod 775 .
+	check
+	[ "$status" = 1 ]
+	says "others than its owner may write to the hosts directory"
+	says "-> take that right from them: chmod go-w; a build with PORTABLE=1 cannot tell whose a host is"
+	chmod go-w .
+	check
+	[ "$status" = 0 ]
 }
 
 # --- The root directory ---
@@ -486,7 +570,7 @@ dated_certificate() {
 start_nginx() {
 	cat >"$work/nginx.conf" <<-END
 		daemon off;
-		error_log $work/nginx.log;
+		error_log $work/nginx.log info;
 		pid $work/nginx.pid;
 		events {}
 		http {
@@ -514,7 +598,7 @@ start_nginx() {
 	# Without it, too, so that the backend does not complain of its lack.
 	check
 	[ "$status" = 0 ]
-	wait_for grep -q 'PROXY protocol header\|closed connection' "$work/nginx.log" || :
+	wait_for grep -q 'PROXY protocol header\|closed connection\|SSL_do_handshake' "$work/nginx.log"
 	run grep 'broken header' "$work/nginx.log"
 	[ "$status" = 1 ]
 	check --connect
