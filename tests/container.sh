@@ -443,9 +443,14 @@ try_tcp_backend() {
 	systemctl stop --quiet $unit.service
 	ok "without a server the connection is closed" not answers tcp.example 2>/dev/null
 	ok "and the service says so" unit_said $unit.service 'Not enough parameters'
+	ok "the socket is given up" wait_for 10 is failed property $unit.socket ActiveState
+	ok "so that there is no such host" is "alert number 112" alert tcp.example
+	edit $unit.service '## With systemd' 1 's/127\.0\.0\.1:8443/127.0.0.1:9443/'
+	readme '## With systemd' 4 "$names"
+	ok "once it is told where its server is, it can be had back" answers tcp.example
+	undo_edit $unit.service
 	readme '## With systemd' 3 "$names"
 	ok "it can be taken away" is "alert number 112" alert tcp.example
-	systemctl reset-failed --quiet $unit.service
 
 	edit sniproxy-tcp@named-one.example.service '## With systemd' 1 's/127\.0\.0\.1:8443/localhost:9443/'
 	readme '## With systemd' 2 's/shop\.example/named-one.example/'
@@ -635,6 +640,9 @@ try_owners() {
 	ok "a symlink to another member's socket" is "alert number 112" alert bob.example
 	ok "is said in the journal, too, with both" in_journal \
 		" bob\.example: tls-socket: user $(id -u alice) listens in the host directory of user $(id -u bob)"
+	ok "sniproxy-check finds both, for the service's user" checked sniproxy-check --unit sniproxy.service
+	ok "with the same numbers" said "a symlink of user $(id -u bob) to a directory of user $(id -u alice)"
+	ok "as in the log" said "user $(id -u alice) listens in the host directory of user $(id -u bob)"
 	chmod 755 "$hosts"
 	ok "where root alone makes hosts, that is root's to look after" reaches bob.example
 	readme '## Whose backend it may be' 2
