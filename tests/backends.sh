@@ -132,14 +132,21 @@ try_caddy() {
 	start_again caddy.service
 	ok "it can be restarted" shows 'Caddy' wiki.example
 	ok "past the proxy it answers too" answers_past_the_proxy wiki.example
-	touch "$hosts/wiki.example/send-proxy-v1"
-	ok "with a PROXY header it does not" complains 'wrong version number' wiki.example
-	rm "$hosts/wiki.example/send-proxy-v1"
+	ok "with a PROXY header it closes" closes_at_header wiki.example
 }
 
 # complains ERROR NAME: what curl says.
 complains() {
 	{ get "$2" 2>&1 || :; } | grep -F "$1" >/dev/null
+}
+
+# A PROXY header that the server does not await.
+closes_at_header() { # NAME
+	local ended=0
+	touch "$hosts/$1/send-proxy-v1"
+	complains SSL_ERROR_SYSCALL "$1" || ended=1
+	rm "$hosts/$1/send-proxy-v1"
+	return "$ended"
 }
 
 answers_past_the_proxy() { # NAME
@@ -159,6 +166,7 @@ try_stunnel() {
 	systemctl enable --quiet --now stunnel@talk
 	ok "stunnel, before a server without TLS" shows 'hello, nobody' talk.example
 	ok "the socket is for the proxy alone" is_refused_for nobody talk.example
+	ok "at a PROXY header it closes" closes_at_header talk.example
 	systemctl kill --signal=KILL stunnel@talk
 	wait_for 10 is failed property stunnel@talk ActiveState
 	start_again stunnel@talk.service
@@ -172,11 +180,12 @@ try_apache() {
 	certificate www.example
 	put /etc/apache2/ports.conf '## Apache' 1
 	put /etc/apache2/sites-available/www.conf '## Apache' 2
-	echo 'hello from a file' >/var/www/html/page
+	mkdir -p /var/www/html
+	echo 'hello from Apache' >/var/www/html/index.html
 	readme '## Apache' 3
 	edit sniproxy-tcp@www.example.service '## Apache' 4
 	readme '## Apache' 5
-	ok "Apache" shows 'hello' www.example
+	ok "Apache" shows 'hello from Apache' www.example
 	ok "over HTTP/2" is 2 protocol www.example
 	ok "sees its client" wait_for 5 grep -rq " $client .*\"GET / " /var/log/apache2
 	ok "is on no other port" is 127.0.0.1:8443 \
@@ -233,7 +242,6 @@ try_app() {
 	try_node
 	try_python
 	try_go
-	rm "$hosts/app.example/send-proxy-v1"
 	try_uvicorn
 }
 
@@ -242,6 +250,31 @@ app_serves() { # WHAT TEXT
 	ok "  as an ordinary user" not is root ps -o user= -p "$(property app.service MainPID)"
 	stop_early
 	ok "  whom a client that breaks off does not disturb" shows "$2" app.example
+}
+
+# Where several users may write, root's directory takes what systemd listens at, until the program
+# does so itself.
+app_listens() { # COMMAND...; what is to be so then
+	readme '## Whose backend it may be' 2
+	systemctl restart app.socket
+	get app.example >/dev/null # which starts it
+	ok "  where several may write, $1" "${@:2}"
+	chmod 755 "$hosts"
+}
+
+is_not_roots() {
+	wait_for 20 complains 'unrecognized name' app.example &&
+		in_journal ' app\.example: tls-socket: user [0-9]+ listens in the host directory of user 0$'
+}
+
+# A user who has the directory.
+try_user() {
+	readme '## A program of your own' 5
+	readme '## Whose backend it may be' 2
+	get app.example >/dev/null # which starts it
+	ok "where several may write, the directory's user serves" shows 'hello from uvicorn' app.example
+	ok "and it is that user" is "$(id -u app)" stat -c %u "/proc/$(property app.service MainPID)"
+	chmod 755 "$hosts"
 }
 
 # Clients that are gone before, in and after the handshake.
@@ -259,6 +292,7 @@ try_node() {
 	put /opt/app/app.js '### Node.js' 1
 	start_app
 	app_serves "Node.js sees its client" "hello, $client"
+	app_listens "its user is not the directory's" is_not_roots
 	ok "  the socket is for the proxy alone" is_refused_for nobody app.example
 }
 
@@ -267,6 +301,7 @@ try_python() {
 	put /opt/app/app.py '### Python' 1
 	start_app "$(exec_start Python)"
 	app_serves "Python sees its client" "hello, $client"
+	app_listens "too" shows "hello, $client" app.example
 }
 
 try_go() {
@@ -276,11 +311,13 @@ try_go() {
 		env -C /opt/app HOME=/root GO111MODULE=off GOPATH=/usr/share/gocode go build -o app app.go
 	start_app "ExecStart=/opt/app/app"
 	app_serves "Go sees its client" "hello, $client"
+	app_listens "too" shows "hello, $client" app.example
 	ok "  over HTTP/2" is 2 protocol app.example
 }
 
 try_uvicorn() {
 	have uvicorn uvicorn || return 0
+	rm "$hosts/app.example/send-proxy-v1"
 	cat >/opt/app/app.py <<-'END'
 		async def app(scope, receive, send):
 		    if scope["type"] != "http":
@@ -292,7 +329,9 @@ try_uvicorn() {
 	edit app.service '### uvicorn' 1
 	systemctl restart app.service
 	app_serves uvicorn 'hello from uvicorn, None'
-	undo_edit app.service
+	ok "  at a PROXY header it closes" closes_at_header app.example
+	app_listens "its user is not the directory's" is_not_roots
+	try_user
 }
 
 # --- a container ---
@@ -334,7 +373,28 @@ try_container() {
 	ok "the socket is for the proxy alone" is_refused_for nobody box.example
 	podman restart box >/dev/null
 	ok "it can be restarted" shows 'hello from a container' box.example
-	podman rm --force --time 0 box >/dev/null
+}
+
+# --- all of them ---
+
+are_well() {
+	readme '## Certificates' 1 's/ --quiet//' >/tmp/checked 2>&1 || {
+		sed 's/^/#   /' /tmp/checked
+		return 1
+	}
+}
+
+# Those that were tried and stay.
+try_all() {
+	ok "sniproxy-check finds them well, with their certificates" are_well
+	readme '## Whose backend it may be' 2
+	ok "and where several users may write, too" are_well
+	local host
+	for host in "$hosts"/*.example; do
+		host=${host##*/}
+		[ "$host" = mail.example ] || ok "  $host is served there" wait_for 20 get "$host" -o /dev/null
+	done
+	[ ! -e "$hosts/mail.example" ] || ok "  mail.example, too" has_mailbox postmaster:secret
 }
 
 inside() {
@@ -351,6 +411,8 @@ inside() {
 	try_dovecot
 	try_app
 	try_container
+	try_all
+	! command -v podman >/dev/null || podman rm --force --time 0 box >/dev/null
 	finish
 }
 
