@@ -113,6 +113,9 @@ static unsigned long long seed;
 static bool is_shared;
 static enum user hosts_owner;
 
+/* Whether the proxy has a root directory, out of which links lead. */
+static bool has_root;
+
 /* A number below LIMIT: xorshift, so that a seed gives the same everywhere. */
 static unsigned
 below(unsigned limit)
@@ -414,13 +417,17 @@ is_true(const json_t *object, const char *key)
 static const char *
 wanted_state(const struct made *entry)
 {
-	const char *state = backend_states[entry->backend];
+	const char *state = has_root && entry->backend == BACKEND_LEADS_OUT
+	    ? "leads-out"
+	    : backend_states[entry->backend];
 	bool is_link = entry->kind == DIRECTORY_LINKED;
 	bool is_plain = entry->kind == DIRECTORY_PLAIN || is_link;
 	if (!names[entry->form].is_looked_up)
 		return is_plain ? "not-looked-up" : NULL;
 	if (is_shared && is_portable()) /* which cannot know */
 		return "not-owned";
+	if (has_root && entry->kind == DIRECTORY_LEADS_OUT)
+		return "leads-out";
 	if (!is_plain || !is_shared)
 		return is_plain ? state : NULL;
 	if (is_link && entry->linker != SELF && entry->linker != entry->owner &&
@@ -580,6 +587,7 @@ PROGRAM_TEST(check, agrees_with_the_proxy_in_a_root_directory)
 	if ((hashed != NULL && hashed[0] == '1') || !proxy_use_static())
 		skip("needs the static program, which does not hash names");
 	proxy_start(enter_root);
+	has_root = true;
 	snprintf(arguments, sizeof arguments, "--user 65534 --root '%s' /hosts",
 	    base_directory());
 	try_directories(arguments, true);
