@@ -133,25 +133,15 @@ make_directories(const char *root, const char *path, char made[PATH_MAX])
 	return mkdir(made, 0755) == 0 || errno == EEXIST;
 }
 
-/* Copies of the folders' mounts, taken before anything covers them. Files are left out. */
+/* Opens the folders, before anything covers them. Files are left out. */
 static bool
-open_binds(const struct view *view, int copies[VIEW_BINDS_MAX])
+open_binds(const struct view *view, int folders[VIEW_BINDS_MAX])
 {
 	for (size_t i = 0; i < view->binds_count; i++) {
 		const struct view_bind *bind = &view->binds[i];
-		struct stat status;
-		copies[i] = -1;
-		if (stat(bind->source, &status) == -1) {
-			if (bind->may_be_missing && errno == ENOENT)
-				continue;
-			warn("%s", bind->source);
-			return false;
-		}
-		if (!S_ISDIR(status.st_mode))
-			continue;
-		copies[i] = open_tree(AT_FDCWD, bind->source,
-		    OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
-		if (copies[i] == -1) {
+		folders[i] = open(bind->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (folders[i] == -1 && errno != ENOTDIR &&
+		    !(bind->may_be_missing && errno == ENOENT)) {
 			warn("%s", bind->source);
 			return false;
 		}
@@ -159,34 +149,40 @@ open_binds(const struct view *view, int copies[VIEW_BINDS_MAX])
 	return true;
 }
 
+/* Puts FOLDER, which it closes, at TARGET in the root directory. Musl has no move_mount(2). */
+static bool
+put_folder(int folder, const char *root, const char *target)
+{
+	char source[sizeof "/proc/self/fd/" + 3 * sizeof folder], made[PATH_MAX];
+	snprintf(source, sizeof source, "/proc/self/fd/%d", folder);
+	bool is_put = make_directories(root, target, made) &&
+	    mount(source, made, NULL, MS_BIND | MS_REC, NULL) == 0;
+	if (!is_put)
+		warn("%s", target);
+	close(folder);
+	return is_put;
+}
+
 /* Puts the folders into an empty root directory, as systemd does. */
 static bool
 make_root(const struct view *view)
 {
-	int copies[VIEW_BINDS_MAX];
-	char made[PATH_MAX];
+	int folders[VIEW_BINDS_MAX];
 	if (unshare(CLONE_NEWNS) == -1 ||
 	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == -1) {
 		warn("a mount namespace");
 		return false;
 	}
-	if (!open_binds(view, copies))
+	if (!open_binds(view, folders))
 		return false;
 	if (mount("tmpfs", view->root, "tmpfs", 0, "mode=0755") == -1) {
 		warn("%s", view->root);
 		return false;
 	}
-	for (size_t i = 0; i < view->binds_count; i++) {
-		if (copies[i] == -1)
-			continue;
-		if (!make_directories(view->root, view->binds[i].target, made) ||
-		    move_mount(copies[i], "", AT_FDCWD, made, MOVE_MOUNT_F_EMPTY_PATH) ==
-			-1) {
-			warn("%s", view->binds[i].target);
+	for (size_t i = 0; i < view->binds_count; i++)
+		if (folders[i] != -1 &&
+		    !put_folder(folders[i], view->root, view->binds[i].target))
 			return false;
-		}
-		close(copies[i]);
-	}
 	return true;
 }
 
