@@ -92,14 +92,19 @@ link = $(cc) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # sniproxy without its main, which is what unit tests link.
 lot := $(if $(filter linux,$(SYSTEM)),lot.o,lot_poll.o)
+# Sanitizers make calls of their own.
+has_sandbox := $(if $(SANITIZE),,$(filter linux,$(SYSTEM)))
+sandbox := $(if $(has_sandbox),sandbox.o filter.o,sandbox_none.o)
+without_sandbox := $(if $(has_sandbox),$(if $(FOREIGN),test_sandbox test_filter),test_sandbox test_filter)
 modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o $(lot) \
 	relay.o backend.o owner.o tls.o hostname.o listener.o limits.o log.o address.o thread.o \
-	system_$(SYSTEM).o $(stubs:%=%/stubs.o)
+	$(sandbox) system_$(SYSTEM).o $(stubs:%=%/stubs.o)
 tsan_calls := pselect $(if $(filter lot.o,$(lot)),epoll_ctl)
 for_tsan := $(if $(findstring thread,$(SANITIZE)),$(tsan_calls:%=tests/tsan_%.o))
 wrapped_for_tsan := $(if $(for_tsan),$(tsan_calls:%=-Wl$(comma)--wrap=%))
 # Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
-unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(filter-out $(without_sandbox), \
+    $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))))
 program_tests := $(patsubst tests/%.c,%,$(wildcard tests/program_*.c))
 
 all: sniproxy sniproxy-hostname $(if $(filter linux,$(this_system)),sniproxy-check)
@@ -140,9 +145,12 @@ static: sniproxy-static
 musl_static_pie = -static -nostartfiles -Wl,-pie,--no-dynamic-linker,-z,text \
 	$(firstword $(wildcard /usr/lib/*-linux-musl/rcrt1.o))
 
+# The kernel's headers, which are the usual C library's.
+musl_headers = -idirafter /usr/include/$(shell $(MUSL_CC) -print-multiarch)
+
 sniproxy-static: FORCE
 	$(MAKE) --no-print-directory SANITIZE= $(if $(MUSL_CC),CC='$(MUSL_CC)' \
-	    CPPFLAGS='$(CPPFLAGS) -idirafter /usr/include' STATIC='$(musl_static_pie)', \
+	    CPPFLAGS='$(CPPFLAGS) -idirafter /usr/include $(musl_headers)' STATIC='$(musl_static_pie)', \
 	    STATIC=-static-pie) static-copy
 
 static-copy: $(BUILD)/sniproxy
@@ -150,13 +158,15 @@ static-copy: $(BUILD)/sniproxy
 
 # Unit tests are linked with the modules. Program tests only run the programs, so they need no
 # sanitizer, and are this machine's.
-of_this_machine := $(addprefix $(BUILD)/tests/,program_% harness.o listen flood hasty)
+of_this_machine := $(addprefix $(BUILD)/tests/,program_% harness.o listen flood hasty traced)
 $(of_this_machine): sanitizer =
 $(of_this_machine): foreign =
 
 $(addprefix $(BUILD)/tests/,$(unit_tests)): %: %.o $(BUILD)/tests/hellos.o \
     $(if $(FOREIGN),$(BUILD)/tests/foreign/criterion.o) $(addprefix $(BUILD)/,$(modules))
-	$(link) -o $@ $^ $(if $(FOREIGN),,-lcriterion)
+	$(link) -o $@ $^ $(if $(FOREIGN),,-lcriterion) $(LDLIBS)
+
+$(BUILD)/tests/test_filter: private LDLIBS = $(shell pkg-config --libs libseccomp)
 
 $(BUILD)/tests/foreign/criterion.o: foreign_cppflags += -include $(BUILD)/tests/calls.h
 $(BUILD)/tests/foreign/criterion.o: $(BUILD)/tests/calls.h
@@ -174,7 +184,7 @@ $(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
 # Reads what sniproxy-check prints.
 $(BUILD)/tests/program_check: private LDLIBS = $(shell pkg-config --libs jansson)
 
-$(BUILD)/tests/listen $(BUILD)/tests/flood: %: %.o
+$(addprefix $(BUILD)/tests/,listen flood traced): %: %.o
 	$(link) -o $@ $^
 
 # What docs/tls-records.md tries.
@@ -236,8 +246,8 @@ programs := $(addprefix $(BUILD)/,sniproxy sniproxy-hostname sniproxy-check test
 # The oracle has no threads.
 oracle_test := $(if $(findstring thread,$(SANITIZE)),,oracle)
 
-tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood hasty read_hello \
-    close_fails.so $(oracle_test)) $(replays)
+tests := $(addprefix $(BUILD)/tests/,$(unit_tests) $(program_tests) flood hasty traced \
+    read_hello close_fails.so $(oracle_test)) $(replays)
 
 # With PORTABLE=1 also the same with musl, and what is for other systems, with stubs.
 other_systems := freebsd macos

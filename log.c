@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -205,6 +206,7 @@ write_log(void *unused)
 void
 log_to_syslog(void)
 {
+	tzset(); /* syslog(3) tells the time of day, and reads no file later */
 	openlog("sniproxy", LOG_PID, LOG_DAEMON);
 	logger.to_syslog = true;
 }

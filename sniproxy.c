@@ -12,6 +12,7 @@
 #include "proxy.h"
 #include "registry.h"
 #include "relay.h"
+#include "sandbox.h"
 #include "status.h"
 #include "system.h"
 #include "thread.h"
@@ -119,6 +120,35 @@ take_signals(struct server *server)
 		sigdelset(&server->waiting_mask, signals[i]);
 }
 
+/* Logs which of all walls are among those RAISED. */
+static void
+log_sandbox(unsigned raised)
+{
+	static const struct {
+		enum sandbox_wall wall;
+		const char *name;
+	} walls[] = {
+	    {SANDBOX_NO_NEW_PRIVS, "no_new_privs"},
+	    {SANDBOX_FILES, "Landlock files"},
+	    {SANDBOX_TCP, "Landlock TCP"},
+	    {SANDBOX_SCOPES, "Landlock scopes"},
+	    {SANDBOX_CALLS, "seccomp"},
+	};
+	char stand[128] = "", missing[128] = "";
+	for (size_t i = 0; i < sizeof walls / sizeof *walls; i++) {
+		char *list = (raised & walls[i].wall) != 0 ? stand : missing;
+		size_t length = strlen(list);
+		snprintf(list + length, sizeof stand - length, "%s%s",
+		    length > 0 ? ", " : "", walls[i].name);
+	}
+	if (missing[0] == '\0')
+		log_notice("sniproxy: sandbox: %s", stand);
+	else if (stand[0] == '\0')
+		log_notice("sniproxy: no sandbox");
+	else
+		log_notice("sniproxy: sandbox: %s; missing: %s", stand, missing);
+}
+
 static void
 prepare_log_and_threads(struct server *server)
 {
@@ -127,9 +157,16 @@ prepare_log_and_threads(struct server *server)
 	const struct limits limits = limits_find();
 	if (limits.connections == 0)
 		fail("limit on open files", "too low for even one connection");
+	bool is_root = geteuid() == 0;
+	/* From here on nothing is opened. Threads that there were already would be outside. */
+	unsigned walls = sandbox_enter(SANDBOX_ALL);
 	int error = log_open();
 	if (error != 0)
 		fail("thread", strerror(error));
+	log_sandbox(walls);
+	if (is_root)
+		log_notice("sniproxy: runs as root, and has no use for that: start it as "
+			   "a user of its own");
 	server->connections_max = limits.connections;
 	registry_init(limits.connections);
 	pressure_init(limits.connections);

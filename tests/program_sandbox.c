@@ -1,0 +1,205 @@
+/* The walls around the program: that it has them, whoever starts it, that it serves where it cannot have
+ * them, and that it says which there are. What is forbidden behind them is tried in test_sandbox.c. */
+#include "harness.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#endif
+
+enum { NOT_FOUND = -1 };
+
+/* --- What is not to be had --- */
+
+/* Has CALL fail with ERROR, where its first argument is the NUMBER, or always for NOT_FOUND. */
+static void
+refuse(long call, int number, int error)
+{
+	struct sock_filter code[] = {
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (__u32)call, 0, 3),
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (__u32)number, 0, number != NOT_FOUND),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (__u32)error),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {sizeof code / sizeof *code, code};
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == -1)
+		_exit(127);
+}
+
+/* An older kernel, or one that was started without Landlock. */
+static void
+without_landlock(void)
+{
+	refuse(SYS_landlock_create_ruleset, NOT_FOUND, ENOSYS);
+}
+
+/* A container may forbid it. */
+static void
+with_landlock_forbidden(void)
+{
+	refuse(SYS_landlock_create_ruleset, NOT_FOUND, EPERM);
+}
+
+static void
+without_seccomp(void)
+{
+	refuse(SYS_prctl, PR_SET_SECCOMP, EINVAL);
+}
+
+static void
+without_either(void)
+{
+	without_landlock();
+	without_seccomp();
+}
+
+/* --- What the log says --- */
+
+#define NO_NEW_PRIVS "no_new_privs"
+#define LANDLOCK "Landlock files, Landlock TCP, Landlock scopes"
+
+/* The line that begins with START, without its end, or null. */
+static char *
+find_line(const struct proxy *proxy, const char *start)
+{
+	char *log = proxy_log(proxy), *line = strstr(log, start);
+	if (line == NULL || (line != log && line[-1] != '\n'))
+		return NULL;
+	char *end = strchr(line, '\n');
+	if (end == NULL)
+		return NULL;
+	*end = '\0';
+	return line;
+}
+
+/* Starts a proxy as PREPARE has it, which is to serve, and to say LINE; WHY it may be that this kernel does not
+ * have as much. */
+static struct proxy *
+expect_line(void (*prepare)(void), const char *line)
+{
+	server_listen("127.0.0.1");
+	struct proxy *proxy = proxy_start(prepare);
+	expect_served(backend_listen(HOST), hello_for(HOST));
+	wait_until(find_line(proxy, "sniproxy: ") != NULL, 3000);
+	const char *said = find_line(proxy, "sniproxy: ");
+	check(strcmp(said, line) == 0, "\"%s\", and not \"%s\"", said, line);
+	return proxy;
+}
+
+/* Whether the program is built with walls. */
+static void
+need_sandbox(void)
+{
+	need("walls");
+	if (sanitized())
+		skip("the sanitizers make calls of their own");
+	if (emulated())
+		skip("the emulator makes calls of its own");
+}
+
+/* The version of Landlock, or less than 1. */
+static void
+need_landlock(void)
+{
+	need_sandbox();
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 6)
+		skip("the kernel has less of Landlock than there is");
+}
+
+/* What /proc/PID/status has after NAME. */
+static void
+expect_status(const struct proxy *proxy, const char *name, const char *value)
+{
+	char *status = proxy_proc(proxy, "status"), line[64];
+	snprintf(line, sizeof line, "\n%s:\t%s\n", name, value);
+	check(strstr(status, line) != NULL, "%s is not %s", name, value);
+}
+
+PROGRAM_TEST(sandbox, all_walls_stand)
+{
+	need_landlock();
+	const struct proxy *proxy = expect_line(
+	    NULL, "sniproxy: sandbox: " NO_NEW_PRIVS ", " LANDLOCK ", seccomp");
+	expect_status(proxy, "NoNewPrivs", "1");
+	expect_status(proxy, "Seccomp", "2");
+	expect_refused(hello_for("unknown.example"), UNRECOGNIZED_NAME);
+}
+
+PROGRAM_TEST(sandbox, static_program_has_them_too)
+{
+	need_landlock();
+	if (!proxy_use_static())
+		skip("there is no static program");
+	expect_line(NULL, "sniproxy: sandbox: " NO_NEW_PRIVS ", " LANDLOCK ", seccomp");
+}
+
+PROGRAM_TEST(sandbox, serves_where_the_kernel_has_no_landlock)
+{
+	need_sandbox();
+	expect_line(without_landlock,
+	    "sniproxy: sandbox: " NO_NEW_PRIVS ", seccomp; missing: " LANDLOCK);
+}
+
+PROGRAM_TEST(sandbox, serves_where_landlock_is_forbidden)
+{
+	need_sandbox();
+	expect_line(with_landlock_forbidden,
+	    "sniproxy: sandbox: " NO_NEW_PRIVS ", seccomp; missing: " LANDLOCK);
+}
+
+PROGRAM_TEST(sandbox, serves_where_there_is_no_filter)
+{
+	need_landlock();
+	expect_line(without_seccomp,
+	    "sniproxy: sandbox: " NO_NEW_PRIVS ", " LANDLOCK "; missing: seccomp");
+}
+
+PROGRAM_TEST(sandbox, serves_without_either)
+{
+	need_sandbox();
+	expect_line(without_either,
+	    "sniproxy: sandbox: " NO_NEW_PRIVS "; missing: " LANDLOCK ", seccomp");
+}
+
+PROGRAM_TEST(sandbox, builds_without_any_say_so)
+{
+	if (!is_portable() && !sanitized())
+		skip("this build has a sandbox");
+	expect_line(NULL, "sniproxy: no sandbox");
+}
+
+/* --- Root --- */
+
+static const char as_root[] =
+    "sniproxy: runs as root, and has no use for that: start it as a user of its own";
+
+PROGRAM_TEST(sandbox, root_is_told_what_to_do)
+{
+	if (geteuid() != 0)
+		skip("needs root");
+	const struct proxy *proxy = proxy_start_default();
+	expect_served(backend_listen(HOST), hello_for(HOST));
+	wait_until(find_line(proxy, "sniproxy: runs") != NULL, 3000);
+	cr_assert_str_eq(find_line(proxy, "sniproxy: runs"), as_root);
+}
+
+PROGRAM_TEST(sandbox, others_are_not)
+{
+	server_listen("127.0.0.1");
+	const struct proxy *proxy = proxy_start(become_nobody);
+	expect_served(backend_listen(HOST), hello_for(HOST));
+	expect_refused(hello_for("unknown.example"), UNRECOGNIZED_NAME);
+	wait_until(strstr(proxy_log(proxy), "unknown.example") != NULL, 3000);
+	cr_assert_null(strstr(proxy_log(proxy), "root"));
+}
