@@ -9,7 +9,7 @@ setup() {
 
 # The sources of sniproxy that are for all systems.
 sources=$(cd "$BATS_TEST_DIRNAME/.." && find . -maxdepth 1 -name '*.[ch]' | grep -vE "^\./($(
-	sed -n 's/^of_check := //p' Makefile | sed 's/\.o */|/g')system_[a-z]*|lot|sniproxy-hostname)\.[ch]\$")
+	sed -n 's/^of_check := //p' Makefile | sed 's/\.o */|/g')system_[a-z]*|lot|sandbox|filter|calls|sniproxy-hostname)\.[ch]\$")
 
 without_comments() { # FILE...
 	cc -fpreprocessed -dD -E -P "$@"

@@ -379,7 +379,7 @@ static const struct attempt {
     {"to connect by TCP", connect_tcp_socket, SANDBOX_TCP | SANDBOX_CALLS, false},
     {"to connect an accepted socket", connect_accepted_socket, SANDBOX_TCP, false},
     {"to connect it by sending", send_to_another_server, SANDBOX_CALLS, true},
-    {"to bind it", bind_accepted_socket, SANDBOX_TCP | SANDBOX_CALLS, true},
+    {"to bind it", bind_accepted_socket, SANDBOX_TCP | SANDBOX_CALLS, false},
     {"to set another option", set_option, SANDBOX_CALLS, false},
     {"to ask for another option", ask_for_option, SANDBOX_CALLS, false},
     {"to connect to an abstract socket", connect_to_abstract_socket, SANDBOX_SCOPES,
