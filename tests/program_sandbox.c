@@ -2,6 +2,7 @@
  * them, and that it says which there are. What is forbidden behind them is tried in test_sandbox.c. */
 #include "harness.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -117,13 +118,27 @@ need_landlock(void)
 		skip("the kernel has less of Landlock than there is");
 }
 
-/* What /proc/PID/status has after NAME. */
+/* Each thread's /proc/PID/task/TID/status has VALUE after NAME. */
 static void
-expect_status(const struct proxy *proxy, const char *name, const char *value)
+expect_of_threads(const struct proxy *proxy, const char *name, const char *value)
 {
-	char *status = proxy_proc(proxy, "status"), line[64];
+	char path[300], line[64];
+	int threads = 0;
 	snprintf(line, sizeof line, "\n%s:\t%s\n", name, value);
-	check(strstr(status, line) != NULL, "%s is not %s", name, value);
+	snprintf(path, sizeof path, "/proc/%d/task", (int)proxy->pid);
+	DIR *tasks = opendir(path);
+	const struct dirent *entry;
+	check(tasks != NULL, "%s: %s", path, strerror(errno));
+	while ((entry = readdir(tasks)) != NULL) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof path, "task/%s/status", entry->d_name);
+		check(strstr(proxy_proc(proxy, path), line) != NULL, "%s is not %s of %s",
+		    name, value, entry->d_name);
+		threads++;
+	}
+	closedir(tasks);
+	check(threads > 2, "%d threads", threads);
 }
 
 PROGRAM_TEST(sandbox, all_walls_stand)
@@ -131,8 +146,8 @@ PROGRAM_TEST(sandbox, all_walls_stand)
 	need_landlock();
 	const struct proxy *proxy = expect_line(
 	    NULL, "sniproxy: sandbox: " NO_NEW_PRIVS ", " LANDLOCK ", seccomp");
-	expect_status(proxy, "NoNewPrivs", "1");
-	expect_status(proxy, "Seccomp", "2");
+	expect_of_threads(proxy, "NoNewPrivs", "1");
+	expect_of_threads(proxy, "Seccomp", "2");
 	expect_refused(hello_for("unknown.example"), UNRECOGNIZED_NAME);
 }
 
