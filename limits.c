@@ -52,6 +52,9 @@ raise_open_files(void)
 	struct rlimit files;
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
+	uint64_t most = system_open_files();
+	if (most != 0 && files.rlim_cur > most)
+		files.rlim_cur = most;
 	setrlimit(RLIMIT_NOFILE, &files);
 	getrlimit(RLIMIT_NOFILE, &files);
 	return files.rlim_cur;

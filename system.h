@@ -130,6 +130,10 @@ system_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t dea
 unsigned system_processors(void);
 uint64_t system_memory(void);
 
+/* How many files a process may have open where the system does not say so by the hard limit (it may be
+ * unlimited, and yet there are no more than these); 0 where it does. */
+uint64_t system_open_files(void);
+
 /* Has all threads allocate from one arena. With one for each thread, as glibc has it, what one
  * thread frees is not there for the next, and memory grows beyond the budget. */
 void system_share_memory(void);

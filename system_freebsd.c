@@ -1,4 +1,5 @@
-/* FreeBSD, from its manuals: connectat(2), accept4(2), getsockopt(2), tcp(4), pthread_set_name_np(3). */
+/* FreeBSD 13, from its headers and manuals: connectat(2), accept4(2), getsockopt(2), tcp(4),
+ * pthread_set_name_np(3). Older ones have no O_SEARCH. */
 #include "system.h"
 
 #include <errno.h>
@@ -244,6 +245,12 @@ system_memory(void)
 {
 	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
 	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
+}
+
+uint64_t
+system_open_files(void)
+{
+	return 0;
 }
 
 void

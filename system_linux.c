@@ -277,6 +277,12 @@ system_memory(void)
 	return (uint64_t)info.totalram * info.mem_unit;
 }
 
+uint64_t
+system_open_files(void)
+{
+	return 0;
+}
+
 /* musl has one arena anyway. */
 void
 system_share_memory(void)

@@ -1,5 +1,5 @@
-/* macOS, from its headers and manuals: pthread_chdir_np(3), pthread_fchdir_np(3), getsockopt(2),
- * tcp(4). */
+/* macOS 13, from its headers and manuals: pthread_chdir_np(3), pthread_fchdir_np(3), getsockopt(2),
+ * tcp(4), sysctl(3). Older ones have no O_SEARCH. */
 #include "system.h"
 
 #include "clock.h"
@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
+#include <sys/sysctl.h>
 #include <unistd.h>
 
 /* --- Sockets --- */
@@ -136,7 +137,7 @@ system_splice(int from, int to, size_t length)
 
 /* --- Directories: a thread may have a working directory of its own --- */
 
-/* The C library has them, and no header does. */
+/* The C library has them, and no header that is installed with it does. */
 int pthread_chdir_np(const char *path);
 int pthread_fchdir_np(int directory);
 
@@ -254,6 +255,15 @@ system_memory(void)
 {
 	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
 	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
+}
+
+uint64_t
+system_open_files(void)
+{
+	int files = 0;
+	size_t size = sizeof files;
+	bool is_known = sysctlbyname("kern.maxfilesperproc", &files, &size, NULL, 0) == 0;
+	return is_known && files > 0 ? (uint64_t)files : 0;
 }
 
 void

@@ -268,6 +268,12 @@ system_memory(void)
 	return 0;
 }
 
+uint64_t
+system_open_files(void)
+{
+	return 0;
+}
+
 void
 system_share_memory(void)
 {

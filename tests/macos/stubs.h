@@ -15,7 +15,7 @@
 
 enum { SO_NWRITE = 0x1024 };
 
-/* With that option. */
+/* With that option, and without SO_ACCEPTCONN. */
 int macos_getsockopt(int socket, int level, int name, void *value, socklen_t *size);
 #define getsockopt macos_getsockopt
 
