@@ -293,6 +293,15 @@ earlier(int64_t a_ms, int64_t b_ms)
 	return a_ms < b_ms ? a_ms : b_ms;
 }
 
+/* pselect(2) takes none where there is a connection already, as there may be for ever. */
+static void
+let_signals_in(const struct server *server)
+{
+	sigset_t blocked;
+	pthread_sigmask(SIG_SETMASK, &server->waiting_mask, &blocked);
+	pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+}
+
 /* Does what is due, and waits for what comes next, until END_MS at the latest. Returns whether
  * there may be connections to accept, where it ACCEPTS any. */
 static bool
@@ -322,9 +331,11 @@ wait_for_events(struct server *server, bool accepts, int64_t end_ms)
 	int descriptors = accepts && !is_short && has_thread ? STDIN_FILENO + 1 : 0;
 	int ready = pselect(descriptors, &listener, NULL, NULL,
 	    end_ms == INT64_MAX ? NULL : &left, &server->waiting_mask);
+	if (ready > 0)
+		let_signals_in(server);
 	if (ready == -1) /* a connection may have ended */
 		server->accept_ms = 0;
-	return ready > 0;
+	return ready > 0 && stops == 0;
 }
 
 /* Accepts connections until a signal says to stop. */

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -152,6 +154,42 @@ PROGRAM_TEST(stop, refused_client_that_stays_does_not_make_it_fail)
 	expect_alert(client, UNEXPECTED_MESSAGE);
 	kill(proxy->pid, SIGHUP);
 	expect_exit(proxy, 0, 8000);
+}
+
+/* How many connections wait to be accepted, and how many may at most in *MAX. */
+static int
+waiting(int *max)
+{
+	struct tcp_info info;
+	socklen_t size = sizeof info;
+	getsockopt(server.listener, IPPROTO_TCP, TCP_INFO, &info, &size);
+	*max = (int)info.tcpi_sacked;
+	return (int)info.tcpi_unacked;
+}
+
+/* However many wait: what was not accepted is there for the next copy. */
+PROGRAM_TEST(stop, while_connections_wait)
+{
+	enum { CLIENTS = 1000, ACCEPTED_AT_ONCE_MAX = 64 };
+	int then, max, left = 0;
+	start();
+	waiting(&max);
+	if (max < CLIENTS)
+		skip("so many cannot wait here");
+	proxy_pause(proxy);
+	for (int i = 0; i < CLIENTS; i++)
+		close(client_connect());
+	kill(proxy->pid, SIGCONT);
+	while (waiting(&max) == CLIENTS)
+		check(proxy_runs(proxy), "it has left");
+	kill(proxy->pid, SIGHUP);
+	then = waiting(&max);
+	expect_exit(proxy, 0, 2000);
+	fcntl(server.listener, F_SETFL, O_NONBLOCK);
+	for (int fd; (fd = accept(server.listener, NULL, NULL)) >= 0; left++)
+		close(fd);
+	check(left >= then - ACCEPTED_AT_ONCE_MAX, "%d waited, and %d are left", then,
+	    left);
 }
 
 /* --- A second signal --- */
