@@ -8,9 +8,9 @@ use strict;
 use warnings;
 
 # Texts that are no message: what goes to a backend, the name of an alert that there is not,
-# how a byte is shown, options, and a path.
+# how a byte is shown, options, a path, what a system calls a limit, and a signature.
 my %silent = map { $_ => 1 } 'PROXY %s %s %s %u %u', 'TCP4', 'TCP6', 'unknown alert', '\\\\x%02x',
-    '--help', '--version', '/proc/self/fd';
+    '--help', '--version', '/proc/self/fd', 'PROXY', 'UNKNOWN', '\\0QUIT', 'kern.maxfilesperproc';
 
 my ($page, @sources) = @ARGV;
 my $differences = 0;

@@ -220,6 +220,18 @@ PROGRAM_TEST(backend, hosts_of_several_users_in_the_portable_core)
 	expect_served(backend, hello_for(HOST));
 }
 
+PROGRAM_TEST(backend, hosts_and_symlinks_of_one_user_among_several)
+{
+	if (is_portable())
+		skip("the portable core cannot tell whose they are");
+	proxy_start_default();
+	set_hosts_mode(01777);
+	int backend = backend_listen("real.example");
+	expect_served(backend, hello_for("real.example"));
+	cr_assert_eq(symlink(host_path("real.example", NULL), host_path(HOST, NULL)), 0);
+	expect_served(backend, hello_for(HOST));
+}
+
 /* What systemd opens for a service, and what a container's root opens. */
 PROGRAM_TEST(backend, root_listens_in_somebodys_host)
 {

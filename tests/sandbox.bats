@@ -7,7 +7,7 @@
 
 # What makes each call of the list between them, in a few seconds.
 tests='start/stderr_closed hello/largest_in_full_records
-	backend/symlink_to_somebody_elses_directory backend/proxy_header_ipv4
+	backend/hosts_and_symlinks_of_one_user_among_several backend/proxy_header_ipv4
 	relay/bulk_both_ways relay/client_from_before_the_start_has_keepalive_and_nodelay
 	status/gave_way_and_turned_away status/descriptors_and_threads_are_counted
 	stop/sighup_lets_connections_end'
