@@ -96,9 +96,9 @@ lot := $(if $(filter linux,$(SYSTEM)),lot.o,lot_poll.o)
 has_sandbox := $(if $(SANITIZE),,$(filter linux,$(SYSTEM)))
 sandbox := $(if $(has_sandbox),sandbox.o filter.o,sandbox_none.o)
 without_sandbox := $(if $(has_sandbox),$(if $(FOREIGN),test_sandbox test_filter),test_sandbox test_filter)
-modules := deadline.o proxy.o triage.o status.o pressure.o registry.o group.o connection.o $(lot) \
-	relay.o backend.o owner.o tls.o hostname.o listener.o limits.o log.o address.o thread.o \
-	$(sandbox) system_$(SYSTEM).o $(stubs:%=%/stubs.o)
+modules := deadline.o proxy.o network.o triage.o status.o pressure.o registry.o group.o connection.o \
+	$(lot) relay.o backend.o owner.o proxy_protocol.o tls.o hostname.o listener.o limits.o log.o \
+	address.o thread.o $(sandbox) system_$(SYSTEM).o $(stubs:%=%/stubs.o)
 tsan_calls := pselect $(if $(filter lot.o,$(lot)),epoll_ctl)
 for_tsan := $(if $(findstring thread,$(SANITIZE)),$(tsan_calls:%=tests/tsan_%.o))
 wrapped_for_tsan := $(if $(for_tsan),$(tsan_calls:%=-Wl$(comma)--wrap=%))
@@ -178,6 +178,8 @@ $(BUILD)/tests/calls.h: $(BUILD)/flags
 # What sniproxy-check has besides.
 $(BUILD)/tests/test_path: $(BUILD)/path.o
 
+$(BUILD)/tests/test_proxy_protocol: $(BUILD)/tests/proxy_headers.o
+
 $(addprefix $(BUILD)/tests/,$(program_tests)): %: %.o $(BUILD)/tests/harness.o
 	$(link) -o $@ $^ -lcriterion $(LDLIBS)
 
@@ -209,11 +211,13 @@ $(BUILD)/tests/oracle: $(addprefix $(BUILD)/tests/,oracle.o oracle_hellos.o orac
 
 # Fuzz tests: in builds for `make fuzz` with an engine's main, and in all builds with one that
 # replays a corpus.
-fuzz_tests := hello name path
+fuzz_tests := hello name path header
 replays := $(fuzz_tests:%=$(BUILD)/tests/replay_%)
 fuzzers := $(fuzz_tests:%=$(BUILD)/tests/fuzz_%)
 fuzz_hello_modules := tls.o tests/hellos.o
 fuzz_name_modules := hostname.o
+fuzz_header_modules := proxy_protocol.o backend.o owner.o address.o system_$(SYSTEM).o \
+	$(stubs:%=%/stubs.o)
 fuzz_path_modules := $(filter-out log.o,$(modules))
 %_path: wrapped = -Wl,--wrap=clock_gettime,--wrap=__clock_gettime64,--wrap=getsockname,--wrap=connect,--wrap=send,--wrap=splice
 
@@ -226,7 +230,7 @@ $(fuzzers): $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz_%.o \
     $$(addprefix $(BUILD)/,$$(fuzz_%_modules))
 	$(link) $(wrapped) -fsanitize=fuzzer -o $@ $^
 
-$(BUILD)/tests/corpus: $(addprefix $(BUILD)/tests/,corpus.o hellos.o) $(BUILD)/tls.o
+$(BUILD)/tests/corpus: $(addprefix $(BUILD)/tests/,corpus.o hellos.o proxy_headers.o) $(BUILD)/tls.o
 	$(link) -o $@ $^
 
 $(BUILD)/tests/soak: $(addprefix $(BUILD)/tests/,soak.o soak_plan.o soak_stream.o \

@@ -34,6 +34,17 @@ connection_new(int client, const union address *peer)
 	return c;
 }
 
+void
+connection_announce(struct connection *c, const struct proxy_protocol_header *header)
+{
+	c->awaits_header = false;
+	c->is_balancers = !header->has_addresses;
+	if (!header->has_addresses)
+		return;
+	c->peer = header->client;
+	c->server = header->server;
+}
+
 /* What has arrived bounds it: a hello whose records hold a byte each is TLS_HELLO_MAX times the six
  * bytes of such a record long. The message that is made of it needs as much again at most. */
 bool

@@ -4,6 +4,7 @@
 
 #include "address.h"
 #include "hostname.h"
+#include "proxy_protocol.h"
 #include "relay.h"
 #include "tls.h"
 
@@ -56,12 +57,14 @@ struct connection {
 	bool is_waiting;   /* THREAD waits for the backend, and a signal ends that */
 	pthread_t thread;
 	struct group *source, *host; /* of its client's address, and of its name */
+	bool awaits_header;          /* a balancer's PROXY header is to come */
+	union address peer;          /* the client; until then the balancer */
+	union address server; /* where it connected to, if a balancer has said so */
 
 	/* Set before the ways are shared: */
 	int client;
 	int backend; /* -1 where there is none */
 	int64_t accepted_ms;
-	union address peer;
 	char name[HOSTNAME_SIZE];     /* empty until the hello was read */
 	_Atomic size_t header_length; /* of the PROXY header, which no client sent */
 
@@ -79,7 +82,8 @@ struct connection {
 	atomic_bool upload_ended, download_ended; /* its sender has ended its stream */
 
 	/* The upload's: */
-	bool hello_over; /* it was read, or there will be none */
+	bool is_balancers; /* of a balancer itself: its PROXY header names no client */
+	bool hello_over;   /* it was read, or there will be none */
 	struct tls_hello hello;
 	uint8_t *received; /* what the client sent with its hello, or before its end */
 	size_t received_start, received_end, received_size;
@@ -98,6 +102,10 @@ struct connection {
 /* Returns the connection of the socket CLIENT, which is then the connection's, just accepted from
  * PEER; NULL where memory is short. */
 struct connection *connection_new(int client, const union address *peer);
+
+/* Takes note of the PROXY header that C has begun with. Once C is shared, behind registry.h's lock. */
+void
+connection_announce(struct connection *c, const struct proxy_protocol_header *header);
 
 /* Makes room for more of the hello, if C may have that: first for a PROXY header and the hello of
  * most. Returns whether it has. */

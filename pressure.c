@@ -57,6 +57,7 @@ pressure_enter(struct connection *c, int64_t now_ms)
 	if (group_is_flood(c->source, now_ms))
 		pressure.last_ms = now_ms;
 	group_leave(c->source);
+	c->source = NULL;
 	return END_TURNED_AWAY;
 }
 

@@ -33,8 +33,8 @@ enum {
 /* Says for how many connections there is room. To be called by the main thread, once. */
 void pressure_init(unsigned connections_max);
 
-/* Counts C, which was just accepted, among those of its address. Returns END_OPEN; or how C is to
- * end at once, and then it is not counted: its address has its share. */
+/* Counts C, whose client has just become known, among those of its address. Returns END_OPEN; or how C
+ * is to end at once, and then it is not counted: its address has its share. */
 enum connection_end pressure_enter(struct connection *c, int64_t now_ms);
 
 /* Takes note that C is for the host of its name, while there is pressure. Returns false where there

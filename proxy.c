@@ -28,7 +28,9 @@ enum {
 	IDLE_MS = 10 * 1000,
 };
 
-static int hosts_directory; /* set before there are threads */
+/* Set before there are threads. */
+static int hosts_directory;
+static struct network_list balancers;
 
 /* Where the client's connection has failed with ERROR. */
 static void
@@ -101,6 +103,38 @@ refuse_hello(struct connection *c, enum tls_alert alert, const char *why)
 	refuse(c, alert, tls_alert_name(alert), why);
 }
 
+/* --- The PROXY header, which a balancer in front sends --- */
+
+/* Takes the PROXY header that C begins with off what was received, and counts C among those of the
+ * client that is named there. Returns whether the header is over, and C has not ended. */
+static bool
+read_header(struct connection *c)
+{
+	struct proxy_protocol_header header;
+	enum proxy_protocol_status status = proxy_protocol_read(&header,
+	    c->received + c->received_start, c->received_end - c->received_start);
+	if (status == PROXY_PROTOCOL_REFUSED)
+		refuse(c, TLS_INTERNAL_ERROR, "PROXY header", header.reason);
+	if (status != PROXY_PROTOCOL_OK)
+		return false;
+	c->received_start += header.length;
+	registry_lock();
+	connection_announce(c, &header);
+	bool is_over_share = pressure_enter(c, clock_ms()) != END_OPEN;
+	registry_unlock();
+	if (is_over_share && connection_decide(c, END_TURNED_AWAY))
+		c->resets = true;
+	return !connection_is_decided(c);
+}
+
+/* Whether C, of which no more comes, was nothing but a balancer's look whether somebody listens. */
+static bool
+is_health_check(const struct connection *c)
+{
+	return (c->awaits_header || c->is_balancers) &&
+	    c->received_end == c->received_start;
+}
+
 /* --- The hello --- */
 
 static void
@@ -122,6 +156,31 @@ read_name(struct connection *c)
 	}
 }
 
+/* The client of C has ended its stream; or its connection has failed with an ERROR, if not 0. */
+static void
+end_in_hello(struct connection *c, int error)
+{
+	if (is_health_check(c))
+		connection_decide(c, END_CLOSED);
+	else if (error != 0)
+		note_client_failure(c, error);
+	else if (c->awaits_header)
+		refuse(c, TLS_INTERNAL_ERROR, "PROXY header", "end of stream inside it");
+	else
+		refuse_hello(c, TLS_DECODE_ERROR, "end of stream inside the ClientHello");
+}
+
+/* Feeds the parsers with what was received from FROM on. */
+static enum tls_status
+feed(struct connection *c, size_t from)
+{
+	if (c->awaits_header && !read_header(c))
+		return TLS_INCOMPLETE;
+	if (from < c->received_start) /* that was the header */
+		from = c->received_start;
+	return tls_hello_feed(&c->hello, c->received + from, c->received_end - from);
+}
+
 /* Reads what comes of the ClientHello, and in the end the name in it. Returns false where more is
  * to come. */
 static bool
@@ -140,15 +199,14 @@ read_hello(struct connection *c)
 		case RELAY_QUIET:
 			return false;
 		case RELAY_ENDED:
-			refuse_hello(
-			    c, TLS_DECODE_ERROR, "end of stream inside the ClientHello");
+			end_in_hello(c, 0);
 			return true;
 		case RELAY_READ_FAILED:
-			note_client_failure(c, errno);
+			end_in_hello(c, errno);
 			return true;
 		default:
 			c->received_end += length;
-			status = tls_hello_feed(&c->hello, bytes, length);
+			status = feed(c, c->received_end - length);
 		}
 	}
 	if (status == TLS_REFUSED)
@@ -172,13 +230,15 @@ alert_for(int error)
 static bool
 prepend_proxy_header(struct connection *c)
 {
-	union address local = {.any.sa_family = AF_UNSPEC};
-	socklen_t size = sizeof local;
-	if (getsockname(c->client, &local.any, &size) == -1)
-		return false;
-	address_unmap(&local);
+	union address server = c->server;
+	socklen_t size = sizeof server;
+	if (server.any.sa_family == AF_UNSPEC) {
+		if (getsockname(c->client, &server.any, &size) == -1)
+			return false;
+		address_unmap(&server);
+	}
 	char header[BACKEND_PROXY_HEADER_SIZE];
-	c->header_length = backend_proxy_header(header, &c->peer, &local);
+	c->header_length = backend_proxy_header(header, &c->peer, &server);
 	c->received_start -= c->header_length;
 	memcpy(c->received + c->received_start, header, c->header_length);
 	return true;
@@ -506,11 +566,12 @@ proxy_begin(int client, const union address *peer, bool is_crowded)
 		close(client);
 		return;
 	}
+	c->awaits_header = network_list_has(&balancers, peer);
 	enum connection_end ends = is_crowded ? triage(c) : END_OPEN;
 	registry_lock();
 	if (ends != END_OPEN)
 		pressure_note(ends, c->accepted_ms);
-	else
+	else if (!c->awaits_header) /* or else its client is not known yet */
 		ends = pressure_enter(c, c->accepted_ms);
 	if (ends == END_OPEN)
 		registry_enter(c, c->accepted_ms);
@@ -585,6 +646,12 @@ run(void *unused)
 		proxy_serve(way, &thread);
 	}
 	return unused;
+}
+
+void
+proxy_await_headers(struct network_list from)
+{
+	balancers = from;
 }
 
 void

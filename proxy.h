@@ -5,6 +5,7 @@
 #include "address.h"
 #include "backend.h"
 #include "connection.h"
+#include "network.h"
 #include "relay.h"
 #include "thread.h"
 
@@ -29,6 +30,10 @@ struct proxy_thread {
 	struct thread_name name;
 	uint8_t buffer[RELAY_BUFFER_SIZE];
 };
+
+/* Has connections FROM these networks, which become the proxy's, begin with a PROXY header, and no others.
+ * To be called before there are threads. */
+void proxy_await_headers(struct network_list from);
 
 /* Has the connection of CLIENT, just accepted from PEER, wait in the lot for its first bytes; or end,
  * where its address has too many, or where it IS_CROWDED and triage() says so. The socket is the

@@ -8,6 +8,7 @@
 #include "listener.h"
 #include "log.h"
 #include "lot.h"
+#include "network.h"
 #include "pressure.h"
 #include "proxy.h"
 #include "registry.h"
@@ -349,6 +350,29 @@ serve(struct server *server)
 
 /* --- Start and end --- */
 
+/* Learns from the environment from which addresses connections begin with a PROXY header. */
+static void
+read_balancers(void)
+{
+	struct network_list balancers;
+	const char *wrong, *value = getenv("SNIPROXY_ACCEPT_PROXY");
+	if (value == NULL || value[0] == '\0')
+		return;
+	char *text = strdup(value);
+	if (text == NULL)
+		fail("SNIPROXY_ACCEPT_PROXY", strerror(ENOMEM));
+	if (!network_read_list(&balancers, text, &wrong)) {
+		if (wrong == NULL)
+			fail("SNIPROXY_ACCEPT_PROXY", strerror(ENOMEM));
+		log_line("sniproxy: SNIPROXY_ACCEPT_PROXY: neither an address nor a "
+			 "network: '%s'",
+		    wrong);
+		exit(EXIT_FAILURE);
+	}
+	free(text);
+	proxy_await_headers(balancers);
+}
+
 /* Learns from the environment whether each connection that ends gets a line. */
 static void
 read_environment(void)
@@ -358,6 +382,7 @@ read_environment(void)
 	if (log != NULL && log[0] != '\0' && !logs_connections)
 		fail("SNIPROXY_LOG", "the only value is connections");
 	status_begin(logs_connections);
+	read_balancers();
 }
 
 /* Waits for the open connections, until the grace or a second signal ends it. Returns how

@@ -27,6 +27,26 @@ is_for_flooded_host(struct connection *c, struct tls_hello *hello)
 	return is_flooded;
 }
 
+/* Looks at the LENGTH BYTES that wait on C's socket. Only a PROXY header is taken off it, for C to be
+ * counted among those of its client. */
+static enum tls_status
+look_at(struct connection *c, struct tls_hello *hello, uint8_t *bytes, size_t length)
+{
+	struct proxy_protocol_header header = {0};
+	if (c->awaits_header) {
+		enum proxy_protocol_status status =
+		    proxy_protocol_read(&header, bytes, length);
+		if (status == PROXY_PROTOCOL_INCOMPLETE)
+			return TLS_INCOMPLETE;
+		if (status == PROXY_PROTOCOL_REFUSED ||
+		    system_receive_now(c->client, bytes, header.length) !=
+			(ssize_t)header.length)
+			return TLS_REFUSED; /* whoever serves it will say so */
+		connection_announce(c, &header);
+	}
+	return tls_hello_feed(hello, bytes + header.length, length - header.length);
+}
+
 enum connection_end
 triage(struct connection *c)
 {
@@ -36,7 +56,7 @@ triage(struct connection *c)
 	enum connection_end ends = END_OPEN;
 	ssize_t length = system_peek(c->client, bytes, sizeof bytes);
 	if (length > 0)
-		status = tls_hello_feed(&hello, bytes, (size_t)length);
+		status = look_at(c, &hello, bytes, (size_t)length);
 	if (status == TLS_INCOMPLETE && length < PEEK_MAX &&
 	    system_was_silent(c->client, PRESSURE_MIN_MS))
 		ends = END_GAVE_WAY;

@@ -2,7 +2,7 @@
  *
  * usage: corpus DIRECTORY
  *
- * In DIRECTORY there must be hello, name, and path; each input becomes a file in one of them. */
+ * In DIRECTORY there must be hello, name, path, and header; each input becomes a file in one of them. */
 #include <ctype.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,6 +11,7 @@
 #include "../tls.h"
 #include "fuzz.h"
 #include "hellos.h"
+#include "proxy_headers.h"
 
 static const char *root;
 
@@ -62,6 +63,18 @@ make_hello(const struct hello_case *from)
 		bytes_release(&body);
 	}
 	tls_hello_release(&hello);
+}
+
+/* --- PROXY headers --- */
+
+static void
+make_header(const struct proxy_header_case *from)
+{
+	struct bytes bytes = {0};
+	bytes_add(&bytes, (const uint8_t *)from->bytes, from->size);
+	bytes_add_fill(&bytes, 0, from->zeros);
+	write_input("header", "", from->what, &bytes);
+	bytes_release(&bytes);
 }
 
 /* --- Names --- */
@@ -392,6 +405,8 @@ main(int argc, char **argv)
 		make_hello(&hello_cases[i]);
 		make_path(&hello_cases[i]);
 	}
+	for (size_t i = 0; i < proxy_header_case_count; i++)
+		make_header(&proxy_header_cases[i]);
 	make_names();
 	make_late_hellos();
 	make_long_hello();

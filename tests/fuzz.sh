@@ -19,7 +19,7 @@ trap 'rm -rf "$work/tmp"' EXIT
 
 # What is left of an input that is longer tells nothing new.
 longest() {
-	case $1 in hello) echo 2048 ;; name) echo 300 ;; path) echo 4096 ;; esac
+	case $1 in hello) echo 2048 ;; name) echo 300 ;; path) echo 4096 ;; header) echo 512 ;; esac
 }
 
 # Says what became of a test; shows its log if that is nothing good.
@@ -79,16 +79,16 @@ failed=0
 case $what in
 run)
 	afl_build=$PWD/$3
-	for test in hello name path; do
+	for test in hello name path header; do
 		run_libfuzzer $test "$4"
 	done
 	run_afl hello "$4"
 	;;
 corpus)
 	rm -rf "$work/corpus"
-	mkdir -p "$work/corpus/hello" "$work/corpus/name" "$work/corpus/path"
+	mkdir -p "$work/corpus/hello" "$work/corpus/name" "$work/corpus/path" "$work/corpus/header"
 	"$3" "$work/corpus"
-	for test in hello name path; do
+	for test in hello name path header; do
 		make_corpus $test
 	done
 	;;

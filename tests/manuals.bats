@@ -193,7 +193,8 @@ same() {
 	same sniproxy.8 '.Ss Starting' 7 '### s6' 1
 	same sniproxy.8 '.Ss Starting' 8 '### s6' 2
 	same sniproxy.8 '.Ss Stopping and upgrading' 1 '## Starting, stopping, removing' 4
-	same sniproxy.8 '.Sh ENVIRONMENT' 1 '## Each connection that ends' 1
+	same sniproxy.8 '.Sh ENVIRONMENT' 1 '## A balancer in front' 1
+	same sniproxy.8 '.Sh ENVIRONMENT' 2 '## Each connection that ends' 1
 	same sniproxy.8 '.Sh EXAMPLES' 1 '## Who may make hosts' 1
 }
 
