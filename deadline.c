@@ -58,6 +58,10 @@ do_what_is_due(int64_t now_ms)
 		registry_note(c, CONNECTION_HELLO, now_ms); /* it may be about to end */
 		proxy_end_hello(c);
 	}
+	while ((c = due(CONNECTION_BACKEND, PROXY_HELLO_MS, now_ms)) != NULL) {
+		registry_note(c, CONNECTION_BACKEND, now_ms); /* the same */
+		proxy_end_lookup(c);
+	}
 	while ((c = due(CONNECTION_CLOSING, PROXY_LINGER_MS, now_ms)) != NULL)
 		end_linger(c, now_ms);
 }

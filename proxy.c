@@ -3,6 +3,7 @@
 #include "backend.h"
 #include "clock.h"
 #include "listener.h"
+#include "lookup.h"
 #include "lot.h"
 #include "pressure.h"
 #include "registry.h"
@@ -27,6 +28,9 @@ enum {
 	/* A thread that has had nothing to do for so long ends, if there are others. */
 	IDLE_MS = 10 * 1000,
 };
+
+/* What the log says of a host directory whose file system does not answer. */
+#define LATE "does not answer"
 
 /* Set before there are threads. */
 static int hosts_directory;
@@ -262,6 +266,21 @@ is_admitted(struct connection *c)
 	return false;
 }
 
+/* Connects to a backend that has room, unless there are too many in its directory already. */
+static struct backend
+connect_at_once(struct connection *c, struct backend_hosts *hosts, const char *directory)
+{
+	struct lookup lookup;
+	if (!lookup_begin(&lookup, c->name, clock_ms()))
+		return (struct backend){.socket = -1,
+		    .failed = "host directory",
+		    .error = ETIMEDOUT,
+		    .why = LATE};
+	struct backend backend = backend_connect(hosts, directory, RELAY_QUIET_MS);
+	lookup_end(&lookup);
+	return backend;
+}
+
 /* Connects to the backend, and waits for it, until the hello's time is over. Only where that takes
  * long is it the backend that has no room. Where descriptors or memory are short, somebody may soon
  * end. */
@@ -270,7 +289,7 @@ connect_to_backend(struct connection *c, struct backend_hosts *hosts)
 {
 	char directory[HOSTNAME_SIZE];
 	hostname_directory(directory, c->name);
-	struct backend backend = backend_connect(hosts, directory, RELAY_QUIET_MS);
+	struct backend backend = connect_at_once(c, hosts, directory);
 	for (bool is_first = true; backend.socket == -1 && !connection_is_decided(c);
 	     is_first = false) {
 		int left_ms = clock_left_ms(c->accepted_ms + PROXY_HELLO_MS);
@@ -668,6 +687,12 @@ proxy_end_hello(struct connection *c)
 {
 	refuse_locked(c, TLS_USER_CANCELED, tls_alert_name(TLS_USER_CANCELED),
 	    "no ClientHello in time");
+}
+
+void
+proxy_end_lookup(struct connection *c)
+{
+	refuse_locked(c, TLS_INTERNAL_ERROR, "host directory", LATE);
 }
 
 /* Takes the way from the client of C up again, unless C is about to end. */

@@ -49,10 +49,12 @@ void proxy_serve(struct relay_way *way, struct proxy_thread *thread);
  * that stays open. thread_pool_ensure() starts them. */
 void proxy_prepare(int hosts, unsigned free, unsigned threads_max);
 
-/* For the main thread, behind the lock: the time for the hello of C is over; the client of C has
- * ended its stream PROXY_HALF_CLOSED_MS ago, and whether it is gone altogether is watched from now
- * on. The second gives the lock up meanwhile, and C may have ended after it. */
+/* For the main thread, behind the lock: the time for the hello of C is over; that for a look into its
+ * host directory is; the client of C has ended its stream PROXY_HALF_CLOSED_MS ago, and whether it is
+ * gone altogether is watched from now on. The last gives the lock up meanwhile, and C may have ended
+ * after it. */
 void proxy_end_hello(struct connection *c);
+void proxy_end_lookup(struct connection *c);
 void proxy_watch(struct connection *c);
 
 #endif

@@ -1,0 +1,52 @@
+/* Tests of lookup.c: when one more is too many. */
+#include <criterion/criterion.h>
+
+#include "../lookup.h"
+
+enum { MANY = 200 };
+
+static struct lookup lookups[MANY];
+static unsigned count;
+
+/* Begins as many for NAME as may be, up to MAX; returns how many those were. */
+static unsigned
+begin(const char *name, unsigned max, int64_t now_ms)
+{
+	unsigned begun = 0;
+	while (begun < max && lookup_begin(&lookups[count], name, now_ms)) {
+		begun++;
+		count++;
+	}
+	return begun;
+}
+
+Test(lookup, any_number_at_once)
+{
+	cr_expect_eq(begin("a.example", MANY, 0), MANY);
+	cr_expect_eq(begin("a.example", 0, 0), 0);
+}
+
+Test(lookup, one_is_late)
+{
+	begin("a.example", 1, 0);
+	cr_expect_eq(begin("a.example", MANY, LOOKUP_LATE_MS), LOOKUP_LATE_MAX - 1);
+	cr_expect_eq(begin("b.example", 100, LOOKUP_LATE_MS), 100);
+	lookup_end(&lookups[1]);
+	cr_expect_eq(begin("a.example", 10, LOOKUP_LATE_MS), 1);
+	lookup_end(&lookups[0]);
+	cr_expect_eq(begin("a.example", 10, LOOKUP_LATE_MS + 1), 10);
+}
+
+Test(lookup, some_are_stuck)
+{
+	begin("a.example", LOOKUP_STUCK_MAX - 1, 0);
+	begin("b.example", LOOKUP_STUCK_MAX, 1);
+	cr_expect_eq(begin("a.example", 1, LOOKUP_STUCK_MS), 1);
+	cr_expect_eq(begin("b.example", 1, LOOKUP_STUCK_MS), 1);
+	cr_expect_eq(begin("b.example", 1, LOOKUP_STUCK_MS + 1), 0);
+	cr_expect_eq(begin("a.example", 1, 2 * LOOKUP_STUCK_MS), 0);
+	cr_expect_eq(begin("c.example", 1, 2 * LOOKUP_STUCK_MS), 1);
+	lookup_end(&lookups[LOOKUP_STUCK_MAX - 1]);
+	lookup_end(&lookups[LOOKUP_STUCK_MAX]);
+	cr_expect_eq(begin("b.example", 1, 2 * LOOKUP_STUCK_MS), 1);
+}
