@@ -579,7 +579,7 @@ run_sippers(void *unused)
 static void
 start_sippers(int count)
 {
-	const int narrow = WINDOW, moment_ms = 50;
+	const int narrow = WINDOW, moment_ms = 200;
 	check(pthread_create(&sippers.thread, NULL, run_sippers, NULL) == 0,
 	    "pthread_create");
 	for (int i = 0; i < count; i++) {
