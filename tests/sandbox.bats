@@ -28,9 +28,12 @@ time: where the kernel has no vDSO'
 
 setup_file() {
 	cd "$BATS_TEST_DIRNAME/.." || return
-	[ -z "${SANITIZE-}${PORTABLE-}" ] || skip "this build has no sandbox"
-	case $(uname -m) in x86_64 | aarch64) ;; *) skip "there is no filter for this machine" ;; esac
-	strace -DDD -q -o /dev/null true 2>/dev/null || skip "strace cannot trace here"
+	# A skip here, as opposed to one in setup(), fails with Bats 1.8.
+	export skipped=
+	strace -DDD -q -o /dev/null true 2>/dev/null || skipped="strace cannot trace here"
+	case $(uname -m) in x86_64 | aarch64) ;; *) skipped="there is no filter for this machine" ;; esac
+	[ -z "${SANITIZE-}${PORTABLE-}" ] || skipped="this build has no sandbox"
+	[ -z "$skipped" ] || return 0
 	# Some of the programs run as nobody.
 	TRACES=$(mktemp -d) && export TRACES && chmod 711 "$TRACES"
 	trace dynamic "$SNIPROXY"
@@ -81,6 +84,7 @@ refusals() {
 
 setup() {
 	cd "$BATS_TEST_DIRNAME/.." || return
+	[ -z "$skipped" ] || skip "$skipped"
 }
 
 @test "each call of the program is in the list" {
