@@ -487,20 +487,25 @@ expect_answer_after_writing(struct pair pair, size_t answer, size_t write_length
 
 PROGRAM_TEST(relay, client_that_writes_before_it_reads_gets_the_answer)
 {
+	/* Where nothing bounds what the kernel takes, it may take the rest once the client writes; and
+	 * for more than 8 MiB a client that gets nothing more is not listened to. */
+	size_t most = (is_portable() ? 7 : 16) * (size_t)MIB;
 	testing("an answer that the proxy cannot get rid of");
 	struct pair pair = start();
-	expect_answer_after_writing(pair, send_until_stalled(pair.backend), 16 * MIB);
+	expect_answer_after_writing(pair, send_until_stalled(pair.backend), most);
 
 	testing("the same, and the backend has left bytes unread");
 	pair = pair_open(backend);
 	send_all(pair.client, text("not read"));
 	cr_assert(readable_within(pair.backend, 3000));
-	expect_answer_after_writing(pair, send_until_stalled(pair.backend), 16 * MIB);
+	expect_answer_after_writing(pair, send_until_stalled(pair.backend), most);
 
 	testing("the same, and the upload was stalled before");
 	pair = pair_open(backend);
-	send_until_stalled(pair.client);
-	expect_answer_after_writing(pair, send_until_stalled(pair.backend), 16 * MIB);
+	size_t stalled = send_until_stalled(pair.client);
+	cr_assert_lt(stalled, most);
+	expect_answer_after_writing(
+	    pair, send_until_stalled(pair.backend), most - stalled);
 
 	testing("a short answer");
 	pair = pair_open(backend);
