@@ -109,10 +109,10 @@ refusal() { # NAME
 }
 
 # Opens a connection and gets an answer on it; $held is the client's process.
-hold() {
+hold() { # [ADDRESS]
 	mkfifo "$work/hold"
 	: >"$work/held" # which the client opens after the FIFO, when answers are counted already
-	inside openssl s_client -quiet -no_ign_eof -connect 127.0.0.1:443 \
+	inside openssl s_client -quiet -no_ign_eof -connect "${1-127.0.0.1}:443" \
 		-servername blog.example <"$work/hold" >"$work/held" 2>"$work/held.log" 3>&- &
 	held=$!
 	exec {request}>"$work/hold"
@@ -136,16 +136,18 @@ let_go() {
 	wait "$held" || :
 }
 
-# Clients one after the other until stop_clients, which fails where one of them did.
-start_clients() {
+# Clients one after the other, or so many at a time, until stop_clients, which fails where one of them did.
+start_clients() { # [ADDRESS [COUNT]]
+	local count
 	touch "$work/go-on" "$work/clients"
-	(
+	clients=()
+	for ((count = ${2-1}; count > 0; count--)); do
 		while [ -e "$work/go-on" ]; do
-			says_hello 127.0.0.1 || echo failed >>"$work/failures"
+			says_hello "${1-127.0.0.1}" || echo failed >>"$work/failures"
 			echo >>"$work/clients"
-		done
-	) >"$work/clients.log" 2>&1 3>&- &
-	clients=$!
+		done >>"$work/clients.log" 2>&1 3>&- &
+		clients+=($!)
+	done
 	served_more_than 5
 }
 
@@ -161,7 +163,7 @@ count_is_over() {
 
 stop_clients() {
 	rm "$work/go-on"
-	wait "$clients"
+	wait "${clients[@]}"
 	[ ! -e "$work/failures" ] || {
 		cat "$work/clients.log"
 		return 1

@@ -76,6 +76,15 @@ background() {
 	echo $! >>"$work/servers"
 }
 
+# Where nginx keeps what it has no room for: not where only root may write.
+nginx_paths() {
+	echo "client_body_temp_path nginx-body;"
+	local module
+	for module in proxy fastcgi uwsgi scgi; do
+		echo "${module}_temp_path nginx-$module;"
+	done
+}
+
 # nginx_host NAME LISTEN-OPTIONS DIRECTIVES: a host that tells what its server knows of
 # the connection, and keeps files.
 nginx_host() {
@@ -120,11 +129,7 @@ start_nginx() {
 	http {
 	access_log off;
 	default_type text/plain;
-	client_body_temp_path nginx-body;
-	proxy_temp_path nginx-proxy;
-	fastcgi_temp_path nginx-fastcgi;
-	uwsgi_temp_path nginx-uwsgi;
-	scgi_temp_path nginx-scgi;
+	$(nginx_paths)
 	client_max_body_size 0;
 	ssl_protocols TLSv1.2 TLSv1.3;
 	END
