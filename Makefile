@@ -15,6 +15,8 @@
 # check-package    the packages, built, judged, and tried in a container; make deps-package before
 # check-foreign    the program and its tests for a big-endian machine and one of 32 bits, emulated;
 #            make deps-foreign before
+# check-ipvs       docs/scaling.md under Debian's kernel, emulated, since that has IPVS; as root; make
+#            deps-ipvs before
 # fuzz       the fuzz tests, each for FUZZ_SECONDS (60); corpus makes their inputs anew
 # coverage   how much of the code the unit tests and the corpora reach
 # lint       the formatter, the linters, both compilers with -Werror, and the manual pages
@@ -24,7 +26,7 @@
 # deps       installs the Debian packages in packages.txt, and removes none for them; none of their
 #            services is started or enabled
 # deps-build installs those of them that `make install` needs; deps-deb, that the .deb needs
-# deps-foreign   what check-foreign needs besides
+# deps-foreign, deps-ipvs   what check-foreign and check-ipvs need besides
 # deps-remove    removes what deps and its like installed, but for what deps-build did
 #
 # HASHED=1          directories are named by the XXH128 of the name
@@ -472,6 +474,11 @@ install_packages = @GOAL=$(firstword $(filter deps%,$(MAKECMDGOALS)) $@) packagi
 deps: deps-build
 	$(install_packages) $(call packages,packages.txt)
 
+# Of a kernel, only the newest is fetched.
+check-ipvs: $(programs)
+	tests/virtual.sh SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy LISTEN=$(CURDIR)/$(BUILD)/tests/listen \
+	    SNIPROXY_HOSTNAME=$(CURDIR)/$(BUILD)/sniproxy-hostname bats --tap --filter IPVS tests/scaling.bats
+
 deps-build:
 	$(install_packages) $(call build_packages,packages.txt)
 
@@ -493,6 +500,9 @@ deps-package: deps
 deps-foreign: deps
 	$(install_packages) $(call packages,packaging/foreign.txt)
 
+deps-ipvs: deps
+	$(install_packages) $(call packages,packaging/ipvs.txt)
+
 deps-remove:
 	$(install_packages)
 
@@ -501,8 +511,8 @@ clean:
 
 .PHONY: all static static-copy check check-portable check-some system faults flood oracle soak \
 	build-check fuzz corpus build-fuzzers coverage build-unit-check lint demo install uninstall \
-	check-systemd check-backends check-clients check-foreign build-foreign check-package bench deps \
-	deps-build deps-deb deps-bench deps-backends deps-clients deps-foreign deps-package deps-remove \
-	clean FORCE
+	check-systemd check-backends check-clients check-foreign build-foreign check-package check-ipvs bench \
+	deps deps-build deps-deb deps-bench deps-backends deps-clients deps-foreign deps-ipvs deps-package \
+	deps-remove clean FORCE
 .DELETE_ON_ERROR:
 -include $(wildcard $(BUILD)/*.d $(BUILD)/tests/*.d $(BUILD)/tests/foreign/*.d $(BUILD)/bench/*.d)

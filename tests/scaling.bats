@@ -38,24 +38,26 @@ furnish_networks() {
 		ip -n "$name" link set eth0 up
 	done
 	touch "$work/furnished"
-	exec sleep 300
+	exec sleep 1000
 }
 
+# Root needs no user namespace, and with one, IPVS would not obey.
 start_networks() {
-	unshare --map-root-user --mount --net --pid --fork ip link add type veth 2>/dev/null ||
-		skip "namespaces cannot be had here"
+	local unshare=(unshare --mount --net --pid --fork)
+	[ "$(id -u)" = 0 ] || unshare+=(--map-root-user)
+	"${unshare[@]}" ip link add type veth 2>/dev/null || skip "namespaces cannot be had here"
 	export -f furnish_networks
-	background networks.log unshare --map-root-user --mount --net --pid --fork --kill-child --mount-proc \
-		bash -eu -c furnish_networks
+	background networks.log "${unshare[@]}" --kill-child --mount-proc bash -eu -c furnish_networks
 	await test -e "$work/furnished"
 	machine=$(cat "/proc/$(tail -n 1 "$work/servers")/task/"*/children)
 	machine=${machine% }
+	enter=(nsenter --target "$machine" --mount --pid)
+	[ "$(id -u)" = 0 ] || enter+=(--user --preserve-credentials)
 }
 
 # At the client, the balancer, or a machine.
 at() { # NAME COMMAND...
-	nsenter --target "$machine" --user --preserve-credentials --mount --pid \
-		nsenter "--net=/run/netns/$1" -- "${@:2}"
+	"${enter[@]}" nsenter "--net=/run/netns/$1" -- "${@:2}"
 }
 
 inside() { # COMMAND...
@@ -66,9 +68,8 @@ inside() { # COMMAND...
 background_at() { # NAME PROGRAM COMMAND...
 	mkdir -p "$work/$1"
 	# shellcheck disable=SC2016 # for the other shell
-	background "$1.$2.log" nsenter --target "$machine" --user --preserve-credentials --mount --pid \
-		nsenter "--net=/run/netns/$1" -- sh -c 'cd "$0" && echo $$ >"$1.pid" && shift && exec "$@"' \
-		"$work/$1" "${@:2}"
+	background "$1.$2.log" "${enter[@]}" nsenter "--net=/run/netns/$1" -- \
+		sh -c 'cd "$0" && echo $$ >"$1.pid" && shift && exec "$@"' "$work/$1" "${@:2}"
 }
 
 runs_at() { # NAME PROGRAM
