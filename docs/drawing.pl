@@ -5,7 +5,8 @@
 use strict;
 use warnings;
 
-my ($width, $height, $gap, $margin, $top) = (268, 52, 34, 14, 40);
+# As narrow as it can be: on a telephone it is made smaller still.
+my ($width, $height, $gap, $aside, $margin, $top) = (250, 52, 34, 20, 8, 8);
 my ($rows, @shapes) = (0);
 
 sub escaped {
@@ -15,7 +16,7 @@ sub escaped {
 	return $text;
 }
 
-sub left { return $margin + $_[0] * ($width + $gap) }
+sub left { return $margin + $_[0] * ($width + $aside) }
 sub above { return $top + $_[0] * ($height + $gap) }
 sub middle { return left($_[0]) + $width / 2 }
 
@@ -28,7 +29,7 @@ sub box {
 	my ($column, $row, $files, $what) = @_;
 	my $wide = $column == 2;
 	my $x = left($wide ? 0 : $column);
-	my $w = $wide ? 2 * $width + $gap : $width;
+	my $w = $wide ? 2 * $width + $aside : $width;
 	return sprintf(qq{<rect x="%d" y="%d" width="%d" height="%d" rx="4"/>\n}, $x, above($row), $w, $height)
 		. text($x + $w / 2, above($row) + 21, $files, 'files')
 		. text($x + $w / 2, above($row) + 40, $what, 'what');
@@ -50,12 +51,13 @@ sub vertical {
 sub across {
 	my ($row, $text) = @_;
 	my $y = above($row) + $height / 2;
-	return line(left(0) + $width, $y, left(1), $y) . text(left(1) - $gap / 2, above($row) - 6, $text, 'over');
+	return line(left(0) + $width, $y, left(1), $y) . text(left(1) - $aside / 2, above($row) - 6, $text, 'over');
 }
 
 while (<>) {
 	next if /^#|^\s*$/;
 	if (/^lane (\d) (.*)/) {
+		$top = 40;
 		push @shapes, text(middle($1), $top - 14, $2, 'lane');
 	} elsif (/^box (\d) (\d+) (.*) \| (.*)/) {
 		push @shapes, box($1, $2, $3, $4);
@@ -69,7 +71,7 @@ while (<>) {
 	}
 }
 
-my ($all_width, $all_height) = (2 * $width + $gap + 2 * $margin, above($rows) - $gap + $margin);
+my ($all_width, $all_height) = (2 * $width + $aside + 2 * $margin, above($rows) - $gap + $margin);
 print <<"END", @shapes, "</svg>\n";
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $all_width $all_height" role="img">
 <style>

@@ -24,8 +24,9 @@ sub take {
 	my ($length, $what, $class) = @_;
 	die "hello.pl: too short for $what\n" if $at + $length > length $bytes;
 	my $taken = substr $bytes, $at, $length;
-	my $shown = join ' ', map { sprintf '%02x', $_ } unpack 'C*', substr $taken, 0, 8;
-	push @rows, [$at, $shown . ($length > 8 ? ' …' : ''), $what, $class];
+	my $is_long = $length > 7;
+	my $shown = join ' ', map { sprintf '%02x', $_ } unpack 'C*', substr $taken, 0, $is_long ? 6 : 7;
+	push @rows, [$at, $shown . ($is_long ? ' …' : ''), $what, $class];
 	$at += $length;
 	return $taken;
 }
@@ -86,7 +87,8 @@ my $end = number(2, 'extensions: length', 'hello') + $at;
 extension() while $at < $end;
 die "hello.pl: bytes are left over\n" if $at != length $bytes;
 
-my ($width, $line, $top) = (590, 20, 8);
+# As narrow as it can be: on a telephone it is made smaller still.
+my ($width, $line, $top) = (500, 20, 8);
 my $height = 2 * $top + $line * @rows;
 print <<"END";
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" role="img">
@@ -103,8 +105,8 @@ for my $i (0 .. $#rows) {
 	$what =~ s/&/&amp;/g;
 	my $y = $top + $line * $i;
 	printf qq{<rect x="4" y="%d" width="%d" height="%d" class="%s"/>\n}, $y, $width - 8, $line - 1, $class;
-	printf qq{<text x="40" y="%d" class="bytes" text-anchor="end">%d</text>}, $y + 14, $offset;
-	printf qq{<text x="52" y="%d" class="bytes">%s</text>}, $y + 14, $shown;
-	printf qq{<text x="250" y="%d">%s</text>\n}, $y + 14, $what;
+	printf qq{<text x="36" y="%d" class="bytes" text-anchor="end">%d</text>}, $y + 14, $offset;
+	printf qq{<text x="46" y="%d" class="bytes">%s</text>}, $y + 14, $shown;
+	printf qq{<text x="204" y="%d">%s</text>\n}, $y + 14, $what;
 }
 print "</svg>\n";
