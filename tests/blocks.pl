@@ -1,11 +1,13 @@
 #!/usr/bin/perl
 # The literal blocks of README.md, docs/ and the manual pages: what people type, and what they put
-# into files. Tests run them as they stand, by readme.sh and manual.sh, which come here.
+# into files. Tests run them as they stand, by readme.sh and manual.sh, which come here. A block that
+# begins with ```c FILE is a listing, and stands in that file as it is.
 #
 # usage: blocks.pl show FILE HEADING [N]    prints the Nth block below the heading, or the first
 #        blocks.pl list                     file, heading and N of each, with tabs between them
 #        blocks.pl check [DIRECTORY]        each block of the documents in DIRECTORY is run by a
-#            test, or tests/blocks_not_run says why not; what is wrong is printed
+#            test, or tests/blocks_not_run says why not, and each listing is the source; what is
+#            wrong is printed
 use strict;
 use warnings;
 
@@ -16,14 +18,18 @@ sub read_lines {
 	return @lines;
 }
 
+# The file that a block is a listing of.
+my %listed_from;
+
 # Each kind of document gives a list of [HEADING, N, LINE...].
 sub blocks_of_markdown {
 	my ($heading, $number, $fenced, @blocks) = ('', 0);
 	my $block;
 	for my $line (@_) {
-		if ($line =~ /^```/) {
+		if ($line =~ /^```(?:c (\S+))?/) {
 			$fenced = !$fenced;
 			push @blocks, $block = [$heading, ++$number] if $fenced;
+			$listed_from{$block} = $1 if defined $1;
 			undef $block if !$fenced;
 		} elsif ($fenced) {
 			push @$block, $line;
@@ -125,6 +131,12 @@ sub not_run {
 
 my $tests = $0 =~ s{/[^/]*$}{}r;
 
+# Whether FILE has these lines, one after the other.
+sub stand_in {
+	my ($file, @lines) = @_;
+	return -e $file && index(join("\n", '', read_lines($file), ''), join "\n", '', @lines, '') >= 0;
+}
+
 sub documents {
 	my ($directory) = @_;
 	return glob "$directory/README.md $directory/docs/*.md $directory/man/*.[1-8]";
@@ -147,7 +159,12 @@ sub check {
 		my $file = substr $name, length($directory) + 1;
 		my $page = $file =~ m{^man/(.*)} ? "$1 " : '';
 		for my $block (blocks($name)) {
-			my ($heading, $number, $first) = @$block;
+			my ($heading, $number, $first, @others) = @$block;
+			if (my $source = $listed_from{$block}) {
+				$say->("$file: $heading: block $number is not in $source: $first")
+				    if !stand_in("$directory/$source", $first, @others);
+				next;
+			}
 			my $listed = "$file $heading\n$first";
 			my $is_run = $run->{"$page$heading $number"};
 			$used{$listed} = 1;
