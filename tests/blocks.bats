@@ -1,14 +1,14 @@
 #!/usr/bin/env bats
 #
 # Each literal block of README.md, docs/ and the manual pages is run by a test, or
-# tests/blocks_not_run says why not.
+# tests/blocks_not_run says why not, or it is a listing, and stands in the source.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
 	cd "$BATS_TEST_DIRNAME/.." || return
 	copy=$BATS_TEST_TMPDIR/copy
 	mkdir "$copy"
-	cp -r README.md docs man "$copy"
+	cp -r README.md docs man ./*.c "$copy"
 	mkdir "$copy/tests"
 	cp -r tests/*.bats tests/*.bash tests/*.sh tests/clients tests/blocks.pl tests/blocks_not_run \
 		"$copy/tests"
@@ -69,6 +69,21 @@ finds() {
 	sed -i "s/^.*readme '## More than one address' 3$/# &/" "$copy/tests/container.sh"
 	check_copy
 	finds 1 'block 3 is run by no test'
+}
+
+@test "a listing that is not the source any more is found" {
+	[ "$(grep -c '^```c [a-z]' "$copy/docs/life.md")" -ge 15 ]
+	sed -i 's/atomic_fetch_sub(&c->ways, 1)/atomic_fetch_add(\&c->ways, -1)/' "$copy/proxy.c"
+	sed -i 's/^\tfixed(&in, 32);     /\tfixed(\&in, 32); /' "$copy/docs/tls-records.md"
+	check_copy
+	finds 2 'docs/life.md: ## The last one: block 1 is not in proxy.c: 	atomic_store(&way->parked, true);'
+	[[ $output == *'docs/tls-records.md: ## The second layer: the ClientHello: block 1 is not in tls.c: '* ]]
+}
+
+@test "so is one whose file is gone" {
+	rm "$copy/lot.c"
+	check_copy
+	finds 1 'docs/life.md: ## Waiting without a thread: block 2 is not in lot.c: '
 }
 
 @test "one that is run and listed is found" {
