@@ -277,7 +277,7 @@ connect_at_once(struct connection *c, struct backend_hosts *hosts, const char *d
 		    .error = ETIMEDOUT,
 		    .why = LATE};
 	struct backend backend = backend_connect(hosts, directory, RELAY_QUIET_MS);
-	lookup_end(&lookup);
+	lookup_end(&lookup, clock_ms());
 	return backend;
 }
 

@@ -413,8 +413,11 @@ PROGRAM_TEST(deadline, host_directory_that_does_not_answer)
 	int other = backend_listen("other.example");
 	int fuse = mount_what_does_not_answer(host_path(HOST, NULL));
 	struct proxy *proxy = proxy_start(NULL);
-	for (int i = 0; i < CLIENTS; i++)
+	for (int i = 0; i < CLIENTS; i++) {
 		clients[i] = client_send(hello_for(HOST));
+		if (i == STUCK_MAX - 1)
+			poll(NULL, 0, 200);
+	}
 	expect_served(other, hello_for("other.example"));
 	poll(NULL, 0, 1500);
 	expect_refused(hello_for(HOST), INTERNAL_ERROR);
