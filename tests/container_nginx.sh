@@ -36,7 +36,7 @@ nginx_is_down() {
 }
 
 starts_nginx() {
-	systemctl reset-failed nginx.service
+	systemctl reset-failed nginx.service 2>/dev/null || : # it may not be loaded
 	systemctl start nginx.service 2>/dev/null
 }
 

@@ -233,8 +233,9 @@ nss_database() {
 	END
 	(
 		cd "$work/rust"
-		# Debian's, with its own idea of where libraries are.
-		PATH=/usr/bin:$PATH CARGO_HOME=$work/cargo cargo build --quiet --offline
+		# Debian's, with its own idea of where libraries are; make -j has told of jobs, and closed that.
+		PATH=/usr/bin:$PATH CARGO_HOME=$work/cargo MAKEFLAGS='' MFLAGS='' CARGO_MAKEFLAGS='' \
+			cargo build --quiet --offline
 	)
 	openssl x509 -in "$work/ca.pem" -outform DER -out "$work/ca.der"
 	timeout 20 "$work/rust/target/debug/client" "$work/ca.der" clients.example "$port" \
