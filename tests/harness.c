@@ -122,6 +122,12 @@ is_portable(void)
 	return is_set("PORTABLE");
 }
 
+bool
+is_linux(void)
+{
+	return !is_set("OTHER_SYSTEM");
+}
+
 void
 need(const char *what)
 {

@@ -66,7 +66,9 @@ _Noreturn void skip(const char *why);
 /* Whether the proxy looks up hashed directory names. */
 bool is_hashed(void);
 
-/* Whether the proxy is built with POSIX alone; and skips the test then, which needs WHAT. */
+/* Whether the proxy is built for Linux; whether with POSIX alone; and skips the test then, which needs
+ * WHAT. */
+bool is_linux(void);
 bool is_portable(void);
 void need(const char *what);
 

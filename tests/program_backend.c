@@ -121,7 +121,7 @@ PROGRAM_TEST(backend, search_is_all_the_right_it_needs)
 static struct proxy *
 start_among_users(void)
 {
-	const char *missing = is_portable() ? "needs Linux" : users_missing();
+	const char *missing = is_linux() ? users_missing() : "needs Linux";
 	if (missing != NULL)
 		skip(missing);
 	server_listen("127.0.0.1");
@@ -206,9 +206,9 @@ PROGRAM_TEST(backend, symlink_to_somebody_elses_directory)
 	expect_served(theirs, hello_for(HOST));
 }
 
-PROGRAM_TEST(backend, hosts_of_several_users_in_the_portable_core)
+PROGRAM_TEST(backend, hosts_of_several_users_where_it_is_not_known_who_listens)
 {
-	if (!is_portable())
+	if (is_linux())
 		skip("only in the portable core");
 	struct proxy *proxy = proxy_start_default();
 	int backend = backend_listen(HOST);
@@ -222,7 +222,7 @@ PROGRAM_TEST(backend, hosts_of_several_users_in_the_portable_core)
 
 PROGRAM_TEST(backend, hosts_and_symlinks_of_one_user_among_several)
 {
-	if (is_portable())
+	if (!is_linux())
 		skip("the portable core cannot tell whose they are");
 	proxy_start_default();
 	set_hosts_mode(01777);

@@ -670,7 +670,7 @@ static void
 try_users(void (*prepare)(void), const char *options)
 {
 	char hosts[128], arguments[200];
-	const char *missing = is_portable() ? "needs Linux" : users_missing();
+	const char *missing = is_linux() ? users_missing() : "needs Linux";
 	const char *hashed = getenv("HASHED");
 	if (missing != NULL || (hashed != NULL && hashed[0] == '1'))
 		skip(missing != NULL ? missing : "names are not hashed in it");

@@ -1286,9 +1286,9 @@ is_first(const struct fault *fault)
 static bool
 is_beyond_posix(const char *call)
 {
-	static const char *const calls[] = {"unshare", "fchdir", "chdir", "splice",
-	    "pipe2", "prctl", "sched_setscheduler", "epoll_ctl", "epoll_wait", "ioctl",
-	    "getsockopt", "write", "brk"};
+	static const char *const calls[] = {"unshare", "openat", "readlinkat", "fchdir",
+	    "chdir", "splice", "pipe2", "prctl", "sched_setscheduler", "epoll_ctl",
+	    "epoll_wait", "ioctl", "getsockopt", "write", "brk"};
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		if (strcmp(calls[i], call) == 0)
 			return true;

@@ -20,7 +20,8 @@ if [ "$build" = --one ]; then
 	case $build in */hashed*) HASHED=1 name="$name (HASHED)" ;; *) HASHED='' ;; esac
 	case $test in "$2"/* | *.bats) ;; *) name="$name (${build##*/})" ;; esac
 	case $build in *-portable*) PORTABLE=1 ;; *) PORTABLE='' ;; esac
-	export HASHED PORTABLE SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
+	case $build in *-portable* | *-freebsd* | *-macos*) OTHER_SYSTEM=1 ;; *) OTHER_SYSTEM='' ;; esac
+	export HASHED PORTABLE OTHER_SYSTEM SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
 	export SNIPROXY_CHECK="$build/sniproxy-check"
 	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
 	export HASTY="$build/tests/hasty"

@@ -39,9 +39,9 @@ runs_as_sniproxy() { # PROCESS
 	[ "$(inside readlink "/proc/$1/cwd")" = /srv/sniproxy ]
 }
 
-# Its listening socket, which it gives up when it is to stop.
+# It has the listening socket, which it gives up when it is to stop.
 listens() { # PROCESS
-	[[ $(inside readlink "/proc/$1/fd/0") == socket:* ]]
+	[[ $(inside ss -Hltnp 'sport = :443') == *"pid=$1,"* ]]
 }
 
 gave_up_listening() {
