@@ -441,6 +441,6 @@ PROGRAM_TEST(deadline, host_directory_that_does_not_answer)
 	testing("once it answers");
 	close(fuse);
 	cr_assert_eq(umount2(host_path(HOST, NULL), MNT_DETACH), 0);
-	expect_served(unix_listen(host_path(HOST, "tls-socket"), 16), hello_for(HOST));
 	wait_until(proxy_threads(proxy) < OTHERS, DEADLINE_MS + 5000);
+	expect_served(unix_listen(host_path(HOST, "tls-socket"), 16), hello_for(HOST));
 }
