@@ -576,6 +576,16 @@ run_sippers(void *unused)
 	return unused;
 }
 
+/* Whether COUNT connections are open, and each keeps a thread. */
+static bool
+all_keep_a_thread(int count)
+{
+	char totals[64];
+	snprintf(totals, sizeof totals, " open=%d parked=0 ", count);
+	kill(proxy->pid, SIGUSR1);
+	return has_logged(totals);
+}
+
 static void
 start_sippers(int count)
 {
@@ -591,6 +601,7 @@ start_sippers(int count)
 			fill(i);
 		sippers.count++;
 	}
+	wait_until(all_keep_a_thread(count), 10000);
 }
 
 /* Checks that they have got what was sent to them, and closes them. */
