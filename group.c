@@ -36,10 +36,13 @@ struct group *
 group_join_address(const union address *peer)
 {
 	struct in6_addr common = IN6ADDR_ANY_INIT;
-	if (peer->any.sa_family == AF_INET)
-		memcpy(&common.s6_addr[12], &peer->v4.sin_addr, sizeof peer->v4.sin_addr);
+	union address address = *peer;
+	address_unmap(&address); /* a PROXY header may have both kinds */
+	if (address.any.sa_family == AF_INET)
+		memcpy(&common.s6_addr[12], &address.v4.sin_addr,
+		    sizeof address.v4.sin_addr);
 	else
-		memcpy(&common, &peer->v6.sin6_addr, 8);
+		memcpy(&common, &address.v6.sin6_addr, 8);
 	return join(&common, sizeof common);
 }
 
