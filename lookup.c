@@ -1,42 +1,108 @@
 #include "lookup.h"
 
-#include <pthread.h>
+#include "system.h"
+
 #include <search.h>
 #include <stddef.h>
 #include <string.h>
 
-/* All of them in a ring, those that began first come first. */
+/* All that are under way, or wait, in a ring; who came first comes first. */
 static struct lookup lookups = {.next = &lookups, .previous = &lookups};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned most = LOOKUP_HOST_MAX, begun, waiting;
 
-static bool
-is_one_too_many(const char *name, int64_t now_ms)
+struct counts {
+	unsigned of_host; /* under way */
+	unsigned stuck;   /* of these */
+	unsigned stuck_of_all;
+};
+
+static struct counts
+count(const char *name, int64_t now_ms)
 {
-	unsigned stuck = 0, all = 0;
-	bool late = false;
-	const struct lookup *l = lookups.next;
-	if (l == &lookups || now_ms - l->began_ms < LOOKUP_LATE_MS)
-		return false; /* nor are those that began after it */
-	for (; l != &lookups; l = l->next) {
-		if (strcmp(l->name, name) != 0)
+	struct counts counts = {0};
+	for (const struct lookup *l = lookups.next; l != &lookups; l = l->next) {
+		bool is_stuck = now_ms - l->began_ms >= LOOKUP_STUCK_MS;
+		bool is_of_host = strcmp(l->name, name) == 0;
+		if (l->waits)
 			continue;
-		if (all++ == 0)
-			late = now_ms - l->moved_ms >= LOOKUP_LATE_MS;
-		stuck += now_ms - l->began_ms >= LOOKUP_STUCK_MS;
+		counts.of_host += is_of_host;
+		counts.stuck += is_of_host && is_stuck;
+		counts.stuck_of_all += is_stuck;
 	}
-	return stuck >= LOOKUP_STUCK_MAX || (late && all >= LOOKUP_LATE_MAX);
+	return counts;
+}
+
+/* Whether there are so few that nobody need count, as nearly always. */
+static bool
+are_few(int64_t now_ms)
+{
+	return begun + waiting < LOOKUP_HOST_MAX && begun < most &&
+	    (lookups.next == &lookups ||
+		now_ms - lookups.next->began_ms < LOOKUP_STUCK_MS);
+}
+
+/* Waits until LOOKUP is told to begin, and returns whether it was. */
+static bool
+wait_for_another(struct lookup *lookup, int64_t end_ms)
+{
+	bool is_in_time = true;
+	system_init_condition(&lookup->may_begin);
+	lookup->waits = true;
+	insque(lookup, lookups.previous);
+	waiting++;
+	while (lookup->waits && is_in_time)
+		is_in_time = system_wait_until(&lookup->may_begin, &lock, end_ms);
+	if (lookup->waits) {
+		remque(lookup);
+		waiting--;
+	}
+	pthread_cond_destroy(&lookup->may_begin);
+	return !lookup->waits;
+}
+
+void
+lookup_prepare(unsigned max)
+{
+	most = max > 0 ? max : 1;
 }
 
 bool
 lookup_begin(struct lookup *lookup, const char *name, int64_t now_ms)
 {
+	bool begins = true;
+	*lookup = (struct lookup){.name = name, .began_ms = now_ms};
 	pthread_mutex_lock(&lock);
-	bool may_be = !is_one_too_many(name, now_ms);
-	*lookup = (struct lookup){.name = name, .began_ms = now_ms, .moved_ms = now_ms};
-	if (may_be)
+	struct counts counts = {0};
+	if (!are_few(now_ms))
+		counts = count(name, now_ms);
+	if (counts.stuck >= LOOKUP_STUCK_MAX ||
+	    (begun >= most && 2 * counts.stuck_of_all >= most)) {
+		begins = false;
+	} else if (counts.of_host >= LOOKUP_HOST_MAX || begun >= most) {
+		begins = wait_for_another(lookup, now_ms + LOOKUP_STUCK_MS);
+	} else {
 		insque(lookup, lookups.previous);
+		begun++;
+	}
 	pthread_mutex_unlock(&lock);
-	return may_be;
+	return begins;
+}
+
+/* Returns who waits for a lookup like ENDED to end: for one of that host, or, where all were as many as
+ * may be, the first at all. */
+static struct lookup *
+next_waiting(const struct lookup *ended, bool was_full, int64_t now_ms)
+{
+	struct lookup *l = lookups.next;
+	if (waiting == 0)
+		return NULL;
+	while (l != &lookups &&
+	    !(l->waits && (was_full || strcmp(l->name, ended->name) == 0)))
+		l = l->next;
+	if (l == &lookups || count(l->name, now_ms).of_host >= LOOKUP_HOST_MAX)
+		return NULL;
+	return l;
 }
 
 void
@@ -44,9 +110,16 @@ lookup_end(struct lookup *lookup, int64_t now_ms)
 {
 	pthread_mutex_lock(&lock);
 	remque(lookup);
-	struct lookup *l = lookups.next;
-	while (l != &lookups && strcmp(l->name, lookup->name) != 0)
-		l = l->next;
-	l->moved_ms = now_ms;
+	bool was_full = begun-- >= most;
+	struct lookup *next = next_waiting(lookup, was_full, now_ms);
+	if (next != NULL) {
+		remque(next);
+		insque(next, lookups.previous); /* who begins later stands behind */
+		next->waits = false;
+		next->began_ms = now_ms;
+		waiting--;
+		begun++;
+		pthread_cond_signal(&next->may_begin);
+	}
 	pthread_mutex_unlock(&lock);
 }

@@ -3,15 +3,16 @@
 #ifndef LOOKUP_H
 #define LOOKUP_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 enum {
-	/* Another one of the same host is not begun where so many are stuck, for LOOKUP_STUCK_MS
-	 * each, or so many under way of which none has ended for LOOKUP_LATE_MS. On a machine that is
-	 * merely busy, some do end. */
-	LOOKUP_LATE_MS = 50,
-	LOOKUP_LATE_MAX = 64,
+	/* How many may be under way of one host. */
+	LOOKUP_HOST_MAX = 64,
+
+	/* One that is not back after LOOKUP_STUCK_MS is stuck. Where so many of a host are, or half of
+	 * all that may be, another one is not begun. */
 	LOOKUP_STUCK_MS = 1000,
 	LOOKUP_STUCK_MAX = 4,
 };
@@ -20,12 +21,15 @@ struct lookup {
 	struct lookup *next, *previous; /* first of all, for insque(3) */
 	const char *name;
 	int64_t began_ms;
-	int64_t
-	    moved_ms; /* of the host's first: when one of them last ended, or it began */
+	bool waits; /* for one to end */
+	pthread_cond_t may_begin;
 };
 
-/* Begins LOOKUP, of the host NAME, which stays the caller's. Returns whether it may be; then
- * lookup_end() is to follow. */
+/* Allows MAX of all hosts together. To be called before there are threads. */
+void lookup_prepare(unsigned max);
+
+/* Begins LOOKUP, of the host NAME, which stays the caller's; where there are as many as may be, waits
+ * for one to end, for LOOKUP_STUCK_MS. Returns whether it has begun; then lookup_end() is to follow. */
 bool lookup_begin(struct lookup *lookup, const char *name, int64_t now_ms);
 void lookup_end(struct lookup *lookup, int64_t now_ms);
 

@@ -24,6 +24,10 @@ enum {
 	/* How many are to end at once. */
 	LEAVING_MAX = 64,
 
+	/* For how long one may take to leave; then it waits for something that cannot be interrupted,
+	 * as a file system. */
+	LEAVING_MS = 1000,
+
 	/* How often to look whether an eighth of all places is free. */
 	FULL_MS = 250,
 };
@@ -272,7 +276,7 @@ begin(int64_t now_ms)
 /* Returns how many are about to end; where there is want of threads, of those that keep one: the
  * others may be waiting for it. */
 static int
-hasten(bool for_threads)
+hasten(bool for_threads, int64_t now_ms)
 {
 	int leaving = 0;
 	const struct connection *c = registry_first(REGISTRY_LEAVING);
@@ -280,7 +284,8 @@ hasten(bool for_threads)
 		/* The thread may just not have been waiting yet. */
 		if (c->is_waiting)
 			thread_interrupt(c->thread);
-		leaving += !for_threads || connection_keeps_a_thread(c);
+		leaving += now_ms - c->since_ms < LEAVING_MS &&
+		    (!for_threads || connection_keeps_a_thread(c));
 	}
 	return leaving;
 }
@@ -288,7 +293,7 @@ hasten(bool for_threads)
 enum pressure_result
 pressure_make_way(int waiting, bool for_threads, int64_t now_ms)
 {
-	int leaving = hasten(for_threads);
+	int leaving = hasten(for_threads, now_ms);
 	struct connection *c;
 	if (for_threads && waiting < LOOKS_MAX)
 		waiting += count_unread();

@@ -266,7 +266,7 @@ is_admitted(struct connection *c)
 	return false;
 }
 
-/* Connects to a backend that has room, unless there are too many in its directory already. */
+/* Connects to a backend that has room, unless its directory does not answer. */
 static struct backend
 connect_at_once(struct connection *c, struct backend_hosts *hosts, const char *directory)
 {
@@ -677,6 +677,7 @@ void
 proxy_prepare(int hosts, unsigned free, unsigned threads_max)
 {
 	hosts_directory = hosts;
+	lookup_prepare(threads_max / 2);
 	thread_pool_prepare(run, free, threads_max);
 }
 
