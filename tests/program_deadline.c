@@ -459,8 +459,11 @@ PROGRAM_TEST(deadline, who_waits_for_a_file_system_makes_no_room)
 	int other = backend_listen("other.example");
 	int fuse = mount_what_does_not_answer(host_path(HOST, NULL));
 	struct proxy *proxy = proxy_start(few_files);
-	for (int i = 0; i < STUCK; i++)
-		stuck[i] = client_send(hello_for(HOST));
+	for (int i = 0; i < STUCK; i++) {
+		/* Or else those who come later have more than their address's share. */
+		stuck[i] = client_connect_from("127.0.0.2");
+		send_all(stuck[i], hello_for(HOST));
+	}
 	for (int i = 0; i < STUCK; i++) {
 		cr_assert(readable_within(stuck[i], DEADLINE_MS + 1500));
 		expect_alert(stuck[i], INTERNAL_ERROR);
