@@ -89,20 +89,14 @@ lookup_begin(struct lookup *lookup, const char *name, int64_t now_ms)
 	return begins;
 }
 
-/* Returns who waits for a lookup like ENDED to end: for one of that host, or, where all were as many as
- * may be, the first at all. */
+/* Returns who waits for longest, for the host NAME; or for any, where that is NULL. */
 static struct lookup *
-next_waiting(const struct lookup *ended, bool was_full, int64_t now_ms)
+first_waiting(const char *name)
 {
-	struct lookup *l = lookups.next;
-	if (waiting == 0)
-		return NULL;
-	while (l != &lookups &&
-	    !(l->waits && (was_full || strcmp(l->name, ended->name) == 0)))
-		l = l->next;
-	if (l == &lookups || count(l->name, now_ms).of_host >= LOOKUP_HOST_MAX)
-		return NULL;
-	return l;
+	for (struct lookup *l = lookups.next; waiting > 0 && l != &lookups; l = l->next)
+		if (l->waits && (name == NULL || strcmp(l->name, name) == 0))
+			return l;
+	return NULL;
 }
 
 void
@@ -111,8 +105,10 @@ lookup_end(struct lookup *lookup, int64_t now_ms)
 	pthread_mutex_lock(&lock);
 	remque(lookup);
 	bool was_full = begun-- >= most;
-	struct lookup *next = next_waiting(lookup, was_full, now_ms);
-	if (next != NULL) {
+	struct lookup *next = first_waiting(lookup->name);
+	if (next == NULL && was_full)
+		next = first_waiting(NULL);
+	if (next != NULL && count(next->name, now_ms).of_host < LOOKUP_HOST_MAX) {
 		remque(next);
 		insque(next, lookups.previous); /* who begins later stands behind */
 		next->waits = false;

@@ -115,6 +115,20 @@ Test(lookup, waits_for_any_where_all_are_too_many)
 	cr_assert(begins_then("b.example", 1));
 }
 
+/* Though another one, whose host has no room, came first. */
+Test(lookup, waits_for_one_of_its_host_where_all_are_too_many)
+{
+	pthread_t thread;
+	lookup_prepare(LOOKUP_HOST_MAX + 1);
+	begin("a.example", LOOKUP_HOST_MAX, clock_ms());
+	begin("b.example", 1, clock_ms());
+	waits_for = "a.example";
+	pthread_create(&thread, NULL, wait_for_one, &lookups[count++]);
+	poll(NULL, 0, 100);
+	cr_assert(begins_then("b.example", LOOKUP_HOST_MAX));
+	pthread_join(thread, NULL);
+}
+
 Test(lookup, waits_in_vain)
 {
 	lookup_prepare(1);
