@@ -251,7 +251,9 @@ start_haproxy() {
 	await ended_at one sniproxy
 	for _ in 1 2 3 4; do says_hello $address; done
 	start_sniproxy one
-	until has_served_more_than one 3; do says_hello $address; done
+	start_clients $address
+	serves one
+	stop_clients
 }
 
 # --- IPVS ---
