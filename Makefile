@@ -329,6 +329,10 @@ check-clients: $(programs)
 check-package:
 	tests/package.sh build/package
 
+check-ipvs: $(programs)
+	tests/virtual.sh SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy LISTEN=$(CURDIR)/$(BUILD)/tests/listen \
+	    SNIPROXY_HOSTNAME=$(CURDIR)/$(BUILD)/sniproxy-hostname bats --tap --filter IPVS tests/scaling.bats
+
 # The programs of other machines, in an emulator.
 foreign_machines := s390x-linux-gnu arm-linux-gnueabihf
 
@@ -473,11 +477,6 @@ install_packages = @GOAL=$(firstword $(filter deps%,$(MAKECMDGOALS)) $@) packagi
 # What a build needs comes first and by itself, for deps-remove to leave it.
 deps: deps-build
 	$(install_packages) $(call packages,packages.txt)
-
-# Of a kernel, only the newest is fetched.
-check-ipvs: $(programs)
-	tests/virtual.sh SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy LISTEN=$(CURDIR)/$(BUILD)/tests/listen \
-	    SNIPROXY_HOSTNAME=$(CURDIR)/$(BUILD)/sniproxy-hostname bats --tap --filter IPVS tests/scaling.bats
 
 deps-build:
 	$(install_packages) $(call build_packages,packages.txt)

@@ -12,7 +12,7 @@ modules='virtio_pci 9pnet_virtio 9p overlay veth bridge crc32c_generic ip_vs ip_
 # The newest kernel; it is not installed, only unpacked.
 get_kernel() {
 	local package
-	package=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: //p' | head -n 1)
+	package=$(LC_ALL=C apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: //p' | head -n 1)
 	[ -e "$place/$package" ] || {
 		rm -rf "$place"
 		mkdir -p "$place/unpacked"
@@ -59,7 +59,6 @@ make_first() {
 		exec switch_root /root /bin/bash "$place/second"
 	END
 	chmod 755 "$first/init"
-	mkdir -p "$first/bin"
 	ln -sf /bin/busybox "$first/bin/sh"
 	(cd "$first" && find . | cpio --quiet -o -H newc | gzip -1) >"$place/first.img"
 }
