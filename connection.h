@@ -54,6 +54,7 @@ struct connection {
 	int64_t since_ms;  /* when it last made progress */
 	uint64_t progress; /* how far it was then */
 	unsigned report;   /* the last one that told of it */
+	bool is_given_up;  /* it is over, but a thread is stuck at it */
 	bool is_waiting;   /* THREAD waits for the backend, and a signal ends that */
 	pthread_t thread;
 	struct group *source, *host; /* of its client's address, and of its name */
@@ -71,7 +72,7 @@ struct connection {
 	/* How it ends, which is decided once, by any thread. */
 	_Atomic(enum connection_end) end;
 	enum tls_alert alert;
-	atomic_bool told; /* the line that says so */
+	atomic_bool told; /* it was counted, and has its line */
 	atomic_bool
 	    resets; /* the client, which gets nothing more: what the kernel still has for
 			       one that does not take it goes at once */

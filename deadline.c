@@ -9,6 +9,9 @@ enum {
 	/* How long a client may take nothing of what the backend sent before it was gone:
 	 * with it went the one that would have given up on that client. */
 	LAST_BYTES_MS = 30 * 1000,
+
+	/* By how much who waits for a backend may be late to end its own wait. */
+	STUCK_MS = 1000,
 };
 
 /* Returns the first connection of RING, if it has been there for TIME_MS; else the next look is when
@@ -60,6 +63,10 @@ do_what_is_due(int64_t now_ms)
 	}
 	while ((c = due(CONNECTION_BACKEND, PROXY_HELLO_MS, now_ms)) != NULL) {
 		registry_note(c, CONNECTION_BACKEND, now_ms); /* the same */
+		proxy_end_lookup(c);
+	}
+	while ((c = due(REGISTRY_NO_ROOM, PROXY_HELLO_MS + STUCK_MS, now_ms)) != NULL) {
+		registry_move(c, REGISTRY_NO_ROOM, now_ms);
 		proxy_end_lookup(c);
 	}
 	while ((c = due(CONNECTION_CLOSING, PROXY_LINGER_MS, now_ms)) != NULL)

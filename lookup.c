@@ -3,6 +3,7 @@
 #include "system.h"
 
 #include <search.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 static struct lookup lookups = {.next = &lookups, .previous = &lookups};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned most = LOOKUP_HOST_MAX, begun, waiting;
+static atomic_uint for_room; /* how many wait for that, which none of these does */
 
 struct counts {
 	unsigned of_host; /* under way */
@@ -118,4 +120,19 @@ lookup_end(struct lookup *lookup, int64_t now_ms)
 		pthread_cond_signal(&next->may_begin);
 	}
 	pthread_mutex_unlock(&lock);
+}
+
+bool
+lookup_begin_wait(void)
+{
+	if (atomic_fetch_add(&for_room, 1) < most)
+		return true;
+	lookup_end_wait();
+	return false;
+}
+
+void
+lookup_end_wait(void)
+{
+	atomic_fetch_sub(&for_room, 1);
 }

@@ -1,5 +1,6 @@
 /* The lookups of host directories that are under way. A thread that waits for a file system cannot be
- * interrupted, so one that does not answer may not have all of them. Any thread may call it. */
+ * interrupted, so one that does not answer may not have all of them. That holds for those who wait for
+ * room in a backlog, too: the kernel looks up again before it tells them. Any thread may call it. */
 #ifndef LOOKUP_H
 #define LOOKUP_H
 
@@ -25,12 +26,17 @@ struct lookup {
 	pthread_cond_t may_begin;
 };
 
-/* Allows MAX of all hosts together. To be called before there are threads. */
+/* Allows MAX of all hosts together, and as many who wait for room. To be called before there are
+ * threads. */
 void lookup_prepare(unsigned max);
 
 /* Begins LOOKUP, of the host NAME, which stays the caller's; where there are as many as may be, waits
  * for one to end, for LOOKUP_STUCK_MS. Returns whether it has begun; then lookup_end() is to follow. */
 bool lookup_begin(struct lookup *lookup, const char *name, int64_t now_ms);
 void lookup_end(struct lookup *lookup, int64_t now_ms);
+
+/* Whether one more may wait for room in a backlog; then lookup_end_wait() is to follow. */
+bool lookup_begin_wait(void);
+void lookup_end_wait(void);
 
 #endif

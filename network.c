@@ -39,12 +39,13 @@ read_address(union address *address, const char *text)
 	return true;
 }
 
-/* Digits alone; strtoul(3) takes signs and spaces, too. */
+/* Digits alone, none of them a zero that says nothing; strtoul(3) takes signs and spaces, too. */
 static bool
 read_prefix(unsigned *prefix, const char *text, unsigned bits)
 {
 	size_t digits = strspn(text, "0123456789");
-	if (digits == 0 || digits > 3 || text[digits] != '\0')
+	if (digits == 0 || digits > 3 || text[digits] != '\0' ||
+	    (digits > 1 && text[0] == '0'))
 		return false;
 	*prefix = (unsigned)strtoul(text, NULL, 10);
 	return *prefix <= bits;

@@ -27,7 +27,7 @@ bool network_read(struct network *network, const char *text);
  * is short, and WRONG is NULL. Then there is no LIST. */
 bool network_read_list(struct network_list *list, char *text, const char **wrong);
 
-/* Whether ADDRESS, unmapped, is in one of LIST. */
+/* Whether ADDRESS, unmapped, is in one of LIST. No IPv4 address is in a network of IPv6. */
 bool network_list_has(const struct network_list *list, const union address *address);
 
 #endif

@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 enum {
-	/* When to try again where descriptors or memory were short. */
-	SHORTAGE_MS = 50,
+	/* When to try again where descriptors or memory were short, or too many wait. */
+	AGAIN_MS = 50,
 
 	/* For how many bytes a client that gets nothing more is listened to. */
 	LINGER_BYTES = 8 * 1024 * 1024,
@@ -77,19 +77,20 @@ begin_linger(struct connection *c, bool patient)
 	registry_look_by(now_ms + PROXY_LINGER_MS);
 }
 
-/* Tells the client and the log why there is nothing for it, unless it ends anyway. Behind the
- * lock. */
-static void
+/* Tells the client and the log why there is nothing for it, unless it ends anyway; returns whether
+ * it does not. Behind the lock. */
+static bool
 refuse_locked(
     struct connection *c, enum tls_alert alert, const char *what, const char *why)
 {
 	if (!connection_decide(c, END_REFUSED))
-		return;
+		return false;
 	c->alert = alert;
 	begin_linger(c, false);
 	send_alert(c);
 	shutdown(c->client, SHUT_WR);
 	connection_log_failure(c, what, why);
+	return true;
 }
 
 static void
@@ -281,29 +282,41 @@ connect_at_once(struct connection *c, struct backend_hosts *hosts, const char *d
 	return backend;
 }
 
+/* Connects after a wait of LEFT_MS at most: for room in the backend's backlog where that IS_FULL, and
+ * not too many wait for such; else for whatever comes. */
+static struct backend
+connect_again(struct connection *c, struct backend_hosts *hosts, const char *directory,
+    bool is_full, int left_ms)
+{
+	if (is_full && lookup_begin_wait()) {
+		struct backend backend = backend_connect(hosts, directory, left_ms);
+		lookup_end_wait();
+		return backend;
+	}
+	poll(NULL, 0, left_ms < AGAIN_MS ? left_ms : AGAIN_MS);
+	return connect_at_once(c, hosts, directory);
+}
+
 /* Connects to the backend, and waits for it, until the hello's time is over. Only where that takes
  * long is it the backend that has no room. Where descriptors or memory are short, somebody may soon
  * end. */
 static struct backend
 connect_to_backend(struct connection *c, struct backend_hosts *hosts)
 {
+	int left_ms;
 	char directory[HOSTNAME_SIZE];
 	hostname_directory(directory, c->name);
 	struct backend backend = connect_at_once(c, hosts, directory);
-	for (bool is_first = true; backend.socket == -1 && !connection_is_decided(c);
-	     is_first = false) {
-		int left_ms = clock_left_ms(c->accepted_ms + PROXY_HELLO_MS);
-		bool has_room = backend.error != EAGAIN;
-		if (left_ms == 0 || (!has_room && !is_first))
-			break;
-		if (backend_is_short(backend.error))
-			poll(NULL, 0, left_ms < SHORTAGE_MS ? left_ms : SHORTAGE_MS);
-		else if (has_room && backend.error != EINTR)
+	while (backend.socket == -1 && !connection_is_decided(c) &&
+	    (left_ms = clock_left_ms(c->accepted_ms + PROXY_HELLO_MS)) > 0) {
+		bool is_full = backend.error == EAGAIN;
+		if (!is_full && backend.error != EINTR &&
+		    !backend_is_short(backend.error))
 			break;
 		registry_lock();
 		registry_note_waiting(c);
 		registry_unlock();
-		backend = backend_connect(hosts, directory, left_ms);
+		backend = connect_again(c, hosts, directory, is_full, left_ms);
 	}
 	return backend;
 }
@@ -348,20 +361,12 @@ is_lingering(struct connection *c)
 
 /* --- The end --- */
 
-/* Counts and tells how C has ended. */
-static void
-tell_of_end(struct connection *c)
-{
-	connection_decide(c, END_CLOSED);
-	status_ended(c->end, c->alert);
-	status_log_end(c, c->end);
-}
-
 /* Ends C, to which no other thread comes any more. */
 static void
 end(struct connection *c)
 {
-	tell_of_end(c);
+	connection_decide(c, END_CLOSED);
+	status_ended(c, c->end);
 	registry_lock();
 	pressure_leave(c);
 	registry_remove(c);
@@ -581,7 +586,7 @@ proxy_begin(int client, const union address *peer, bool is_crowded)
 	struct connection *c = connection_new(client, peer);
 	status_accepted();
 	if (c == NULL) {
-		status_ended(END_FAILED, 0);
+		status_lost();
 		close(client);
 		return;
 	}
@@ -602,7 +607,7 @@ proxy_begin(int client, const union address *peer, bool is_crowded)
 	}
 	connection_decide(c, ends);
 	c->resets = true;
-	tell_of_end(c);
+	status_ended(c, ends);
 	connection_release(c);
 }
 
@@ -677,7 +682,7 @@ void
 proxy_prepare(int hosts, unsigned free, unsigned threads_max)
 {
 	hosts_directory = hosts;
-	lookup_prepare(threads_max / 2);
+	lookup_prepare(threads_max / 4);
 	thread_pool_prepare(run, free, threads_max);
 }
 
@@ -686,14 +691,20 @@ proxy_prepare(int hosts, unsigned free, unsigned threads_max)
 void
 proxy_end_hello(struct connection *c)
 {
-	refuse_locked(c, TLS_USER_CANCELED, tls_alert_name(TLS_USER_CANCELED),
-	    "no ClientHello in time");
+	if (c->awaits_header)
+		refuse_locked(c, TLS_INTERNAL_ERROR, "PROXY header", "none in time");
+	else
+		refuse_locked(c, TLS_USER_CANCELED, tls_alert_name(TLS_USER_CANCELED),
+		    "no ClientHello in time");
 }
 
 void
 proxy_end_lookup(struct connection *c)
 {
-	refuse_locked(c, TLS_INTERNAL_ERROR, "host directory", LATE);
+	if (!refuse_locked(c, TLS_INTERNAL_ERROR, "host directory", LATE))
+		return;
+	status_ended(c, END_REFUSED);
+	registry_give_up(c);
 }
 
 /* Takes the way from the client of C up again, unless C is about to end. */

@@ -13,7 +13,8 @@
 #include <stdint.h>
 
 enum {
-	/* From accept to the end of the hello and a connected backend. */
+	/* From accept to the end of the hello and a connected backend. A host directory that does not
+	 * answer has as long from the end of the hello. */
 	PROXY_HELLO_MS = 10 * 1000,
 
 	/* How long a client that gets nothing more is listened to. */

@@ -7,8 +7,8 @@
 static struct {
 	pthread_mutex_t mutex;
 	struct connection rings[REGISTRY_RINGS];
-	unsigned connections, places, peak;
-	unsigned tells_at;    /* wake the main thread when fewer are open */
+	unsigned connections, given_up, places, peak;
+	unsigned tells_at;    /* wake the main thread when fewer are unfinished */
 	int64_t next_look_ms; /* when it looks again */
 } registry = {.mutex = PTHREAD_MUTEX_INITIALIZER, .next_look_ms = INT64_MAX};
 
@@ -39,6 +39,12 @@ unsigned
 registry_connections(void)
 {
 	return registry.connections;
+}
+
+unsigned
+registry_unfinished(void)
+{
+	return registry.connections - registry.given_up;
 }
 
 unsigned
@@ -137,19 +143,35 @@ registry_next(const struct connection *c)
 	return next;
 }
 
+static void
+tell_of_room(void)
+{
+	if (registry_unfinished() >= registry.tells_at)
+		return;
+	thread_wake_main();
+	registry.tells_at = 0;
+}
+
+void
+registry_give_up(struct connection *c)
+{
+	c->is_given_up = true;
+	registry.given_up++;
+	tell_of_room();
+}
+
 void
 registry_remove(struct connection *c)
 {
+	registry.given_up -= c->is_given_up;
 	remque(c);
 }
 
 void
 registry_leave(void)
 {
-	if (--registry.connections >= registry.tells_at)
-		return;
-	thread_wake_main();
-	registry.tells_at = 0;
+	registry.connections--;
+	tell_of_room();
 }
 
 void

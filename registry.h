@@ -27,9 +27,10 @@ void registry_init(unsigned places);
 void registry_lock(void);
 void registry_unlock(void);
 
-/* How many connections are open; the most that ever were at once; whether there is room for one
- * more; whether more than seven eighths of all places are taken. */
+/* How many connections are open; how many of them will end by themselves; the most that ever were at
+ * once; whether there is room for one more; whether more than seven eighths of all places are taken. */
 unsigned registry_connections(void);
+unsigned registry_unfinished(void);
 unsigned registry_peak(void);
 bool registry_has_room(void);
 bool registry_is_nearly_full(void);
@@ -60,6 +61,9 @@ struct connection *registry_after(const struct connection *c);
 
 /* Returns the connection after C in all rings, the first one after NULL, and NULL after the last. */
 struct connection *registry_next(const struct connection *c);
+
+/* Notes that C is over, but that a thread is stuck at it: nobody waits for that. */
+void registry_give_up(struct connection *c);
 
 /* C is no more among the open connections, and nobody else looks at it; but it still has its place,
  * which registry_leave() gives back when its descriptors are closed. */

@@ -393,7 +393,7 @@ wait_for_connections(struct server *server)
 	int64_t end_ms = clock_ms() + GRACE_MS;
 	for (;;) {
 		registry_lock();
-		unsigned left = registry_connections();
+		unsigned left = registry_unfinished();
 		registry_tell_of_room(server->connections_max);
 		registry_unlock();
 		if (left == 0 || stops > 1 || clock_left_ms(end_ms) == 0)
@@ -409,7 +409,7 @@ cut_off_connections(void)
 {
 	registry_lock();
 	for (struct connection *c = registry_next(NULL); c != NULL; c = registry_next(c))
-		status_log_end(c, END_CUT_OFF);
+		status_ended(c, END_CUT_OFF);
 }
 
 int

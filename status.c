@@ -110,18 +110,15 @@ status_accepted(void)
 }
 
 void
-status_routed(void)
+status_lost(void)
 {
-	atomic_fetch_add(&status.routed, 1);
+	atomic_fetch_add(&status.ended[END_FAILED], 1);
 }
 
 void
-status_ended(enum connection_end end, enum tls_alert alert)
+status_routed(void)
 {
-	for (size_t i = 0; end == END_REFUSED && i < ALERTS; i++)
-		if (alerts[i] == alert)
-			atomic_fetch_add(&status.refused[i], 1);
-	atomic_fetch_add(&status.ended[end], 1);
+	atomic_fetch_add(&status.routed, 1);
 }
 
 static void
@@ -147,19 +144,30 @@ append_bytes(struct text *text, const struct connection *c)
 	    (unsigned long long)c->download.passed);
 }
 
-void
-status_log_end(struct connection *c, enum connection_end end)
+static void
+log_end(const struct connection *c, enum connection_end end)
 {
 	char line[LINE_SIZE];
 	struct text text = {.bytes = line, .size = sizeof line};
-	if (!status.logs_connections || atomic_exchange(&c->told, true))
-		return;
 	append_who(&text, c);
 	append_bytes(&text, c);
 	append(&text, " end=%s", end_names[end]);
 	if (end == END_REFUSED)
 		append(&text, " alert=%s", tls_alert_name(c->alert));
 	log_connection("%s", line);
+}
+
+void
+status_ended(struct connection *c, enum connection_end end)
+{
+	if (atomic_exchange(&c->told, true))
+		return;
+	for (size_t i = 0; end == END_REFUSED && i < ALERTS; i++)
+		if (alerts[i] == c->alert)
+			atomic_fetch_add(&status.refused[i], 1);
+	atomic_fetch_add(&status.ended[end], 1);
+	if (status.logs_connections)
+		log_end(c, end);
 }
 
 /* --- A report --- */
@@ -202,7 +210,7 @@ report_some(void)
 	registry_lock();
 	for (c = registry_next(NULL); count < REPORT_LINES && c != NULL;
 	     c = registry_next(c)) {
-		if (c->report == report.number)
+		if (c->report == report.number || c->told)
 			continue;
 		c->report = report.number;
 		report.parked += !connection_keeps_a_thread(c);

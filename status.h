@@ -13,14 +13,14 @@
  * called once, before there are threads. */
 void status_begin(bool logs_connections);
 
-/* Counts a connection that was accepted, one that got a backend, and one that ended; ALERT
- * says why it was refused if it was. */
+/* Counts a connection that was accepted, one of those that could not be served for want of memory,
+ * and one that got a backend. */
 void status_accepted(void);
+void status_lost(void);
 void status_routed(void);
-void status_ended(enum connection_end end, enum tls_alert alert);
 
-/* Logs that C has ended as END, where each connection gets such a line, once. */
-void status_log_end(struct connection *c, enum connection_end end);
+/* Counts that C has ended as END, once, and logs it where each connection gets such a line. */
+void status_ended(struct connection *c, enum connection_end end);
 
 /* Begins a report, and goes on with the one that has begun, for a moment: a line for each open
  * connection, and then the totals. Returns whether there is more to write. For the main thread. */

@@ -3,14 +3,11 @@
 #include "harness.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -385,100 +382,4 @@ PROGRAM_TEST(deadline, last_connection_ends_in_time)
 	int status = proxy_wait(proxy, 1000);
 	cr_assert(
 	    WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status is %#x", status);
-}
-
-/* --- A file system that does not answer --- */
-
-/* Mounts one at DIRECTORY, for this test and what it starts, alone. Once the descriptor that this
- * returns is closed, it answers: with errors. */
-static int
-mount_what_does_not_answer(const char *directory)
-{
-	char options[64];
-	int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	snprintf(options, sizeof options,
-	    "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fuse);
-	if (fuse == -1 || unshare(CLONE_NEWNS) == -1 ||
-	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == -1 ||
-	    mount("none", directory, "fuse", MS_NOSUID | MS_NODEV, options) == -1)
-		skip("needs root, and FUSE");
-	return fuse;
-}
-
-/* It has some of the threads, which cannot be interrupted, and not all. */
-PROGRAM_TEST(deadline, host_directory_that_does_not_answer)
-{
-	enum { STUCK_MAX = 64, CLIENTS = 3 * STUCK_MAX, OTHERS = 16 };
-	int clients[CLIENTS], refused = 0;
-	server_listen("127.0.0.1");
-	host_make(HOST);
-	int other = backend_listen("other.example");
-	int fuse = mount_what_does_not_answer(host_path(HOST, NULL));
-	struct proxy *proxy = proxy_start(NULL);
-	for (int i = 0; i < CLIENTS; i++)
-		clients[i] = client_send(hello_for(HOST));
-	expect_served(other, hello_for("other.example"));
-	poll(NULL, 0, 1500);
-	expect_refused(hello_for(HOST), INTERNAL_ERROR);
-	expect_served(other, hello_for("other.example"));
-	for (int i = 0; i < CLIENTS; i++)
-		refused += !silent_for(clients[i], 0);
-	check(refused >= CLIENTS / 2, "only %d were refused", refused);
-
-	testing("after ten seconds");
-	for (int i = 0; i < CLIENTS; i++) {
-		cr_assert(readable_within(clients[i], DEADLINE_MS + 1500));
-		expect_alert(clients[i], INTERNAL_ERROR);
-		close(clients[i]);
-	}
-	cr_assert(
-	    strstr(proxy_log(proxy), " " HOST ": host directory: does not answer\n"));
-	wait_until(proxy_threads(proxy) <= STUCK_MAX + OTHERS, DEADLINE_MS + 5000);
-
-	testing("once it answers");
-	close(fuse);
-	cr_assert_eq(umount2(host_path(HOST, NULL), MNT_DETACH), 0);
-	wait_until(proxy_threads(proxy) < OTHERS, DEADLINE_MS + 5000);
-	expect_served(unix_listen(host_path(HOST, "tls-socket"), 16), hello_for(HOST));
-}
-
-static void
-few_files(void)
-{
-	const struct rlimit files = {64, 64};
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &files), 0);
-}
-
-/* Nor is it taken for one that is about to make room. */
-PROGRAM_TEST(deadline, who_waits_for_a_file_system_makes_no_room)
-{
-	enum { SILENT = 60, STUCK = 3, LINGER_MS = 5000 };
-	int stuck[STUCK];
-	server_listen("127.0.0.1");
-	host_make(HOST);
-	int other = backend_listen("other.example");
-	int fuse = mount_what_does_not_answer(host_path(HOST, NULL));
-	struct proxy *proxy = proxy_start(few_files);
-	for (int i = 0; i < STUCK; i++) {
-		/* Or else those who come later have more than their address's share. */
-		stuck[i] = client_connect_from("127.0.0.2");
-		send_all(stuck[i], hello_for(HOST));
-	}
-	for (int i = 0; i < STUCK; i++) {
-		cr_assert(readable_within(stuck[i], DEADLINE_MS + 1500));
-		expect_alert(stuck[i], INTERNAL_ERROR);
-		close(stuck[i]);
-	}
-	poll(NULL, 0, LINGER_MS + 500);
-	for (int i = 0; i < SILENT; i++) {
-		char address[16];
-		snprintf(address, sizeof address, "127.0.1.%d", i + 1);
-		client_connect_from(address);
-	}
-	wait_until(strstr(proxy_log(proxy), "no more fit") != NULL, 5000);
-	for (int i = 0; i < STUCK + 2; i++) {
-		testing("client %d", i);
-		expect_served(other, hello_for("other.example"));
-	}
-	close(fuse);
 }

@@ -368,10 +368,12 @@ PROGRAM_TEST(proxy_header, one_that_does_not_come_in_time)
 		poll(NULL, 0, 1000);
 	}
 	send_all(clients[2], headers[0].header);
-	for (int i = 0; i < COUNT; i++)
-		expect_alert(clients[i], USER_CANCELED);
+	expect_alert(clients[0], INTERNAL_ERROR);
+	expect_alert(clients[1], INTERNAL_ERROR);
+	expect_alert(clients[2], USER_CANCELED);
 	cr_assert_lt(now_ms() - begin_ms, margin_ms(11500));
 	cr_assert_geq(now_ms() - begin_ms, 9900);
+	wait_until(has_logged(" -: PROXY header: none in time\n"), 3000);
 	wait_until(
 	    has_logged("192.0.2.7:51234 -: user_canceled: no ClientHello in time\n"),
 	    3000);

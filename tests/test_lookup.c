@@ -72,6 +72,20 @@ Test(lookup, half_of_all_are_stuck)
 	cr_assert(clock_ms() - began_ms < LOOKUP_STUCK_MS / 2, "it waited");
 }
 
+/* They have places of their own. */
+Test(lookup, so_many_wait_for_room)
+{
+	enum { SOME = 3 };
+	lookup_prepare(SOME);
+	for (int i = 0; i < SOME; i++)
+		cr_assert(lookup_begin_wait());
+	cr_assert(!lookup_begin_wait());
+	cr_assert(begin("a.example", SOME, 0) == SOME);
+	lookup_end_wait();
+	cr_assert(lookup_begin_wait());
+	cr_assert(!lookup_begin_wait());
+}
+
 /* --- Those who wait --- */
 
 static const char *waits_for;
