@@ -98,7 +98,8 @@ lot := $(if $(filter linux,$(SYSTEM)),lot.o,lot_poll.o)
 has_sandbox := $(if $(SANITIZE),,$(filter linux,$(SYSTEM)))
 sandbox := $(if $(has_sandbox),sandbox.o filter.o,sandbox_none.o)
 without_sandbox := $(if $(has_sandbox),$(if $(FOREIGN),test_sandbox test_filter),test_sandbox test_filter)
-modules := deadline.o proxy.o network.o triage.o status.o pressure.o registry.o group.o lookup.o connection.o \
+modules := accept.o deadline.o proxy.o hello.o route.o refusal.o network.o triage.o status.o pressure.o \
+	overdue.o registry.o group.o lookup.o connection.o \
 	$(lot) relay.o backend.o owner.o proxy_protocol.o tls.o hostname.o listener.o limits.o log.o \
 	address.o thread.o $(sandbox) system_$(SYSTEM).o $(stubs:%=%/stubs.o)
 tsan_calls := pselect $(if $(filter lot.o,$(lot)),epoll_ctl)

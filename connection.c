@@ -4,7 +4,9 @@
 #include "clock.h"
 #include "log.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -110,6 +112,14 @@ connection_log_failure(const struct connection *c, const char *what, const char 
 	char client[ADDRESS_ENDPOINT_SIZE];
 	address_endpoint(client, &c->peer);
 	log_line("%s %s: %s: %s", client, c->name[0] == '\0' ? "-" : c->name, what, why);
+}
+
+void
+connection_note_client_failure(struct connection *c, int error)
+{
+	if (connection_decide(
+		c, error == ETIMEDOUT ? END_CLIENT_TIMEOUT : END_CLIENT_RESET))
+		connection_log_failure(c, "client", strerror(error));
 }
 
 bool

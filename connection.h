@@ -19,6 +19,13 @@ enum {
 	 * each. Beyond it, hellos that need more are refused. Those that need much get only
 	 * half of it. */
 	CONNECTION_MEMORY_MAX = 64 * 1024 * 1024,
+
+	/* From accept to the end of the hello and a connected backend. A host directory that does not
+	 * answer has as long from the end of the hello. */
+	CONNECTION_HELLO_MS = 10 * 1000,
+
+	/* How long a client that gets nothing more is listened to. */
+	CONNECTION_LINGER_MS = 5 * 1000,
 };
 
 /* What a connection waits for, for others to know: it keeps to no plan of phases. */
@@ -125,6 +132,9 @@ bool connection_is_decided(const struct connection *c);
 /* Logs that WHAT has failed for C, and WHY. */
 void
 connection_log_failure(const struct connection *c, const char *what, const char *why);
+
+/* Notes, and logs, that the client's connection has failed with ERROR, unless C ends anyway. */
+void connection_note_client_failure(struct connection *c, int error);
 
 /* Whether a thread is at C, and not all of it is in the lot. */
 bool connection_keeps_a_thread(const struct connection *c);

@@ -1,9 +1,11 @@
 #include "deadline.h"
 
 #include "clock.h"
+#include "hello.h"
 #include "pressure.h"
 #include "proxy.h"
 #include "registry.h"
+#include "route.h"
 
 enum {
 	/* How long a client may take nothing of what the backend sent before it was gone:
@@ -57,19 +59,20 @@ do_what_is_due(int64_t now_ms)
 		registry_note(c, CONNECTION_RELAY, now_ms);
 		proxy_watch(c);
 	}
-	while ((c = due(CONNECTION_HELLO, PROXY_HELLO_MS, now_ms)) != NULL) {
+	while ((c = due(CONNECTION_HELLO, CONNECTION_HELLO_MS, now_ms)) != NULL) {
 		registry_note(c, CONNECTION_HELLO, now_ms); /* it may be about to end */
-		proxy_end_hello(c);
+		hello_end(c);
 	}
-	while ((c = due(CONNECTION_BACKEND, PROXY_HELLO_MS, now_ms)) != NULL) {
+	while ((c = due(CONNECTION_BACKEND, CONNECTION_HELLO_MS, now_ms)) != NULL) {
 		registry_note(c, CONNECTION_BACKEND, now_ms); /* the same */
-		proxy_end_lookup(c);
+		route_end(c);
 	}
-	while ((c = due(REGISTRY_NO_ROOM, PROXY_HELLO_MS + STUCK_MS, now_ms)) != NULL) {
+	while (
+	    (c = due(REGISTRY_NO_ROOM, CONNECTION_HELLO_MS + STUCK_MS, now_ms)) != NULL) {
 		registry_move(c, REGISTRY_NO_ROOM, now_ms);
-		proxy_end_lookup(c);
+		route_end(c);
 	}
-	while ((c = due(CONNECTION_CLOSING, PROXY_LINGER_MS, now_ms)) != NULL)
+	while ((c = due(CONNECTION_CLOSING, CONNECTION_LINGER_MS, now_ms)) != NULL)
 		end_linger(c, now_ms);
 }
 

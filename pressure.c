@@ -2,25 +2,14 @@
 
 #include "group.h"
 #include "log.h"
+#include "overdue.h"
 #include "registry.h"
-#include "system.h"
 #include "thread.h"
 
 #include <string.h>
 #include <sys/socket.h>
 
-static const bool may_give_way[REGISTRY_RINGS] = {
-    [CONNECTION_HELLO] = true,
-    [REGISTRY_NO_ROOM] = true,
-    [REGISTRY_STALLED] = true,
-    [CONNECTION_CLOSING] = true,
-};
-
 enum {
-	/* How many quiet connections are looked at for bytes that a side has not taken, of
-	 * which nobody is told, in each look for who gives way. */
-	LOOKS_MAX = 64,
-
 	/* How many are to end at once. */
 	LEAVING_MAX = 64,
 
@@ -104,128 +93,6 @@ pressure_leave(struct connection *c)
 
 /* --- Who gives way --- */
 
-/* Whether C has sent something that nobody has read yet. */
-static bool
-is_unread(const struct connection *c)
-{
-	return system_has_unread(c->client);
-}
-
-/* Whether a side of C does not take what the other has sent. */
-static bool
-is_untaken(const struct connection *c)
-{
-	/* After an alert there is nothing that anybody has to wait for. */
-	return (c->state == CONNECTION_RELAY || c->patient) &&
-	    (relay_untaken(c->client) > 0 ||
-		(c->state == CONNECTION_RELAY && relay_untaken(c->backend) > 0));
-}
-
-/* A number that changes when a side of C, which stalls, takes something. */
-static uint64_t
-progress_of(const struct connection *c)
-{
-	uint64_t progress = c->download.passed - (uint64_t)relay_untaken(c->client);
-	if (c->state == CONNECTION_RELAY)
-		progress += c->upload.passed - (uint64_t)relay_untaken(c->backend);
-	return progress;
-}
-
-/* Has C stand where it belongs when one looks closely. */
-static void
-look_at(struct connection *c, int64_t now_ms)
-{
-	unsigned ring = is_untaken(c) ? (unsigned)REGISTRY_STALLED : c->state;
-	registry_move(c, ring, now_ms);
-	c->progress = progress_of(c);
-}
-
-/* Has those of the quiet ones that stall stand with those; where there is want of threads, only
- * those that keep one. */
-static void
-look_at_quiet(bool for_threads, int64_t now_ms)
-{
-	for (unsigned i = 0; i < LOOKS_MAX; i++) {
-		struct connection *c = registry_first(CONNECTION_RELAY);
-		if (c == NULL || c->since_ms >= now_ms)
-			return;
-		if (!for_threads || connection_keeps_a_thread(c))
-			look_at(c, now_ms);
-		else
-			registry_move(c, CONNECTION_RELAY, now_ms);
-	}
-}
-
-/* Whether it is for others to go on with C, and not for the program. In the hello, and when all is
- * over, a connection keeps no thread. */
-static bool
-waits_for_others(const struct connection *c, bool for_threads)
-{
-	if (for_threads)
-		return (c->ring == REGISTRY_NO_ROOM || c->ring == REGISTRY_STALLED) &&
-		    connection_keeps_a_thread(c);
-	return c->ring != CONNECTION_HELLO ||
-	    (!connection_keeps_a_thread(c) && !is_unread(c));
-}
-
-/* How many of the first connections in the hello wait for a thread. */
-static int
-count_unread(void)
-{
-	int unread = 0;
-	const struct connection *c = registry_first(CONNECTION_HELLO);
-	for (unsigned i = 0; i < LOOKS_MAX && c != NULL; i++, c = registry_after(c))
-		unread += is_unread(c);
-	return unread;
-}
-
-/* For how long C is overdue to give way; below zero where it is not. */
-static int64_t
-overdue_ms(const struct connection *c, int waiting, int64_t now_ms)
-{
-	int64_t patience_ms =
-	    c->ring == REGISTRY_STALLED ? PRESSURE_STALL_MS : PRESSURE_AGE_MS;
-	if (waiting > PRESSURE_FEW)
-		patience_ms = patience_ms * PRESSURE_FEW / waiting;
-	if (patience_ms < PRESSURE_MIN_MS)
-		patience_ms = PRESSURE_MIN_MS;
-	return now_ms - c->since_ms - patience_ms;
-}
-
-/* Returns the connection that is most overdue to give way, as far as its ring tells. */
-static struct connection *
-most_overdue(int waiting, bool for_threads, int64_t now_ms)
-{
-	struct connection *chosen = NULL;
-	int64_t most_ms = -1;
-	for (unsigned ring = 0; ring < REGISTRY_RINGS; ring++) {
-		struct connection *c = may_give_way[ring] ? registry_first(ring) : NULL;
-		while (c != NULL && overdue_ms(c, waiting, now_ms) > most_ms &&
-		    !waits_for_others(c, for_threads))
-			c = registry_after(c);
-		if (c == NULL || overdue_ms(c, waiting, now_ms) <= most_ms)
-			continue;
-		most_ms = overdue_ms(c, waiting, now_ms);
-		chosen = c;
-	}
-	return chosen;
-}
-
-/* Returns the connection that gives way, or NULL. */
-static struct connection *
-choose(int waiting, bool for_threads, int64_t now_ms)
-{
-	struct connection *c;
-	while ((c = most_overdue(waiting, for_threads, now_ms)) != NULL) {
-		if (c->ring == REGISTRY_STALLED && c->progress == progress_of(c))
-			return c;
-		if (c->ring != REGISTRY_STALLED && !is_untaken(c))
-			return c;
-		look_at(c, now_ms); /* a side has taken something, or takes nothing */
-	}
-	return NULL;
-}
-
 /* Ends whatever a thread waits for at C. Returns false where it cannot. */
 static bool
 interrupt(struct connection *c)
@@ -295,21 +162,19 @@ pressure_make_way(int waiting, bool for_threads, int64_t now_ms)
 {
 	int leaving = hasten(for_threads, now_ms);
 	struct connection *c;
-	if (for_threads && waiting < LOOKS_MAX)
-		waiting += count_unread();
+	if (for_threads && waiting < LEAVING_MAX)
+		waiting += overdue_count_unread();
 	int wanted = waiting < 1 ? 1 : waiting < LEAVING_MAX ? waiting : LEAVING_MAX;
-	while (leaving < wanted && (c = choose(waiting, for_threads, now_ms)) != NULL) {
+	while (leaving < wanted &&
+	    (c = overdue_choose(waiting, for_threads, now_ms)) != NULL) {
 		begin(now_ms);
-		give_way(c, waiting > PRESSURE_FEW, now_ms);
+		give_way(c, waiting > OVERDUE_FEW, now_ms);
 		leaving++;
 	}
 	if (leaving > 0)
 		return PRESSURE_SOON;
-	look_at_quiet(for_threads, now_ms);
-	for (unsigned ring = 0; ring < REGISTRY_RINGS; ring++)
-		if (may_give_way[ring] && registry_first(ring) != NULL)
-			return PRESSURE_LATER;
-	return PRESSURE_NOBODY;
+	overdue_look_at_quiet(for_threads, now_ms);
+	return overdue_is_anyone() ? PRESSURE_LATER : PRESSURE_NOBODY;
 }
 
 void

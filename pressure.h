@@ -15,16 +15,6 @@ enum {
 	PRESSURE_SHARE = 16,
 	PRESSURE_SHARE_MIN = 4,
 
-	/* Nobody gives way who made progress so short a while ago: in general; and where a
-	 * side has not taken bytes, so that a lost packet, which TCP repeats after 200 ms,
-	 * does not count as no progress. When more than a few wait to be accepted, these
-	 * shrink as those grow in number, down to what a busy machine takes to let the other
-	 * side run. */
-	PRESSURE_AGE_MS = 100,
-	PRESSURE_STALL_MS = 500,
-	PRESSURE_MIN_MS = 10,
-	PRESSURE_FEW = 16,
-
 	/* Pressure is over when an eighth of all places is free, and for so long nobody has
 	 * had to give way, and no flood was turned away. */
 	PRESSURE_REST_MS = 5 * 1000,

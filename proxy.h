@@ -1,4 +1,4 @@
-/* One connection's life: reads the hello, finds the backend, relays, lingers, closes. */
+/* One connection's life: hello, backend, relay, linger, close. */
 #ifndef PROXY_H
 #define PROXY_H
 
@@ -13,13 +13,6 @@
 #include <stdint.h>
 
 enum {
-	/* From accept to the end of the hello and a connected backend. A host directory that does not
-	 * answer has as long from the end of the hello. */
-	PROXY_HELLO_MS = 10 * 1000,
-
-	/* How long a client that gets nothing more is listened to. */
-	PROXY_LINGER_MS = 5 * 1000,
-
 	/* How long after a client has ended its stream somebody begins to watch whether it is
 	 * gone altogether: most connections are over by then. */
 	PROXY_HALF_CLOSED_MS = 20,
@@ -50,12 +43,9 @@ void proxy_serve(struct relay_way *way, struct proxy_thread *thread);
  * that stays open. thread_pool_ensure() starts them. */
 void proxy_prepare(int hosts, unsigned free, unsigned threads_max);
 
-/* For the main thread, behind the lock: the time for the hello of C is over; that for a look into its
- * host directory is; the client of C has ended its stream PROXY_HALF_CLOSED_MS ago, and whether it is
- * gone altogether is watched from now on. The last gives the lock up meanwhile, and C may have ended
- * after it. */
-void proxy_end_hello(struct connection *c);
-void proxy_end_lookup(struct connection *c);
+/* For the main thread, behind registry.h's lock: the client of C has ended its stream
+ * PROXY_HALF_CLOSED_MS ago, and whether it is gone altogether is watched from now on. Gives the lock up
+ * meanwhile, and C may have ended after it. */
 void proxy_watch(struct connection *c);
 
 #endif

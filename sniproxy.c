@@ -1,7 +1,7 @@
 /* sniproxy: lets many TLS services share one address and port. It is given a listening
  * TCP socket as descriptor 0 and the hosts directory as its working directory; see
  * README.md. */
-#include "backend.h"
+#include "accept.h"
 #include "clock.h"
 #include "deadline.h"
 #include "limits.h"
@@ -33,19 +33,8 @@ enum {
 	/* How long connections may go on after the signal to stop. */
 	GRACE_MS = 10 * 1000,
 
-	/* Under pressure, it is worth to be woken for one in so many of all places. */
-	PLACES_A_TIME = 32,
-
-	/* How many connections are accepted before anything else is looked at. */
-	ACCEPT_MAX = 64,
-
-	/* When to accept again where somebody may soon give way, and after a shortage if no
-	 * connection ends before that. */
+	/* When to look again for a thread where there is none. */
 	AGAIN_MS = 5,
-	RETRY_MS = 250,
-
-	/* A shortage that comes and goes is logged this often at most. */
-	COMPLAINT_INTERVAL_MS = 10 * 1000,
 };
 
 /* Signals that have come. */
@@ -55,11 +44,7 @@ struct server {
 	int hosts;             /* system_open_directory() */
 	sigset_t waiting_mask; /* of signals, while waiting for them */
 	unsigned connections_max;
-	int64_t accept_ms;         /* when to accept again; 0 where nothing is short */
-	int64_t next_complaint_ms; /* when a shortage is worth a log line again */
 	bool is_reporting;
-	bool hurries;
-	bool lacks_thread; /* one that is free could not be had when it was last looked */
 };
 
 static _Noreturn void
@@ -171,107 +156,9 @@ prepare_log_and_threads(struct server *server)
 	server->connections_max = limits.connections;
 	registry_init(limits.connections);
 	pressure_init(limits.connections);
+	accept_prepare(limits.connections);
 	relay_prepare(limits.free_threads, limits.pipes);
 	proxy_prepare(server->hosts, limits.free_threads, limits.threads);
-}
-
-/* --- Accepting --- */
-
-static void
-complain(struct server *server, const char *what, int error)
-{
-	int64_t now_ms = clock_ms();
-	if (now_ms < server->next_complaint_ms)
-		return;
-	server->next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
-	log_line("sniproxy: new connections wait while %u are open: %s: %s",
-	    registry_connections(), what, strerror(error));
-}
-
-/* Has this thread preempt others when it wakes, which it better does not (main()), unless there is
- * a HURRY. */
-static void
-hurry(struct server *server, bool hurries)
-{
-	if (hurries != server->hurries)
-		system_work_in_batches(!hurries);
-	server->hurries = hurries;
-}
-
-/* Leaves new connections in the listen backlog until a connection ends, or for some time, after
- * somebody was asked to give way to them. WHAT was short. */
-static void
-make_way(struct server *server, const char *what, int error)
-{
-	int waiting = listener_waiting();
-	hurry(server, true);
-	registry_lock();
-	enum pressure_result result = pressure_make_way(waiting, false, clock_ms());
-	registry_tell_of_room(1 + server->connections_max / PLACES_A_TIME);
-	registry_unlock();
-	if (result == PRESSURE_NOBODY)
-		complain(server, what, error);
-	server->accept_ms =
-	    clock_ms() + (result == PRESSURE_NOBODY ? RETRY_MS : AGAIN_MS);
-}
-
-/* What to do where accept(2) has failed with ERROR. */
-static void
-bear_failure(struct server *server, int error)
-{
-	if (error == EAGAIN || error == ECONNABORTED || error == EINTR)
-		return;
-	if (backend_is_short(error)) {
-		make_way(server, "accept", error);
-		return;
-	}
-	complain(server, "accept", error);
-	server->accept_ms = clock_ms() + RETRY_MS;
-}
-
-/* Accepts connections, as long as there is room. */
-static void
-accept_connections(struct server *server)
-{
-	server->accept_ms = 0;
-	for (int i = 0; i < ACCEPT_MAX; i++) {
-		union address peer;
-		registry_lock();
-		bool has_room = registry_has_room();
-		registry_unlock();
-		if (!has_room) {
-			make_way(server, "limit", EMFILE);
-			return;
-		}
-		int client = listener_accept(&peer);
-		if (client == -1) {
-			bear_failure(server, errno);
-			return;
-		}
-		proxy_begin(client, &peer, pressure_is_on() && listener_is_crowded());
-	}
-}
-
-/* Sees to it that a thread waits at the lot; where none can be had, that one who keeps a thread
- * without progress gives way. */
-static bool
-ensure_thread(struct server *server)
-{
-	int error = thread_pool_ensure();
-	bool has_failed = server->lacks_thread;
-	server->lacks_thread = error != 0;
-	if (error == 0)
-		return true;
-	/* Once is no shortage; nor is it one where there is nothing to do. */
-	int waiting = listener_waiting();
-	if (!has_failed || (waiting == 0 && !lot_has_work()))
-		return false;
-	registry_lock();
-	enum pressure_result result = pressure_make_way(waiting, true, clock_ms());
-	registry_unlock();
-	if (result == PRESSURE_NOBODY)
-		complain(server, "thread", error);
-	return false;
 }
 
 /* --- Waiting --- */
@@ -309,20 +196,19 @@ static bool
 wait_for_events(struct server *server, bool accepts, int64_t end_ms)
 {
 	int64_t next_look_ms = deadline_look();
-	if (server->hurries)
-		hurry(server, pressure_is_on());
+	accept_calm_down();
 	if (server->is_reporting || reports_wanted)
 		go_on_reporting(server);
-	bool has_thread = ensure_thread(server);
+	bool has_thread = accept_ensure_thread();
 	int64_t now_ms = clock_ms();
-	bool is_short = now_ms < server->accept_ms;
+	bool is_short = now_ms < accept_again_ms();
 	end_ms = earlier(end_ms, next_look_ms);
 	if (server->is_reporting || reports_wanted)
 		end_ms = now_ms;
 	if (!has_thread)
 		end_ms = earlier(end_ms, now_ms + AGAIN_MS);
 	if (is_short && accepts)
-		end_ms = earlier(end_ms, server->accept_ms);
+		end_ms = earlier(end_ms, accept_again_ms());
 
 	int64_t left_ms = end_ms > now_ms ? end_ms - now_ms : 0;
 	struct timespec left = {left_ms / 1000, (long)(left_ms % 1000) * 1000000};
@@ -335,7 +221,7 @@ wait_for_events(struct server *server, bool accepts, int64_t end_ms)
 	if (ready > 0)
 		let_signals_in(server);
 	if (ready == -1) /* a connection may have ended */
-		server->accept_ms = 0;
+		accept_soon();
 	return ready > 0 && stops == 0;
 }
 
@@ -345,7 +231,7 @@ serve(struct server *server)
 {
 	while (stops == 0)
 		if (wait_for_events(server, true, INT64_MAX))
-			accept_connections(server);
+			accept_connections();
 }
 
 /* --- Start and end --- */

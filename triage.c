@@ -1,6 +1,7 @@
 #include "triage.h"
 
 #include "clock.h"
+#include "overdue.h"
 #include "pressure.h"
 #include "registry.h"
 #include "system.h"
@@ -58,7 +59,7 @@ triage(struct connection *c)
 	if (length > 0)
 		status = look_at(c, &hello, bytes, (size_t)length);
 	if (status == TLS_INCOMPLETE && length < PEEK_MAX &&
-	    system_was_silent(c->client, PRESSURE_MIN_MS))
+	    system_was_silent(c->client, OVERDUE_MIN_MS))
 		ends = END_GAVE_WAY;
 	if (status == TLS_OK && is_for_flooded_host(c, &hello))
 		ends = END_TURNED_AWAY;

@@ -66,10 +66,10 @@ missing() {
 }
 
 @test "what is not there is found" {
-	sed 's/read_hello()/read_goodbye()/; s/triage\.c/triages.c/' docs/architecture.txt \
+	sed 's/hello_read()/hello_write()/; s/triage\.c/triages.c/' docs/architecture.txt \
 		>"$BATS_TEST_TMPDIR/architecture.txt"
 	run missing "$BATS_TEST_TMPDIR/architecture.txt"
-	[ "$output" = $'triages.c\nread_goodbye()' ]
+	[ "$output" = $'triages.c\nhello_write()' ]
 	run diff -q <(perl docs/drawing.pl "$BATS_TEST_TMPDIR/architecture.txt") docs/architecture.svg
 	[ "$status" = 1 ]
 }

@@ -497,7 +497,7 @@ decide(void)
 {
 	if (run.fate != UNDECIDED)
 		return;
-	if (world.now_ms >= BEGIN_MS + PROXY_HELLO_MS) {
+	if (world.now_ms >= BEGIN_MS + CONNECTION_HELLO_MS) {
 		expect_alert(TLS_USER_CANCELED);
 		return;
 	}
