@@ -18,8 +18,10 @@ enum {
 	/* Under pressure, it is worth to be woken for one in so many of all places. */
 	PLACES_A_TIME = 32,
 
-	/* How many connections are accepted before anything else is looked at. */
+	/* How many connections are accepted, and for how long, before anything else is looked at:
+	 * accept(2) itself may wait for the next one. */
 	ACCEPT_MAX = 64,
+	STRETCH_MS = 10,
 
 	/* When to accept again where somebody may soon give way, and after a shortage if no
 	 * connection ends before that. */
@@ -99,8 +101,9 @@ bear_failure(int error)
 void
 accept_connections(void)
 {
+	int64_t end_ms = clock_ms() + STRETCH_MS;
 	accepting.again_ms = 0;
-	for (int i = 0; i < ACCEPT_MAX; i++) {
+	for (int i = 0; i < ACCEPT_MAX && clock_ms() < end_ms; i++) {
 		union address peer;
 		registry_lock();
 		bool has_room = registry_has_room();

@@ -156,14 +156,16 @@ int
 listener_prepare(void)
 {
 	unsigned places;
+	bool inherit = system_accepted_inherit();
 	set_options(LISTENER);
-	if (!system_accepted_inherit() || !system_know_queue(LISTENER, &older, &places))
+	if (!inherit || !system_know_queue(LISTENER, &older, &places))
 		older = UINT_MAX;
-	/* Another copy may be faster; accept(2) must not wait for the next connection
-	 * then. As the flag belongs to all who share the socket, and systemd clears it
-	 * for each of them that it starts, RELAY_QUIET_MS bounds the wait too. */
-	int flags = fcntl(LISTENER, F_GETFL);
-	if (flags == -1 || fcntl(LISTENER, F_SETFL, flags | O_NONBLOCK) == -1)
+	/* Another copy may be faster; accept(2) must not wait for ever then. Where RELAY_QUIET_MS
+	 * bounds its wait, that is worth it: the next one may come. Else it takes a flag, which
+	 * belongs to all who share the socket. */
+	int flags = inherit ? 0 : fcntl(LISTENER, F_GETFL);
+	if (!inherit &&
+	    (flags == -1 || fcntl(LISTENER, F_SETFL, flags | O_NONBLOCK) == -1))
 		return errno;
 	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
 		is_listener[descriptor] = listener_is(descriptor);

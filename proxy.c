@@ -23,8 +23,10 @@ enum {
 	/* For how many bytes a client that gets nothing more is listened to. */
 	LINGER_BYTES = 8 * 1024 * 1024,
 
-	/* A thread that has had nothing to do for so long ends, if there are others. */
+	/* A thread that has had nothing to do for so long ends, if there are others; where there are
+	 * many, at once: whatever comes wakes one that sleeps, though another may be faster. */
 	IDLE_MS = 10 * 1000,
+	SPARE_MAX = 14,
 };
 
 /* Set before there are threads. */
@@ -340,8 +342,10 @@ static struct relay_way *
 take_way(struct thread_name *name)
 {
 	struct relay_way *way;
+	if (thread_is_spare(SPARE_MAX))
+		return NULL;
 	while ((way = lot_take(IDLE_MS)) == NULL) {
-		if (errno == ETIMEDOUT && thread_is_spare())
+		if (errno == ETIMEDOUT && thread_is_spare(0))
 			return NULL;
 		thread_set_name(name, "", true);
 	}

@@ -25,7 +25,7 @@ int system_accept(int listener, struct sockaddr *peer, socklen_t *size);
 /* Whether SOCKET, which is of AF_INET or AF_INET6, is one of TCP, as far as the system tells. */
 bool system_is_tcp(int socket);
 
-/* Whether what accept(2) gives has all options of the listening socket, timeouts too. */
+/* Whether accept(2) heeds SO_RCVTIMEO, and what it gives has all options of the listening socket. */
 bool system_accepted_inherit(void);
 
 /* recv(2) and send(2) that do not wait: where they would have to, errno is EAGAIN. To peek leaves what

@@ -89,10 +89,10 @@ thread_end_wait(void)
 }
 
 bool
-thread_is_spare(void)
+thread_is_spare(int spare_max)
 {
 	int free = atomic_load(&pool.free);
-	while (free > (int)pool.wanted)
+	while (free > (int)pool.wanted + spare_max)
 		if (atomic_compare_exchange_weak(&pool.free, &free, free - 1)) {
 			atomic_fetch_sub(&pool.threads, 1);
 			return true;

@@ -38,9 +38,9 @@ int thread_pool_ensure(void);
 void thread_begin_wait(void);
 void thread_end_wait(void);
 
-/* To be called by a thread of the pool that has nothing to do. Returns whether more are free than
- * shall be, so that this one is to end; then it is not counted any more. */
-bool thread_is_spare(void);
+/* To be called by a thread of the pool that has nothing to do. Returns whether more than SPARE_MAX are
+ * free besides those that shall be, so that this one is to end; then it is not counted any more. */
+bool thread_is_spare(int spare_max);
 
 /* How many threads the pool has. */
 unsigned thread_pool_size(void);

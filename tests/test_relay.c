@@ -1145,9 +1145,10 @@ expect_waiting(int count)
 {
 	for (int i = 0; i < count; i++)
 		thread_end_wait();
-	cr_expect(!thread_is_spare(), "there are fewer than %d", count);
+	cr_expect(!thread_is_spare(0), "there are fewer than %d", count);
 	thread_end_wait();
-	cr_expect(thread_is_spare(), "there are more than %d", count);
+	cr_expect(!thread_is_spare(1), "one is not more than one");
+	cr_expect(thread_is_spare(0), "there are more than %d", count);
 	for (int i = 0; i < count; i++)
 		thread_begin_wait();
 }
