@@ -359,8 +359,8 @@ PROGRAM_TEST(start, slower_copy_does_not_wait_in_accept)
 	expect_served(backend, hello_for(HOST));
 }
 
-/* The flag belongs to all who share the socket; systemd clears it at each start. The test
- * plays the faster copy. */
+/* Where the program sets O_NONBLOCK there, the flag belongs to all who share the socket; systemd clears
+ * it at each start. The test plays the faster copy. */
 PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
 {
 	struct proxy *proxy = proxy_start_default();
@@ -368,6 +368,7 @@ PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
 	expect_served(backend, hello_for(HOST));
 	int flags = fcntl(server.listener, F_GETFL);
 	cr_assert(fcntl(server.listener, F_SETFL, flags & ~O_NONBLOCK) == 0);
+	wait_until(sleeps_outside_accept(proxy), 1000);
 	pid_t tracer = fault_begin(proxy, "?accept4,?accept", "delay_enter=1000000");
 	int client = client_connect();
 	poll(NULL, 0, 300); /* until it is on its way into accept(2) */
