@@ -174,7 +174,10 @@ pressure_make_way(int waiting, bool for_threads, int64_t now_ms)
 	if (leaving > 0)
 		return PRESSURE_SOON;
 	overdue_look_at_quiet(for_threads, now_ms);
-	return overdue_is_anyone() ? PRESSURE_LATER : PRESSURE_NOBODY;
+	/* Whose backend is looked for may turn out to have to wait for it. */
+	return overdue_is_anyone() || registry_first(CONNECTION_BACKEND) != NULL
+	    ? PRESSURE_LATER
+	    : PRESSURE_NOBODY;
 }
 
 void

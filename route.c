@@ -80,7 +80,7 @@ connect_at_once(struct connection *c, struct backend_hosts *hosts, const char *d
 		    .failed = "host directory",
 		    .error = ETIMEDOUT,
 		    .why = LATE};
-	struct backend backend = backend_connect(hosts, directory, RELAY_QUIET_MS);
+	struct backend backend = backend_connect(hosts, directory, 0);
 	lookup_end(&lookup, clock_ms());
 	return backend;
 }
