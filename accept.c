@@ -88,8 +88,12 @@ make_way(const char *what, int error)
 static void
 bear_failure(int error)
 {
-	if (error == EAGAIN || error == ECONNABORTED || error == EINTR)
+	if (error == EAGAIN || error == ECONNABORTED)
 		return;
+	if (error == EINTR) { /* who stops it, and lets it go on, is not logged */
+		accepting.again_ms = clock_ms() + AGAIN_MS;
+		return;
+	}
 	if (backend_is_short(error)) {
 		make_way("accept", error);
 		return;

@@ -191,8 +191,10 @@ move_in_bulk(struct relay_way *way, bool *has_pipe)
 		held = system_splice(way->from, pipe[1], PIPE_SIZE);
 		if (held > 0)
 			status = empty_pipe(way, pipe[0], (size_t)held);
-		else if (held == -1 && errno != EAGAIN && errno != EINTR &&
-		    errno != EINVAL)
+		else if (held == -1 && errno == EINVAL)
+			*has_pipe =
+			    false; /* to try again and again would cost more than to copy */
+		else if (held == -1 && errno != EAGAIN && errno != EINTR)
 			status = RELAY_READ_FAILED;
 	} while (held >= RELAY_BUFFER_SIZE && status == RELAY_MOVED);
 	int error = errno;
