@@ -192,8 +192,7 @@ move_in_bulk(struct relay_way *way, bool *has_pipe)
 		if (held > 0)
 			status = empty_pipe(way, pipe[0], (size_t)held);
 		else if (held == -1 && errno == EINVAL)
-			*has_pipe =
-			    false; /* to try again and again would cost more than to copy */
+			*has_pipe = false; /* to copy costs less than to try */
 		else if (held == -1 && errno != EAGAIN && errno != EINTR)
 			status = RELAY_READ_FAILED;
 	} while (held >= RELAY_BUFFER_SIZE && status == RELAY_MOVED);
