@@ -359,6 +359,18 @@ PROGRAM_TEST(start, slower_copy_does_not_wait_in_accept)
 	expect_served(backend, hello_for(HOST));
 }
 
+/* They belong to whoever made it, and others may wait in accept(2) for it. */
+PROGRAM_TEST(start, listening_socket_keeps_its_flags)
+{
+	need("accept(2) that heeds SO_RCVTIMEO");
+	server_listen("127.0.0.1");
+	int flags = fcntl(server.listener, F_GETFL);
+	cr_assert((flags & O_NONBLOCK) == 0);
+	proxy_start(NULL);
+	expect_served(backend_listen(HOST), hello_for(HOST));
+	cr_assert_eq(fcntl(server.listener, F_GETFL), flags);
+}
+
 /* Where the program sets O_NONBLOCK there, the flag belongs to all who share the socket; systemd clears
  * it at each start. The test plays the faster copy. */
 PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
