@@ -298,6 +298,25 @@ cut_off_connections(void)
 		status_ended(c, END_CUT_OFF);
 }
 
+/* Ends what is still open, and returns with which status. */
+static int
+stop(struct server *server)
+{
+	/* What takes its place on the descriptors keeps connections off them, as in
+	 * open_hosts(). */
+	listener_give_up(server->hosts);
+	unsigned cut_off = wait_for_connections(server);
+	if (cut_off > 0) {
+		log_line("sniproxy: stopped; %u connections were cut off", cut_off);
+		cut_off_connections();
+	}
+	log_flush();
+	/* Threads may still run: nothing of theirs may be torn down by exit(3). */
+	if (cut_off > 0)
+		_exit(EXIT_FAILURE);
+	return EXIT_SUCCESS;
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -330,18 +349,5 @@ main(int argc, char *argv[])
 	prepare_log_and_threads(&server);
 
 	serve(&server);
-
-	/* What takes its place on the descriptors keeps connections off them, as in
-	 * open_hosts(). */
-	listener_give_up(server.hosts);
-	unsigned cut_off = wait_for_connections(&server);
-	if (cut_off > 0) {
-		log_line("sniproxy: stopped; %u connections were cut off", cut_off);
-		cut_off_connections();
-	}
-	log_flush();
-	/* Threads may still run: nothing of theirs may be torn down by exit(3). */
-	if (cut_off > 0)
-		_exit(EXIT_FAILURE);
-	return EXIT_SUCCESS;
+	return stop(&server);
 }
