@@ -306,14 +306,17 @@ stop(struct server *server)
 	 * open_hosts(). */
 	listener_give_up(server->hosts);
 	unsigned cut_off = wait_for_connections(server);
+	registry_lock();
+	bool are_left = registry_connections() > 0;
+	registry_unlock();
 	if (cut_off > 0) {
 		log_line("sniproxy: stopped; %u connections were cut off", cut_off);
 		cut_off_connections();
 	}
 	log_flush();
-	/* Threads may still run: nothing of theirs may be torn down by exit(3). */
-	if (cut_off > 0)
-		_exit(EXIT_FAILURE);
+	/* Threads may still run, or be stuck: nothing of theirs may be torn down by exit(3). */
+	if (are_left)
+		_exit(cut_off > 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 	return EXIT_SUCCESS;
 }
 
