@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "hello.h"
+#include "lookup.h"
 #include "pressure.h"
 #include "proxy.h"
 #include "registry.h"
@@ -11,9 +12,6 @@ enum {
 	/* How long a client may take nothing of what the backend sent before it was gone:
 	 * with it went the one that would have given up on that client. */
 	LAST_BYTES_MS = 30 * 1000,
-
-	/* By how much who waits for a backend may be late to end its own wait. */
-	STUCK_MS = 1000,
 };
 
 /* Returns the first connection of RING, if it has been there for TIME_MS; else the next look is when
@@ -67,8 +65,9 @@ do_what_is_due(int64_t now_ms)
 		registry_note(c, CONNECTION_BACKEND, now_ms); /* the same */
 		route_end(c);
 	}
-	while (
-	    (c = due(REGISTRY_NO_ROOM, CONNECTION_HELLO_MS + STUCK_MS, now_ms)) != NULL) {
+	/* These end their own wait, if they are not stuck. */
+	while ((c = due(REGISTRY_NO_ROOM, CONNECTION_HELLO_MS + LOOKUP_STUCK_MS,
+		    now_ms)) != NULL) {
 		registry_move(c, REGISTRY_NO_ROOM, now_ms);
 		route_end(c);
 	}

@@ -29,7 +29,7 @@ enum connection_end pressure_enter(struct connection *c, int64_t now_ms);
 
 /* Takes note that C is for the host of its name, while there is pressure. Returns false where there
  * is a flood for that; then, if new connections come faster than they can be served, this one is
- * to be turned away, which pressure_turned_away() counts. */
+ * to be turned away, which pressure_note() counts. */
 bool pressure_admit(struct connection *c, int64_t now_ms);
 
 /* Whether there is a flood for the host NAME. */

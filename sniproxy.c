@@ -315,7 +315,7 @@ stop(struct server *server)
 	}
 	log_flush();
 	/* Threads may still run, or be stuck: nothing of theirs may be torn down by exit(3). */
-	if (are_left)
+	if (cut_off > 0 || are_left)
 		_exit(cut_off > 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 	return EXIT_SUCCESS;
 }
