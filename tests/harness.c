@@ -26,6 +26,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -806,6 +807,22 @@ proxy_is_in(const struct proxy *proxy, long number)
 	}
 	closedir(threads);
 	return found;
+}
+
+bool
+proxy_sleeps_outside_accept(const struct proxy *proxy)
+{
+	char *call = proxy_proc(proxy, "syscall");
+	if (call[0] == '\0')
+		skip("no right to look at the proxy's system calls");
+	/* "running", or the number of the system call and more. */
+	long number = strtol(call, NULL, 10);
+	bool sleeps = call[0] != 'r' && number != SYS_futex && number != SYS_accept4;
+#ifdef SYS_accept
+	sleeps = sleeps && number != SYS_accept;
+#endif
+	free(call);
+	return sleeps;
 }
 
 /* --- Bytes --- */

@@ -207,6 +207,10 @@ void fault_end(pid_t tracer);
 /* Whether a thread of the proxy is in the system call NUMBER, and does not run. */
 bool proxy_is_in(const struct proxy *proxy, long number);
 
+/* Whether the main thread of the proxy has gone to sleep, neither in accept(2), which may wait there for
+ * a moment, nor for a lock. A connection that comes now finds accept(2) as fault_begin() made it. */
+bool proxy_sleeps_outside_accept(const struct proxy *proxy);
+
 /* --- Bytes and ClientHellos --- */
 
 struct bytes {

@@ -776,6 +776,7 @@ PROGRAM_TEST(limits, accept_is_not_permitted)
 {
 	start(NULL);
 	struct pair pair = pair_open(backend);
+	wait_until(proxy_sleeps_outside_accept(proxy), 5000);
 	pid_t tracer = fault_begin(proxy, "accept,accept4", "error=EPERM");
 	int client = client_send(request);
 	for (int i = 0; i < 3; i++)

@@ -11,7 +11,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -306,20 +305,6 @@ PROGRAM_TEST(start, two_copies_share_the_socket)
 	cr_assert_eq(service.wrong, 0);
 }
 
-/* Whether the proxy's main thread has gone to sleep, but not in accept(2): the file says
- * "running", or begins with the number of the system call. */
-static bool
-sleeps_outside_accept(const struct proxy *proxy)
-{
-	char *call = proxy_proc(proxy, "syscall");
-	if (call[0] == '\0')
-		skip("no right to look at the proxy's system calls");
-	long number = strtol(call, NULL, 10);
-	bool sleeps = call[0] != 'r' && number != SYS_accept4 && number != SYS_accept;
-	free(call);
-	return sleeps;
-}
-
 /* Starts two copies; both are known to serve. */
 static void
 start_two(struct proxy *copies[2], int backend)
@@ -349,8 +334,8 @@ PROGRAM_TEST(start, slower_copy_does_not_wait_in_accept)
 		kill(copies[1 - round % 2]->pid, SIGCONT);
 		close(backend_accept(backend));
 		close(client);
-		wait_until(sleeps_outside_accept(copies[0]), 1000);
-		wait_until(sleeps_outside_accept(copies[1]), 1000);
+		wait_until(proxy_sleeps_outside_accept(copies[0]), 1000);
+		wait_until(proxy_sleeps_outside_accept(copies[1]), 1000);
 	}
 	kill(copies[0]->pid, SIGHUP);
 	int status = proxy_wait(copies[0], 5000);
@@ -380,7 +365,7 @@ PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
 	expect_served(backend, hello_for(HOST));
 	int flags = fcntl(server.listener, F_GETFL);
 	cr_assert(fcntl(server.listener, F_SETFL, flags & ~O_NONBLOCK) == 0);
-	wait_until(sleeps_outside_accept(proxy), 1000);
+	wait_until(proxy_sleeps_outside_accept(proxy), 1000);
 	pid_t tracer = fault_begin(proxy, "?accept4,?accept", "delay_enter=1000000");
 	int client = client_connect();
 	poll(NULL, 0, 300); /* until it is on its way into accept(2) */
