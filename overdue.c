@@ -47,10 +47,9 @@ is_untaken(const struct connection *c)
 static uint64_t
 progress_of(const struct connection *c)
 {
-	uint64_t progress = c->download.passed - (uint64_t)relay_untaken(c->client);
-	if (c->state == CONNECTION_RELAY)
-		progress += c->upload.passed - (uint64_t)relay_untaken(c->backend);
-	return progress;
+	uint64_t progress = relay_taken(&c->download);
+	return c->state == CONNECTION_RELAY ? progress + relay_taken(&c->upload)
+					    : progress;
 }
 
 /* Has C stand where it belongs when one looks closely. */

@@ -14,9 +14,9 @@ enum {
 	PIPE_SIZE = 1024 * 1024,
 	PIPE_SIZE_MIN = 64 * 1024,
 
-	/* How much of what is in a pipe is passed on at once: so much, and no more, may a slow
-	 * receiver take without that being seen. */
-	SPLICE_MAX = 128 * 1024,
+	/* How much of what is in a pipe is passed on at once where only that tells what a slow receiver
+	 * takes. */
+	PIECE_SIZE = 128 * 1024,
 };
 
 static int stay_limit;
@@ -157,12 +157,12 @@ close_pipe(const int ends[2])
 	atomic_fetch_add(&pipes_left, 1);
 }
 
+/* Passes on what is in the pipe, PIECE bytes at a time. */
 static enum relay_status
-empty_pipe(struct relay_way *way, int pipe, size_t held)
+empty_pipe(struct relay_way *way, int pipe, size_t held, size_t piece)
 {
 	while (held > 0) {
-		size_t length = held < SPLICE_MAX ? held : SPLICE_MAX;
-		ssize_t sent = system_splice(pipe, way->to, length);
+		ssize_t sent = system_splice(pipe, way->to, held < piece ? held : piece);
 		if (sent == -1 && !may_write_on(way))
 			return RELAY_WRITE_FAILED;
 		if (sent <= 0)
@@ -181,16 +181,18 @@ move_in_bulk(struct relay_way *way, bool *has_pipe)
 {
 	int pipe[2];
 	ssize_t held;
+	uint64_t taken;
 	enum relay_status status = RELAY_MOVED;
 	*has_pipe = open_pipe(pipe);
 	if (!*has_pipe)
 		return RELAY_MOVED;
 	limit_wait(way);
+	size_t piece = system_know_taken(way->to, &taken) ? PIPE_SIZE : PIECE_SIZE;
 	thread_begin_wait();
 	do {
 		held = system_splice(way->from, pipe[1], PIPE_SIZE);
 		if (held > 0)
-			status = empty_pipe(way, pipe[0], (size_t)held);
+			status = empty_pipe(way, pipe[0], (size_t)held, piece);
 		else if (held == -1 && errno == EINVAL)
 			*has_pipe = false; /* to copy costs less than to try */
 		else if (held == -1 && errno != EAGAIN && errno != EINTR)
@@ -239,4 +241,13 @@ int
 relay_untaken(int socket)
 {
 	return system_untaken(socket);
+}
+
+uint64_t
+relay_taken(const struct relay_way *way)
+{
+	uint64_t taken;
+	return system_know_taken(way->to, &taken)
+	    ? taken
+	    : way->passed - (uint64_t)relay_untaken(way->to);
 }

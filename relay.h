@@ -85,4 +85,7 @@ int relay_error(int socket);
 /* How many bytes the kernel has that the other end of SOCKET has not taken. */
 int relay_untaken(int socket);
 
+/* A number that grows when the way's receiver takes something. */
+uint64_t relay_taken(const struct relay_way *way);
+
 #endif

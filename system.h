@@ -46,6 +46,10 @@ bool system_has_unread(int socket);
  * tell, 1 where there is no room for more, and 0. */
 int system_untaken(int socket);
 
+/* Asks how many bytes the other end of SOCKET has taken so far. Returns false where the system does not
+ * tell. */
+bool system_know_taken(int socket, uint64_t *bytes);
+
 /* Asks how many connections wait at LISTENER to be accepted, and how many may. Returns false where
  * the system does not tell. */
 bool system_know_queue(int listener, unsigned *waiting, unsigned *places);

@@ -84,6 +84,14 @@ system_untaken(int socket)
 }
 
 bool
+system_know_taken(int socket, uint64_t *bytes)
+{
+	(void)socket;
+	*bytes = 0;
+	return false;
+}
+
+bool
 system_know_queue(int listener, unsigned *waiting, unsigned *places)
 {
 	int length, limit;

@@ -3,9 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <malloc.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
@@ -91,15 +91,30 @@ system_untaken(int socket)
 	return bytes;
 }
 
-/* Asks about SOCKET. Where less is told than is used here, up to tcpi_last_ack_recv, nothing is known:
- * what stands in for a kernel may not have it all. */
+/* Asks about SOCKET. Where less is told than SIZE_MIN, nothing is known: old kernels, and what stands in
+ * for one, may not have it all. */
 static bool
-know(int socket, struct tcp_info *info)
+know(int socket, struct tcp_info *info, size_t size_min)
 {
 	socklen_t size = sizeof *info;
 	return getsockopt(socket, IPPROTO_TCP, TCP_INFO, info, &size) == 0 &&
-	    size >= offsetof(struct tcp_info, tcpi_pmtu);
+	    size >= size_min;
 }
+
+/* Not of Unix sockets. */
+bool
+system_know_taken(int socket, uint64_t *bytes)
+{
+	struct tcp_info info;
+	if (!know(socket, &info, offsetof(struct tcp_info, tcpi_bytes_received)))
+		return false;
+	*bytes = info.tcpi_bytes_acked;
+	return true;
+}
+
+enum {
+	LISTEN = 10
+}; /* TCP_LISTEN of <netinet/tcp.h>, which lacks what <linux/tcp.h> has */
 
 /* For a listening socket, tcpi_unacked is the length of its queue, and tcpi_sacked how long it may
  * be. */
@@ -107,7 +122,8 @@ bool
 system_know_queue(int listener, unsigned *waiting, unsigned *places)
 {
 	struct tcp_info info;
-	if (!know(listener, &info) || info.tcpi_state != TCP_LISTEN)
+	if (!know(listener, &info, offsetof(struct tcp_info, tcpi_lost)) ||
+	    info.tcpi_state != LISTEN)
 		return false;
 	*waiting = info.tcpi_unacked;
 	*places = info.tcpi_sacked;
@@ -118,7 +134,8 @@ bool
 system_was_silent(int socket, int ms)
 {
 	struct tcp_info info;
-	return know(socket, &info) && info.tcpi_last_ack_recv >= (uint32_t)ms;
+	return know(socket, &info, offsetof(struct tcp_info, tcpi_pmtu)) &&
+	    info.tcpi_last_ack_recv >= (uint32_t)ms;
 }
 
 /* --- Bytes that are not copied --- */

@@ -1440,3 +1440,33 @@ Test(relay, knows_how_much_has_not_been_taken)
 		close_all(&session);
 	}
 }
+
+/* However much is on its way: of what is in a pipe, all may be passed on at once. */
+Test(relay, sees_that_a_slow_reader_takes_something)
+{
+	enum { SIP = 64 * 1024, SIPS = 40 };
+	const int held = 2 * SIP;
+	struct session session;
+	need_splice();
+	open_lot(STAY, PIPES);
+	prepare(&session, DOWN);
+	setsockopt(session.way.to, SOL_SOCKET, SO_SNDBUF, &held, sizeof held);
+	setsockopt(session.receiver, SOL_SOCKET, SO_RCVBUF, &held, sizeof held);
+	start(&session);
+	size_t sent = send_until_call(&session, SYS_splice), offset = 0;
+	for (int i = 0; i < SIPS; i++) {
+		uint64_t taken = relay_taken(&session.way);
+		int64_t deadline_ms = clock_ms() + PATIENCE_MS;
+		expect_stream(&session, offset, offset + SIP);
+		offset += SIP;
+		while (relay_taken(&session.way) == taken)
+			CHECK(clock_left_ms(deadline_ms) > 0, "sip %d is not seen", i);
+		sent = send_on(&session, sent); /* until it is refilled */
+		CHECK(
+		    relay_taken(&session.way) > taken, "sip %d is not seen any more", i);
+	}
+	shutdown(session.sender, SHUT_WR);
+	expect_stream(&session, offset, sent);
+	expect_over(&session, RELAY_ENDED, 0);
+	close_all(&session);
+}
