@@ -1441,11 +1441,23 @@ Test(relay, knows_how_much_has_not_been_taken)
 	}
 }
 
+/* Waits until it can be seen that the way's receiver has taken something since it had taken so many. Where
+ * TCP finds that a window too small to tell, that may be later. */
+static bool
+is_seen(const struct relay_way *way, uint64_t taken)
+{
+	int64_t deadline_ms = clock_ms() + 10 * NOTHING_MS;
+	while (relay_taken(way) == taken && clock_left_ms(deadline_ms) > 0)
+		;
+	return relay_taken(way) != taken;
+}
+
 /* However much is on its way: of what is in a pipe, all may be passed on at once. */
 Test(relay, sees_that_a_slow_reader_takes_something)
 {
 	enum { SIP = 64 * 1024, SIPS = 40 };
 	const int held = 2 * SIP;
+	int seen = 0;
 	struct session session;
 	need_splice();
 	open_lot(STAY, PIPES);
@@ -1454,17 +1466,16 @@ Test(relay, sees_that_a_slow_reader_takes_something)
 	setsockopt(session.receiver, SOL_SOCKET, SO_RCVBUF, &held, sizeof held);
 	start(&session);
 	size_t sent = send_until_call(&session, SYS_splice), offset = 0;
-	for (int i = 0; i < SIPS; i++) {
+	for (int i = 0; i < SIPS; i++, offset += SIP) {
 		uint64_t taken = relay_taken(&session.way);
-		int64_t deadline_ms = clock_ms() + PATIENCE_MS;
 		expect_stream(&session, offset, offset + SIP);
-		offset += SIP;
-		while (relay_taken(&session.way) == taken)
-			CHECK(clock_left_ms(deadline_ms) > 0, "sip %d is not seen", i);
+		bool was_seen = is_seen(&session.way, taken);
 		sent = send_on(&session, sent); /* until it is refilled */
-		CHECK(
-		    relay_taken(&session.way) > taken, "sip %d is not seen any more", i);
+		CHECK(!was_seen || relay_taken(&session.way) > taken,
+		    "sip %d is not seen any more", i);
+		seen += was_seen;
 	}
+	cr_expect(seen > SIPS / 2, "%d sips were seen", seen);
 	shutdown(session.sender, SHUT_WR);
 	expect_stream(&session, offset, sent);
 	expect_over(&session, RELAY_ENDED, 0);
