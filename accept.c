@@ -53,8 +53,11 @@ complain(const char *what, int error)
 	if (now_ms < accepting.next_complaint_ms)
 		return;
 	accepting.next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
-	log_line("sniproxy: new connections wait while %u are open: %s: %s",
-	    registry_connections(), what, strerror(error));
+	registry_lock();
+	unsigned open = registry_connections();
+	registry_unlock();
+	log_line("sniproxy: new connections wait while %u are open: %s: %s", open, what,
+	    strerror(error));
 }
 
 /* Has this thread preempt others when it wakes, which it better does not (see main()), unless there is

@@ -48,6 +48,9 @@ static bool is_listener[INHERITED_MAX];
  * it had them, and are still to be accepted; or all. */
 static unsigned older;
 
+/* Others may have it; here it is given up. */
+static atomic_bool is_given_up;
+
 /* How many were accepted since the queue was last seen empty. */
 static atomic_int in_a_row;
 
@@ -134,6 +137,8 @@ listener_waiting(void)
 {
 	unsigned waiting, places;
 	struct pollfd listener = {.fd = LISTENER, .events = POLLIN};
+	if (atomic_load(&is_given_up))
+		return 0;
 	if (system_know_queue(LISTENER, &waiting, &places))
 		return (int)waiting;
 	if (poll(&listener, 1, 0) != 1)
@@ -147,6 +152,8 @@ bool
 listener_is_crowded(void)
 {
 	unsigned waiting, places;
+	if (atomic_load(&is_given_up))
+		return false;
 	if (!system_know_queue(LISTENER, &waiting, &places))
 		return atomic_load(&in_a_row) > CROWD_IN_A_ROW;
 	return waiting > CROWD_MIN && waiting > places / CROWD;
@@ -156,7 +163,7 @@ int
 listener_prepare(void)
 {
 	unsigned places;
-	bool inherit = system_accepted_inherit();
+	bool inherit = system_accepted_inherit(LISTENER);
 	set_options(LISTENER);
 	if (!inherit || !system_know_queue(LISTENER, &older, &places))
 		older = UINT_MAX;
@@ -196,6 +203,7 @@ listener_accept(union address *peer)
 void
 listener_give_up(int other)
 {
+	atomic_store(&is_given_up, true);
 	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
 		if (is_listener[descriptor])
 			dup2(other, descriptor);

@@ -91,13 +91,20 @@ lookup_begin(struct lookup *lookup, const char *name, int64_t now_ms)
 	return begins;
 }
 
-/* Returns who waits for longest, for the host NAME; or for any, where that is NULL. */
+/* Returns who waits for longest of those who may begin now, or NULL. */
 static struct lookup *
-first_waiting(const char *name)
+next_to_begin(int64_t now_ms)
 {
-	for (struct lookup *l = lookups.next; waiting > 0 && l != &lookups; l = l->next)
-		if (l->waits && (name == NULL || strcmp(l->name, name) == 0))
+	const char *full =
+	    NULL; /* a host of which none may; others often wait for the same */
+	struct lookup *l = waiting > 0 && begun < most ? lookups.next : &lookups;
+	for (; l != &lookups; l = l->next) {
+		if (!l->waits || (full != NULL && strcmp(l->name, full) == 0))
+			continue;
+		if (count(l->name, now_ms).of_host < LOOKUP_HOST_MAX)
 			return l;
+		full = l->name;
+	}
 	return NULL;
 }
 
@@ -106,11 +113,9 @@ lookup_end(struct lookup *lookup, int64_t now_ms)
 {
 	pthread_mutex_lock(&lock);
 	remque(lookup);
-	bool was_full = begun-- >= most;
-	struct lookup *next = first_waiting(lookup->name);
-	if (next == NULL && was_full)
-		next = first_waiting(NULL);
-	if (next != NULL && count(next->name, now_ms).of_host < LOOKUP_HOST_MAX) {
+	begun--;
+	struct lookup *next = next_to_begin(now_ms);
+	if (next != NULL) {
 		remque(next);
 		insque(next, lookups.previous); /* who begins later stands behind */
 		next->waits = false;

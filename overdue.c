@@ -1,5 +1,6 @@
 #include "overdue.h"
 
+#include "lookup.h"
 #include "registry.h"
 #include "relay.h"
 #include "system.h"
@@ -17,13 +18,23 @@ enum {
 	LOOKS_MAX = 64,
 };
 
+/* Whose backend is looked for may turn out to have to wait for it, unless the lookup is stuck. */
+static bool
+is_any_looked_for(int64_t now_ms)
+{
+	const struct connection *c = registry_first(CONNECTION_BACKEND);
+	while (c != NULL && now_ms - c->since_ms >= LOOKUP_STUCK_MS)
+		c = registry_after(c);
+	return c != NULL;
+}
+
 bool
-overdue_is_anyone(void)
+overdue_is_anyone(int64_t now_ms)
 {
 	for (unsigned ring = 0; ring < REGISTRY_RINGS; ring++)
 		if (may_give_way[ring] && registry_first(ring) != NULL)
 			return true;
-	return false;
+	return is_any_looked_for(now_ms);
 }
 
 /* Whether C has sent something that nobody has read yet. */
@@ -47,9 +58,10 @@ is_untaken(const struct connection *c)
 static uint64_t
 progress_of(const struct connection *c)
 {
-	uint64_t progress = relay_taken(&c->download);
-	return c->state == CONNECTION_RELAY ? progress + relay_taken(&c->upload)
-					    : progress;
+	uint64_t progress = relay_taken(c->client, c->download.passed);
+	if (c->state == CONNECTION_RELAY)
+		progress += relay_taken(c->backend, c->upload.passed);
+	return progress;
 }
 
 /* Has C stand where it belongs when one looks closely. */
@@ -58,6 +70,7 @@ look_at(struct connection *c, int64_t now_ms)
 {
 	unsigned ring = is_untaken(c) ? (unsigned)REGISTRY_STALLED : c->state;
 	registry_move(c, ring, now_ms);
+	registry_look_by(now_ms + CONNECTION_LINGER_MS); /* its time begins anew */
 	c->progress = progress_of(c);
 }
 
@@ -76,10 +89,12 @@ overdue_look_at_quiet(bool for_threads, int64_t now_ms)
 }
 
 /* Whether it is for others to go on with C, and not for the program. In the hello, and when all is
- * over, a connection keeps no thread. */
+ * over, a connection keeps no thread; unless that is stuck. */
 static bool
 waits_for_others(const struct connection *c, bool for_threads)
 {
+	if (c->is_given_up)
+		return false;
 	if (for_threads)
 		return (c->ring == REGISTRY_NO_ROOM || c->ring == REGISTRY_STALLED) &&
 		    connection_keeps_a_thread(c);

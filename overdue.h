@@ -22,7 +22,7 @@ enum {
 };
 
 /* Whether there is one that may ever give way. */
-bool overdue_is_anyone(void);
+bool overdue_is_anyone(int64_t now_ms);
 
 /* Returns the connection that gives way to others, of which WAITING wait, or NULL. Where it is FOR_THREADS
  * that they wait, it is one that keeps a thread. */

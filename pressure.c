@@ -25,6 +25,7 @@ static struct {
 	unsigned share; /* of an address */
 	bool is_on;
 	int64_t began_ms;
+	int64_t looked_ms; /* when it was last looked for someone */
 	int64_t
 	    last_ms; /* when someone last gave way, or one of a flood was turned away */
 	unsigned gave_way[REGISTRY_RINGS];
@@ -130,7 +131,6 @@ give_way(struct connection *c, bool hurry, int64_t now_ms)
 static void
 begin(int64_t now_ms)
 {
-	registry_look_by(now_ms + PRESSURE_REST_MS);
 	if (pressure.is_on)
 		return;
 	pressure.is_on = true;
@@ -151,7 +151,7 @@ hasten(bool for_threads, int64_t now_ms)
 		/* The thread may just not have been waiting yet. */
 		if (c->is_waiting)
 			thread_interrupt(c->thread);
-		leaving += now_ms - c->since_ms < LEAVING_MS &&
+		leaving += now_ms - c->since_ms < LEAVING_MS && !c->is_given_up &&
 		    (!for_threads || connection_keeps_a_thread(c));
 	}
 	return leaving;
@@ -162,6 +162,8 @@ pressure_make_way(int waiting, bool for_threads, int64_t now_ms)
 {
 	int leaving = hasten(for_threads, now_ms);
 	struct connection *c;
+	pressure.looked_ms = now_ms;
+	registry_look_by(now_ms + PRESSURE_REST_MS);
 	if (for_threads && waiting < LEAVING_MAX)
 		waiting += overdue_count_unread();
 	int wanted = waiting < 1 ? 1 : waiting < LEAVING_MAX ? waiting : LEAVING_MAX;
@@ -174,10 +176,7 @@ pressure_make_way(int waiting, bool for_threads, int64_t now_ms)
 	if (leaving > 0)
 		return PRESSURE_SOON;
 	overdue_look_at_quiet(for_threads, now_ms);
-	/* Whose backend is looked for may turn out to have to wait for it. */
-	return overdue_is_anyone() || registry_first(CONNECTION_BACKEND) != NULL
-	    ? PRESSURE_LATER
-	    : PRESSURE_NOBODY;
+	return overdue_is_anyone(now_ms) ? PRESSURE_LATER : PRESSURE_NOBODY;
 }
 
 void
@@ -211,14 +210,16 @@ log_end(int64_t now_ms)
 void
 pressure_look(int64_t now_ms)
 {
-	if (!pressure.is_on)
+	if (!pressure.is_on && registry_first(REGISTRY_STALLED) == NULL)
 		return;
-	int64_t over_ms = pressure.last_ms + PRESSURE_REST_MS;
-	if (now_ms < over_ms || registry_is_nearly_full()) {
+	int64_t over_ms =
+	    (pressure.is_on ? pressure.last_ms : pressure.looked_ms) + PRESSURE_REST_MS;
+	if (now_ms < over_ms || (pressure.is_on && registry_is_nearly_full())) {
 		registry_look_by(over_ms > now_ms ? over_ms : now_ms + FULL_MS);
 		return;
 	}
-	log_end(now_ms);
+	if (pressure.is_on)
+		log_end(now_ms);
 	pressure.is_on = false;
 	for (struct connection *c; (c = registry_first(REGISTRY_STALLED)) != NULL;)
 		registry_move(c, c->state, now_ms);

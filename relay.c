@@ -244,10 +244,10 @@ relay_untaken(int socket)
 }
 
 uint64_t
-relay_taken(const struct relay_way *way)
+relay_taken(int socket, uint64_t passed)
 {
 	uint64_t taken;
-	return system_know_taken(way->to, &taken)
+	return system_know_taken(socket, &taken)
 	    ? taken
-	    : way->passed - (uint64_t)relay_untaken(way->to);
+	    : passed - (uint64_t)relay_untaken(socket);
 }

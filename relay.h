@@ -85,7 +85,8 @@ int relay_error(int socket);
 /* How many bytes the kernel has that the other end of SOCKET has not taken. */
 int relay_untaken(int socket);
 
-/* A number that grows when the way's receiver takes something. */
-uint64_t relay_taken(const struct relay_way *way);
+/* How many bytes the other end of SOCKET has taken, to which PASSED were passed on. Where the system does
+ * not tell, those of a piece that is being passed on are left out. */
+uint64_t relay_taken(int socket, uint64_t passed);
 
 #endif

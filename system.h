@@ -25,8 +25,8 @@ int system_accept(int listener, struct sockaddr *peer, socklen_t *size);
 /* Whether SOCKET, which is of AF_INET or AF_INET6, is one of TCP, as far as the system tells. */
 bool system_is_tcp(int socket);
 
-/* Whether accept(2) heeds SO_RCVTIMEO, and what it gives has all options of the listening socket. */
-bool system_accepted_inherit(void);
+/* Whether accept(2) heeds the SO_RCVTIMEO of LISTENER, and what it gives has all options of that. */
+bool system_accepted_inherit(int listener);
 
 /* recv(2) and send(2) that do not wait: where they would have to, errno is EAGAIN. To peek leaves what
  * there is to be received. */

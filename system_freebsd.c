@@ -35,8 +35,9 @@ system_is_tcp(int socket)
 }
 
 bool
-system_accepted_inherit(void)
+system_accepted_inherit(int listener)
 {
+	(void)listener;
 	return false;
 }
 

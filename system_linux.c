@@ -27,19 +27,30 @@ system_accept(int listener, struct sockaddr *peer, socklen_t *size)
 	return accept4(listener, peer, size, SOCK_CLOEXEC);
 }
 
-bool
-system_is_tcp(int socket)
+/* Returns the protocol of SOCKET, or -1 with errno set. */
+static int
+protocol_of(int socket)
 {
 	int protocol;
 	socklen_t size = sizeof protocol;
-	return getsockopt(socket, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0 &&
-	    (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
+	return getsockopt(socket, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0
+	    ? protocol
+	    : -1;
 }
 
 bool
-system_accepted_inherit(void)
+system_is_tcp(int socket)
 {
-	return true;
+	int protocol = protocol_of(socket);
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
+}
+
+/* A socket of MPTCP keeps its timeouts to itself: accept(2) does not heed them, and what that gives does
+ * not have them. */
+bool
+system_accepted_inherit(int listener)
+{
+	return protocol_of(listener) == IPPROTO_TCP;
 }
 
 ssize_t
@@ -101,12 +112,13 @@ know(int socket, struct tcp_info *info, size_t size_min)
 	    size >= size_min;
 }
 
-/* Not of Unix sockets. */
+/* Of MPTCP, it would be the bytes of one path. */
 bool
 system_know_taken(int socket, uint64_t *bytes)
 {
 	struct tcp_info info;
-	if (!know(socket, &info, offsetof(struct tcp_info, tcpi_bytes_received)))
+	if (protocol_of(socket) != IPPROTO_TCP ||
+	    !know(socket, &info, offsetof(struct tcp_info, tcpi_bytes_received)))
 		return false;
 	*bytes = info.tcpi_bytes_acked;
 	return true;

@@ -55,8 +55,9 @@ system_is_tcp(int socket)
 }
 
 bool
-system_accepted_inherit(void)
+system_accepted_inherit(int listener)
 {
+	(void)listener;
 	return false;
 }
 

@@ -142,6 +142,57 @@ PROGRAM_TEST(after_the_end, client_that_takes_nothing_is_let_go)
 	pair_talk(other);
 }
 
+static void
+few_files(void)
+{
+	const struct rlimit files = {32, 32};
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+/* Others, for which there was no room for a moment, were about to have its place. */
+PROGRAM_TEST(after_the_end, client_that_nearly_gave_way_is_let_go)
+{
+	enum {
+		ANSWER = 300000,
+		PLACES_MAX = 16,
+		MOMENT_MS = 200,
+		PRESSURE_MS = 10 * 1000
+	};
+	struct bytes hello = hello_for(HOST);
+	struct pair quiet[PLACES_MAX];
+	const int narrow = 4096;
+	int count = 0, waiting = -1;
+	need("to know what a side has not taken");
+	server_listen("127.0.0.1");
+	struct proxy *proxy = proxy_start(few_files);
+	int backend = backend_listen(HOST);
+	struct pair silent = pair_open(backend);
+	setsockopt(silent.client, SOL_SOCKET, SO_RCVBUF, &narrow, sizeof narrow);
+	send_all(silent.backend, pattern(0, ANSWER)); /* which the kernel has for it */
+	close(silent.backend);
+	while (waiting == -1) {
+		cr_assert_lt(count, PLACES_MAX);
+		quiet[count].client = client_send(hello);
+		if (!readable_within(backend, MOMENT_MS)) {
+			waiting = quiet[count].client;
+			continue;
+		}
+		quiet[count].backend = backend_accept(backend);
+		expect_bytes(quiet[count++].backend, hello);
+	}
+	pair_close(quiet[0]);
+	quiet[0] = (struct pair){waiting, backend_accept(backend)};
+	expect_bytes(quiet[0].backend, hello);
+	int before = proxy_descriptors(proxy);
+	int64_t end_ms = now_ms() + LAST_BYTES_MS + 8000 + PRESSURE_MS;
+	while (proxy_descriptors(proxy) >= before) {
+		cr_assert_lt(now_ms(), end_ms, "it is kept");
+		poll(NULL, 0, 200);
+	}
+	for (int i = 0; i < count; i++)
+		pair_talk(quiet[i]);
+}
+
 /* --- The hello --- */
 
 /* The alert must come ten seconds after START_MS, and not much later. */

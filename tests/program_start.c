@@ -356,6 +356,50 @@ PROGRAM_TEST(start, listening_socket_keeps_its_flags)
 	cr_assert_eq(fcntl(server.listener, F_GETFL), flags);
 }
 
+/* Whether one connection is open, at which no thread is. */
+static bool
+is_parked(const struct proxy *proxy)
+{
+	kill(proxy->pid, SIGUSR1);
+	char *log = proxy_log(proxy);
+	bool found = strstr(log, " open=1 parked=1 ") != NULL;
+	free(log);
+	return found;
+}
+
+/* As systemd makes one where it says SocketProtocol=mptcp. What it accepts is no heir to its timeouts, nor
+ * does accept(2) heed them. */
+PROGRAM_TEST(start, socket_of_mptcp)
+{
+	struct sockaddr_in address = {
+	    .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof address;
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
+	if (listener == -1)
+		skip("the kernel has no MPTCP");
+	server_listen("127.0.0.1");
+	cr_assert(bind(listener, (struct sockaddr *)&address, size) == 0);
+	cr_assert(listen(listener, SOMAXCONN) == 0);
+	cr_assert(getsockname(listener, (struct sockaddr *)&address, &size) == 0);
+	cr_assert(dup2(listener, server.listener) == server.listener);
+	close(listener);
+	server.port = ntohs(address.sin_port);
+	struct proxy *proxy = proxy_start(NULL);
+	int backend = backend_listen(HOST);
+	struct pair pair = pair_open(backend);
+	pair_talk(pair);
+	send_all(pair.backend, pattern(0, 1000000));
+	expect_pattern(pair.client, 1000000);
+	/* Neither way keeps a thread, though one has just been in bulk. */
+	wait_until(is_parked(proxy), 5000);
+	pair_talk(pair);
+	pair_close(pair);
+	kill(proxy->pid, SIGHUP);
+	int status = proxy_wait(proxy, 5000);
+	cr_assert(
+	    WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status is %#x", status);
+}
+
 /* Where the program sets O_NONBLOCK there, the flag belongs to all who share the socket; systemd clears
  * it at each start. The test plays the faster copy. */
 PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)

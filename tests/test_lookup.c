@@ -129,17 +129,32 @@ Test(lookup, waits_for_any_where_all_are_too_many)
 	cr_assert(begins_then("b.example", 1));
 }
 
-/* Though another one, whose host has no room, came first. */
-Test(lookup, waits_for_one_of_its_host_where_all_are_too_many)
+/* Has all places be taken, most of them by one host for which another one waits already. */
+static pthread_t
+crowd(void)
 {
 	pthread_t thread;
-	lookup_prepare(LOOKUP_HOST_MAX + 1);
+	lookup_prepare(LOOKUP_HOST_MAX + 2);
 	begin("a.example", LOOKUP_HOST_MAX, clock_ms());
 	begin("b.example", 1, clock_ms());
+	begin("c.example", 1, clock_ms());
 	waits_for = "a.example";
 	pthread_create(&thread, NULL, wait_for_one, &lookups[count++]);
 	poll(NULL, 0, 100);
+	return thread;
+}
+
+Test(lookup, waits_for_one_of_its_host_though_another_one_came_first)
+{
+	pthread_t thread = crowd();
 	cr_assert(begins_then("b.example", LOOKUP_HOST_MAX));
+	pthread_join(thread, NULL);
+}
+
+Test(lookup, waits_for_any_though_another_one_came_first)
+{
+	pthread_t thread = crowd();
+	cr_assert(begins_then("b.example", LOOKUP_HOST_MAX + 1));
 	pthread_join(thread, NULL);
 }
 
