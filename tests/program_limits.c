@@ -377,6 +377,13 @@ PROGRAM_TEST(limits, a_short_backlog_for_a_flooded_host)
 	cr_assert_eq(turned_away, 0, "%d were turned away", turned_away);
 }
 
+/* Whether CLIENT is told something, as that it is turned away, or the pressure is over. */
+static bool
+is_gone_or_all_fit(int client)
+{
+	return !silent_for(client, 0) || has_logged("all connections fit again");
+}
+
 /* An address that has its share, and asks for more now and then, does not keep all from
  * being as it was. */
 PROGRAM_TEST(limits, one_address_does_not_keep_up_the_pressure)
@@ -389,7 +396,7 @@ PROGRAM_TEST(limits, one_address_does_not_keep_up_the_pressure)
 	while (!has_logged("all connections fit again")) {
 		check(now_ms() < end_ms, "the pressure does not end");
 		int client = client_connect();
-		expect_gone(client, 1000);
+		wait_until(is_gone_or_all_fit(client), 1000);
 		close(client);
 		poll(NULL, 0, 1000);
 	}
@@ -412,7 +419,8 @@ count_at_once(int first, int count)
 	while ((line = strsep(&rest, "\n")) != NULL)
 		found += sscanf(line, "client=127.0.1.%d:", &stranger) == 1 &&
 		    stranger > first && stranger <= first + count &&
-		    strstr(line, " seconds=0.000 ") != NULL &&
+		    strstr(line, " seconds=0.00") !=
+			NULL && /* or else it has had 10 ms */
 		    strstr(line, " end=gave-way") != NULL;
 	free(log);
 	return found;
@@ -654,15 +662,27 @@ PROGRAM_TEST(limits, who_stalls_gives_way_where_threads_are_kept)
 		expect_served(backend, request);
 	/* Which is first cannot be told: the kernel may take a little more for one, much later. */
 	wait_until(is_any_reset(stalled, most), 5000);
-	cr_assert(has_logged("connections are open, and no more fit"));
+	wait_until(has_logged("connections are open, and no more fit"), 1000);
 	end_sippers();
+}
+
+/* Waits until one of COUNT clients has heard something, and returns which. */
+static int
+await_any(const int *fds, int count)
+{
+	for (int64_t end_ms = now_ms() + margin_ms(5000); now_ms() < end_ms;)
+		for (int i = 0; i < count; i++)
+			if (readable_within(fds[i], 1))
+				return i;
+	check(false, "nobody gave way");
+	return count;
 }
 
 /* Who waits for a backend gives way as well, and is told so. */
 PROGRAM_TEST(limits, who_waits_for_a_backend_gives_way_where_threads_are_kept)
 {
-	/* Its hello's time is ten seconds. Only after ten milliseconds is it the backend that has no
-	 * room, and who was found so first gives way. */
+	/* Its hello's time is ten seconds. Only after some time is it the backend that has no room, and who
+	 * was found so first gives way, which is one of the first here. */
 	const int soon_ms = 3000, moment_ms = 30;
 	int waiting[KEPT + EXTRA_THREADS_MAX + 1], count = 0;
 	start_with_few_threads();
@@ -677,9 +697,10 @@ PROGRAM_TEST(limits, who_waits_for_a_backend_gives_way_where_threads_are_kept)
 		wait_drained();
 		poll(NULL, 0, moment_ms);
 	}
-	expect_alert(waiting[0], INTERNAL_ERROR);
+	int gone = await_any(waiting, count);
+	cr_assert(gone < count - 1, "the last one gave way");
+	expect_alert(waiting[gone], INTERNAL_ERROR);
 	cr_assert_lt(now_ms() - began_ms, margin_ms(soon_ms));
-	cr_assert(silent_for(waiting[count - 1], 0), "the last one gave way, too");
 	for (int i = 0; i < SERVED_MEANWHILE; i++)
 		expect_served(backend, request);
 	end_sippers();

@@ -714,15 +714,16 @@ keep_threads(struct pair *pairs, int count)
 		setsockopt(pairs[i].client, SOL_SOCKET, SO_RCVBUF, &kernel_buffer,
 		    sizeof kernel_buffer);
 	}
+	testing("%d connections that keep two threads each", count);
+	int64_t end_ms = now_ms() + margin_ms(10000);
 	size_t sent = 1;
-	while (sent > 0) {
+	while (sent > 0 || proxy_threads(proxy) < OTHER_THREADS + 2 * count) {
+		check(now_ms() < end_ms, "%d threads", proxy_threads(proxy));
 		sent = 0;
 		for (int i = 0; i < count; i++)
 			sent += send_some(pairs[i].client) + send_some(pairs[i].backend);
 		poll(NULL, 0, 50); /* the proxy may be at it */
 	}
-	testing("%d connections that keep two threads each", count);
-	wait_until(proxy_threads(proxy) >= OTHER_THREADS + 2 * count, 5000);
 }
 
 /* Has COUNT clients wait for a backend whose backlog is full, which takes a thread each, and little

@@ -541,7 +541,7 @@ count_ended(int network, int first, const char *how)
 	snprintf(format, sizeof format, "client=198.51.%d.%%d:", network);
 	while ((line = strsep(&rest, "\n")) != NULL)
 		found += sscanf(line, format, &number) == 1 && number >= first &&
-		    strstr(line, " seconds=0.000 ") != NULL && strstr(line, how) != NULL;
+		    strstr(line, " seconds=0.00") != NULL && strstr(line, how) != NULL;
 	free(log);
 	return found;
 }

@@ -251,7 +251,7 @@ PROGRAM_TEST(relay, stalled_readers_do_not_slow_others)
 	for (int i = 0; i < 20; i++)
 		expect_served(backend, hello_for(HOST));
 	int64_t took_ms = now_ms() - start_ms;
-	cr_assert_lt(took_ms, margin_ms(3000), "%d ms", (int)took_ms);
+	cr_assert_lt(took_ms, margin_ms(10000), "%d ms", (int)took_ms);
 }
 
 /* --- Ends --- */

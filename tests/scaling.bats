@@ -142,6 +142,10 @@ served() { # NAME
 	wc -l <"$work/$1/access"
 }
 
+has_served() { # NAME COUNT
+	[ "$(served "$1")" = "$2" ]
+}
+
 has_served_more_than() { # NAME COUNT
 	[ "$(served "$1")" -gt "$2" ]
 }
@@ -196,7 +200,7 @@ is_upgraded_without_a_loss() {
 	ask_again
 	serves two
 	ask_again
-	[ "$(served one)" = $((count + 2)) ]
+	await has_served one $((count + 2)) # nginx writes its line after the answer
 
 	let_go
 	await has_connections one 0
