@@ -10,8 +10,8 @@
 /* Says for how many connections there is room. */
 void accept_prepare(unsigned connections_max);
 
-/* Begins with connections that wait to be accepted: all of them, as many as are taken at a stretch, or
- * those for which there is room. */
+/* Begins with connections that wait to be accepted, and with those that come meanwhile: as many as are
+ * taken at a stretch, until none has come for a moment, or those for which there is room. */
 void accept_connections(void);
 
 /* When to accept again, where something is short; 0 where nothing is. */

@@ -28,7 +28,7 @@ enum {
 	CONNECTION_LINGER_MS = 5 * 1000,
 };
 
-/* What a connection waits for, for others to know: it keeps to no plan of phases. */
+/* What a connection waits for, for others to know. */
 enum connection_state {
 	CONNECTION_HELLO,   /* its ClientHello is unfinished */
 	CONNECTION_BACKEND, /* its backend is looked for, or has no room yet */

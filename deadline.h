@@ -1,5 +1,5 @@
-/* What time brings: hellos that have not come in time, clients that were listened to for long
- * enough, clients that have ended their streams some time ago. */
+/* What time brings: hellos that have not come in time, host directories that do not answer, clients that
+ * were listened to for long enough, clients that have ended their streams some time ago. */
 #ifndef DEADLINE_H
 #define DEADLINE_H
 

@@ -15,13 +15,13 @@ const char *listener_check(void);
  * be called before there are threads. */
 bool listener_is(int descriptor);
 
-/* Sets what the connections are to inherit, and makes it non-blocking. Returns 0, or an
- * errno. To be called once, before there are threads. */
+/* Sets what the connections are to inherit, and makes it non-blocking where accept(2) would wait for
+ * ever. Returns 0, or an errno. To be called once, before there are threads. */
 int listener_prepare(void);
 
-/* Accepts a connection, and puts its client's address into PEER, as IPv4 where it is one.
- * Returns its socket, which is blocking and the caller's, or -1 with errno set; EAGAIN
- * where there is none. */
+/* Accepts a connection, for which it may wait as long as RELAY_QUIET_MS, and puts its client's address
+ * into PEER, as IPv4 where it is one. Returns its socket, which is blocking and the caller's, or -1 with
+ * errno set; EAGAIN where none has come. */
 int listener_accept(union address *peer);
 
 /* How many connections wait to be accepted. Where the system does not tell, and some do, those stand for
