@@ -26,8 +26,7 @@ static struct {
 	bool is_on;
 	int64_t began_ms;
 	int64_t looked_ms; /* when it was last looked for someone */
-	int64_t
-	    last_ms; /* when someone last gave way, or one of a flood was turned away */
+	int64_t last_ms;   /* when one last gave way, or of a flood was turned away */
 	unsigned gave_way[REGISTRY_RINGS];
 	unsigned over_share, for_flooded_hosts; /* turned away */
 } pressure;
@@ -210,8 +209,6 @@ log_end(int64_t now_ms)
 void
 pressure_look(int64_t now_ms)
 {
-	if (!pressure.is_on && registry_first(REGISTRY_STALLED) == NULL)
-		return;
 	int64_t over_ms =
 	    (pressure.is_on ? pressure.last_ms : pressure.looked_ms) + PRESSURE_REST_MS;
 	if (now_ms < over_ms || (pressure.is_on && registry_is_nearly_full())) {

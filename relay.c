@@ -14,8 +14,7 @@ enum {
 	PIPE_SIZE = 1024 * 1024,
 	PIPE_SIZE_MIN = 64 * 1024,
 
-	/* How much of what is in a pipe is passed on at once where only that tells what a slow receiver
-	 * takes. */
+	/* What is passed on at once where only that tells what a slow receiver takes. */
 	PIECE_SIZE = 128 * 1024,
 };
 
@@ -173,9 +172,8 @@ empty_pipe(struct relay_way *way, int pipe, size_t held, size_t piece)
 	return RELAY_MOVED;
 }
 
-/* Passes on bytes through a pipe, if there is one, as long as they come in bulk. Where splice(2) brings nothing,
- * that may be the end, a quiet sender, or an urgent byte, which recv(2) tells; but an error it
- * tells once. */
+/* Passes on bytes through a pipe, if there is one, as long as they come in bulk. Where splice(2) brings
+ * nothing, that may be the end, a quiet sender, or an urgent byte, which recv(2) tells; an error comes once. */
 static enum relay_status
 move_in_bulk(struct relay_way *way, bool *has_pipe)
 {
@@ -247,7 +245,6 @@ uint64_t
 relay_taken(int socket, uint64_t passed)
 {
 	uint64_t taken;
-	return system_know_taken(socket, &taken)
-	    ? taken
-	    : passed - (uint64_t)relay_untaken(socket);
+	bool is_known = system_know_taken(socket, &taken);
+	return is_known ? taken : passed - (uint64_t)relay_untaken(socket);
 }
