@@ -95,8 +95,7 @@ lookup_begin(struct lookup *lookup, const char *name, int64_t now_ms)
 static struct lookup *
 next_to_begin(int64_t now_ms)
 {
-	const char *full =
-	    NULL; /* a host of which none may; others often wait for the same */
+	const char *full = NULL; /* of this host, none may */
 	struct lookup *l = waiting > 0 && begun < most ? lookups.next : &lookups;
 	for (; l != &lookups; l = l->next) {
 		if (!l->waits || (full != NULL && strcmp(l->name, full) == 0))

@@ -60,7 +60,8 @@ enum pressure_result pressure_make_way(int waiting, bool for_threads, int64_t no
 /* Whether somebody had to give way, and that is not over yet. */
 bool pressure_is_on(void);
 
-/* To be called by the main thread when it looks: logs where the pressure is over. */
+/* To be called by the main thread when it looks: logs where the pressure is over. Who was found stalled
+ * stands where it was before then, also where nobody had to give way. */
 void pressure_look(int64_t now_ms);
 
 #endif

@@ -178,19 +178,20 @@ static enum relay_status
 move_in_bulk(struct relay_way *way, bool *has_pipe)
 {
 	int pipe[2];
-	ssize_t held;
+	ssize_t held, piece = PIECE_SIZE;
 	uint64_t taken;
 	enum relay_status status = RELAY_MOVED;
 	*has_pipe = open_pipe(pipe);
 	if (!*has_pipe)
 		return RELAY_MOVED;
 	limit_wait(way);
-	size_t piece = system_know_taken(way->to, &taken) ? PIPE_SIZE : PIECE_SIZE;
 	thread_begin_wait();
 	do {
 		held = system_splice(way->from, pipe[1], PIPE_SIZE);
+		if (held > piece && system_know_taken(way->to, &taken))
+			piece = PIPE_SIZE;
 		if (held > 0)
-			status = empty_pipe(way, pipe[0], (size_t)held, piece);
+			status = empty_pipe(way, pipe[0], (size_t)held, (size_t)piece);
 		else if (held == -1 && errno == EINVAL)
 			*has_pipe = false; /* to copy costs less than to try */
 		else if (held == -1 && errno != EAGAIN && errno != EINTR)

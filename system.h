@@ -18,7 +18,8 @@
 /* --- Sockets --- */
 
 /* Makes a blocking stream socket of the family DOMAIN; one that accept(2) gives is blocking, too,
- * whatever LISTENER is. No program that is executed inherits them. Return -1 with errno set. */
+ * whatever LISTENER is. No program that is executed inherits them. Return -1 with errno set; accept(2)
+ * may wait, as LISTENER has it. */
 int system_socket(int domain);
 int system_accept(int listener, struct sockaddr *peer, socklen_t *size);
 

@@ -124,9 +124,8 @@ system_know_taken(int socket, uint64_t *bytes)
 	return true;
 }
 
-enum {
-	LISTEN = 10
-}; /* TCP_LISTEN of <netinet/tcp.h>, which lacks what <linux/tcp.h> has */
+/* TCP_LISTEN of <netinet/tcp.h>, which lacks what <linux/tcp.h> has. */
+enum { LISTEN = 10 };
 
 /* For a listening socket, tcpi_unacked is the length of its queue, and tcpi_sacked how long it may
  * be. */
