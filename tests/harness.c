@@ -704,6 +704,13 @@ need_namespace(void)
 }
 
 void
+limit_descriptors(unsigned most)
+{
+	const struct rlimit files = {.rlim_cur = most, .rlim_max = most};
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
+void
 become_own_user(void)
 {
 	if (geteuid() == 0)

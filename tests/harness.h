@@ -185,6 +185,9 @@ void need_namespace(void);
 /* For prepare functions: a user namespace, in which it may do so, if it is not root. */
 void enter_namespace(void);
 
+/* For prepare functions: how many files may be open, of which a connection takes two. */
+void limit_descriptors(unsigned most);
+
 /* A user that nobody else is, so that a limit on processes counts the proxy's threads alone: root
  * becomes one, and for others the count begins anew in a user namespace, from Linux 5.14 on. The
  * first skips the test where neither is so; the other is for prepare functions, which set the

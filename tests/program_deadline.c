@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -143,10 +142,9 @@ PROGRAM_TEST(after_the_end, client_that_takes_nothing_is_let_go)
 }
 
 static void
-few_files(void)
+few_descriptors(void)
 {
-	const struct rlimit files = {32, 32};
-	setrlimit(RLIMIT_NOFILE, &files);
+	limit_descriptors(32);
 }
 
 /* Others, for which there was no room for a moment, were about to have its place. */
@@ -164,7 +162,7 @@ PROGRAM_TEST(after_the_end, client_that_nearly_gave_way_is_let_go)
 	int count = 0;
 	need("to know what a side has not taken");
 	server_listen("127.0.0.1");
-	struct proxy *proxy = proxy_start(few_files);
+	struct proxy *proxy = proxy_start(few_descriptors);
 	int backend = backend_listen(HOST);
 	struct pair silent = pair_open(backend);
 	int without = proxy_descriptors(proxy) - 2;

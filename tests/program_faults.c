@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -819,8 +818,7 @@ is_of_memory(const char *call)
 static void
 room_for_few(void)
 {
-	struct rlimit files = {.rlim_cur = 20, .rlim_max = 20};
-	setrlimit(RLIMIT_NOFILE, &files);
+	limit_descriptors(20);
 }
 
 static void

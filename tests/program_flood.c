@@ -70,8 +70,7 @@ static struct bytes request;
 static void
 limit_open_files(void)
 {
-	struct rlimit files = {.rlim_cur = OPEN_FILES, .rlim_max = OPEN_FILES};
-	setrlimit(RLIMIT_NOFILE, &files);
+	limit_descriptors(OPEN_FILES);
 }
 
 static int

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -169,8 +168,7 @@ PROGRAM_TEST(hang, directory_that_does_not_answer)
 static void
 few_files(void)
 {
-	const struct rlimit files = {64, 64};
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &files), 0);
+	limit_descriptors(64);
 }
 
 /* Has clients that say nothing come one by one, more than there is room for. Returns how long the one that

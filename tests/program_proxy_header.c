@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -473,8 +472,7 @@ static int waiting[WAITING_MAX], waiting_count;
 static void
 some_descriptors(void)
 {
-	struct rlimit files = {.rlim_cur = FILES, .rlim_max = FILES};
-	setrlimit(RLIMIT_NOFILE, &files);
+	limit_descriptors(FILES);
 	accept_proxy_and_log();
 }
 
