@@ -1,409 +1,600 @@
 #include "proxy.h"
 
-#include "backend.h"
-#include "clock.h"
-#include "hello.h"
-#include "lookup.h"
-#include "lot.h"
-#include "pressure.h"
-#include "refusal.h"
-#include "registry.h"
-#include "route.h"
-#include "status.h"
-#include "system.h"
-#include "thread.h"
-#include "triage.h"
+#include "lib/backend.h"
+#include "lib/clock.h"
+#include "lib/hostname.h"
+#include "lib/idle.h"
+#include "lib/log.h"
+#include "lib/proxy_protocol.h"
+#include "lib/status.h"
+#include "lib/thread.h"
+#include "system/system.h"
+#include "tls.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum {
-	/* For how many bytes a client that gets nothing more is listened to. */
+	/* How long a thread waits for more of a hello, or of what a client sends in its
+	 * lingering close, before the connection is parked; while slots are short, for anything. */
+	MOMENT_MS = 10,
+
+	/* How long to wait before a backend is tried again: first, and at most. */
+	RETRY_FIRST_MS = 1,
+	RETRY_MOST_MS = 50,
+	RETRY_FACTOR = 7,
+
+	/* How many bytes are read, at most, in a lingering close. */
 	LINGER_BYTES = 8 * 1024 * 1024,
 
-	/* A thread that has had nothing to do for so long ends, if there are others; where there are
-	 * many, at once: whatever comes wakes one that sleeps, though another may be faster. */
-	IDLE_MS = 10 * 1000,
-	SPARE_MAX = 14,
+	/* The memory for hellos, of all connections, in bytes; the first buffer of each is not
+	 * counted. Hellos that need more get internal_error, and large ones if they need more
+	 * than half; while half is in use, so do those of an address that need more than a
+	 * sixteenth. */
+	HELLOS_MAX = 64 * 1024 * 1024,
+	HELLOS_OF_ADDRESS = HELLOS_MAX / 16,
+	HELLO_BUFFER_SIZE = 4 * 1024, /* most hellos fit; for others it grows */
+	HELLO_LARGE = 16 * 1024,
+};
+
+/* What the log says of a host directory whose file system hangs. */
+#define HANGS "does not answer"
+
+/* What was received of a hello, from START to END. Before START is room for a PROXY header. */
+struct hello {
+	struct tls_hello tls;
+	uint8_t *bytes;
+	size_t start, end, size;
+	size_t memory; /* how much of HELLOS_MAX it has */
+};
+
+/* What comes after a step in the life of a connection. */
+enum step {
+	STEP_NEXT,  /* the next step */
+	STEP_QUIET, /* the same step, when something happens: the connection is parked until then */
+	STEP_OVER,  /* the lingering close, in CONNECTION_CLOSING; or else the end */
+	STEP_LOST,  /* nothing: the connection was taken from this thread */
 };
 
 /* Set before there are threads. */
 static int hosts_directory;
 static struct network_list balancers;
 
-/* The error by which the client of C, which has ended its stream, is gone altogether. */
-static int
-gone_by(const struct connection *c)
+static atomic_size_t hellos_memory;
+
+/* --- How a connection ends --- */
+
+/* Logs that WHAT has failed for C, and WHY. */
+static void
+log_failure(const struct connection *c, const char *what, const char *why)
 {
-	int error = relay_error(c->client);
-	return error == 0 ? ECONNRESET : error;
+	char client[ADDRESS_ENDPOINT_SIZE];
+	address_endpoint(client, &c->peer);
+	log_line(c->host != NULL ? LOG_HOST : LOG_CLIENT, "%s %s: %s: %s", client, table_host(c),
+	    what, why);
 }
 
-/* Whether C, which gets nothing, is still listened to: who was refused is, for a while; others end
- * at once, and whoever gave way may be told so. */
+static enum step
+end_as(struct connection *c, enum connection_end end)
+{
+	c->end = end;
+	return STEP_OVER;
+}
+
+static enum step
+fail(struct connection *c, const char *call, int error)
+{
+	log_failure(c, call, strerror(error));
+	return end_as(c, END_FAILED);
+}
+
+/* The client's connection has failed, by ERROR, or if that is 0, by what the socket says. */
+static enum step
+fail_client(struct connection *c, int error)
+{
+	socklen_t size = sizeof error;
+	if (error == 0)
+		getsockopt(c->relay.client, SOL_SOCKET, SO_ERROR, &error, &size);
+	log_failure(c, "client", strerror(error != 0 ? error : ECONNRESET));
+	return end_as(c, error == ETIMEDOUT ? END_CLIENT_TIMEOUT : END_CLIENT_RESET);
+}
+
+/* Another thread has asked this one to end C. */
 static bool
-is_lingering(struct connection *c)
+is_stopped(const struct connection *c)
 {
-	registry_lock();
-	bool gets_alert = c->end == END_GAVE_WAY && c->alert != 0;
-	registry_unlock();
-	if (gets_alert)
-		refusal_send_alert(c);
-	return c->lingers;
+	return atomic_load_explicit(&c->relay.stop, memory_order_relaxed);
 }
 
-/* --- The end --- */
-
-/* Ends C, to which no other thread comes any more. */
-static void
-end(struct connection *c)
+/* Ends C because it is evicted. If it lingers, the client got all it was to get. */
+static enum step
+end_evicted(struct connection *c)
 {
-	connection_decide(c, END_CLOSED);
-	status_ended(c, c->end);
-	registry_lock();
-	pressure_leave(c);
-	registry_remove(c);
-	registry_unlock();
-	connection_release(c);
-	registry_lock();
-	registry_leave(); /* now that its descriptors are free */
-	registry_unlock();
-}
-
-/* WAY is over. Whoever ends the last one ends the connection. */
-static void
-finish(struct relay_way *way)
-{
-	struct connection *c = way->connection;
-	atomic_store(&way->parked, true);
-	if (atomic_fetch_sub(&c->ways, 1) == 1)
-		end(c);
-}
-
-/* Has both ways of C end. */
-static void
-cut(struct connection *c)
-{
-	shutdown(c->client, SHUT_RDWR);
-	if (c->backend != -1)
-		shutdown(c->backend, SHUT_RDWR);
-}
-
-/* CALL has failed, and so has C. */
-static void
-fail(struct connection *c, const char *call)
-{
-	if (connection_decide(c, END_FAILED))
-		connection_log_failure(c, call, strerror(errno));
-	cut(c);
-}
-
-static void
-leave(struct relay_way *way, bool only_hangup)
-{
-	if (lot_leave(way, only_hangup))
-		return;
-	fail(way->connection, lot_leave_call);
-	finish(way);
-}
-
-/* --- The relay: two ways that know little of each other --- */
-
-/* Reads what the client sends, which nobody takes. One that still sends when it has lingered is
- * reset: after shutdown(2) the kernel does not tell it any more that there is room, and it would
- * wait for that. */
-static enum relay_status
-drop(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
-{
-	size_t length;
-	enum relay_status status;
-	do {
-		status = relay_receive(&c->upload, buffer, RELAY_BUFFER_SIZE, &length);
-		c->dropped += c->lingers ? length : 0;
-	} while (status == RELAY_MOVED && !c->lingered && c->dropped < LINGER_BYTES);
-	if (status != RELAY_MOVED)
-		return status;
+	if (c->state == CONNECTION_CLOSING)
+		return STEP_OVER;
 	c->resets = true;
-	return RELAY_ENDED;
+	return end_as(c, END_EVICTED);
 }
 
-/* Sends what was read with the hello. */
-static enum relay_status
-send_received(struct connection *c)
-{
-	enum relay_status status = relay_send(&c->upload, c->received + c->received_start,
-	    c->received_end - c->received_start);
-	connection_release_hello(c);
-	return status;
-}
-
-/* Notes that the backend takes nothing more. It may still have sent something, and the client may
- * be one that reads only when it has written: what it sends is read, and dropped. */
 static void
-end_backend_reading(struct connection *c, int error)
+release_hello(struct connection *c)
 {
-	bool is_reset = error == ECONNRESET, is_plain = error == EPIPE;
-	if (!is_plain && error != ETIMEDOUT &&
-	    connection_decide(c, is_reset ? END_BACKEND_RESET : END_FAILED))
-		connection_log_failure(c, "tls-socket", strerror(error));
-	/* It learns that there will be no more, if it is there at all. */
-	shutdown(c->backend, is_reset || is_plain ? SHUT_WR : SHUT_RDWR);
-	c->drops = true;
+	struct hello *h = c->hello;
+	if (h == NULL)
+		return;
+	tls_hello_release(&h->tls);
+	free(h->bytes);
+	atomic_fetch_sub(&hellos_memory, h->memory);
+	atomic_fetch_sub(&c->address->memory, h->memory);
+	free(h);
+	c->hello = NULL;
 }
 
-/* Begins to relay, and returns the way that this thread takes: the one back, since the answer comes
- * next. But where the backend may not take all of the hello before it says something, each way has
- * a thread from the first. */
-static struct relay_way *
-begin_relay(struct connection *c)
+/* Sends ALERT, and ends the stream to the client. WHAT and WHY are for the log; NULL for none. */
+static enum step
+reject(struct connection *c, enum tls_alert alert, const char *what, const char *why)
 {
-	c->upload.to = c->download.from = c->backend;
-	c->ways = 2;
-	status_routed();
-	if (c->received_end - c->received_start > RELAY_BUFFER_SIZE) {
-		leave(&c->download, false);
-		return &c->upload;
-	}
-	if (send_received(c) == RELAY_WRITE_FAILED)
-		end_backend_reading(c, errno);
-	leave(&c->upload, false);
-	return &c->download;
+	uint8_t record[TLS_ALERT_SIZE];
+	release_hello(c);
+	tls_alert_record(record, alert);
+	send(c->relay.client, record, sizeof record, MSG_NOSIGNAL);
+	shutdown(c->relay.client, SHUT_WR);
+	if (what != NULL)
+		log_failure(c, what, why);
+	c->alert = alert;
+	table_set_state(c, CONNECTION_CLOSING);
+	return end_as(c, END_REJECTED);
 }
 
-/* Whether the main thread will see to it that the client of C, which has just ended its stream, is
- * watched, if C is not over by then. */
+/* The same, because of what the client sent: the log has the name of the alert. */
+static enum step
+reject_hello(struct connection *c, enum tls_alert alert, const char *why)
+{
+	return reject(c, alert, tls_alert_name(alert), why);
+}
+
+/* --- The hello --- */
+
+/* Doubles the buffer for C's hello, if the memory for all hellos allows it. The longest one has
+ * records of one byte each, so it is six times TLS_HELLO_MAX long. The message that is made of
+ * it takes twice the size of the buffer at most. */
 static bool
-watches_later(struct connection *c)
+grow_hello(struct connection *c)
 {
-	int64_t now_ms = clock_ms();
-	registry_lock();
-	bool watches = registry_note_half_closed(c, now_ms);
-	if (watches)
-		registry_look_by(now_ms + PROXY_HALF_CLOSED_MS);
-	registry_unlock();
-	return watches;
+	struct hello *h = c->hello != NULL ? c->hello : calloc(1, sizeof *h);
+	if (h == NULL)
+		return false;
+	c->hello = h;
+	bool is_first = h->bytes == NULL;
+	size_t size = is_first ? HELLO_BUFFER_SIZE : 2 * h->size;
+	size_t limit = size > HELLO_LARGE ? HELLOS_MAX / 2 : HELLOS_MAX;
+	size_t needed = is_first ? 0 : 3 * size;
+	size_t more = needed - h->memory;
+	size_t others = atomic_fetch_add(&hellos_memory, more) - h->memory;
+	size_t of_address = atomic_fetch_add(&c->address->memory, more) + more;
+	h->memory = needed;
+	bool fits = others + needed <= limit &&
+	    (others <= HELLOS_MAX / 2 || of_address <= HELLOS_OF_ADDRESS);
+	uint8_t *bytes = fits ? realloc(h->bytes, size) : NULL;
+	if (bytes == NULL)
+		return false;
+	if (is_first)
+		h->start = h->end = BACKEND_PROXY_HEADER_SIZE;
+	h->bytes = bytes;
+	h->size = size;
+	return true;
 }
 
-static enum relay_status
-move_up(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
+/* Takes the PROXY header, of a balancer in front, off what was received. */
+static enum step
+read_proxy_header(struct connection *c)
 {
-	enum relay_status status = RELAY_MOVED;
-	if (c->drops)
-		return drop(c, buffer);
-	if (c->received != NULL)
-		status = send_received(c);
-	if (status == RELAY_MOVED)
-		status = relay_move(&c->upload, buffer);
-	if (status != RELAY_WRITE_FAILED)
-		return status;
-	end_backend_reading(c, errno);
-	return drop(c, buffer);
+	struct proxy_protocol_header header;
+	struct hello *h = c->hello;
+	switch (proxy_protocol_read(&header, h->bytes + h->start, h->end - h->start)) {
+	case PROXY_PROTOCOL_INCOMPLETE:
+		return STEP_QUIET;
+	case PROXY_PROTOCOL_REFUSED:
+		return reject(c, TLS_INTERNAL_ERROR, "PROXY header", header.reason);
+	default:
+		break;
+	}
+	h->start += header.length;
+	c->awaits_header = false;
+	if (header.has_addresses) {
+		c->server = header.server;
+		atomic_fetch_sub(&c->address->memory, h->memory);
+		table_set_client(c, &header.client);
+		atomic_fetch_add(&c->address->memory, h->memory);
+	}
+	return table_rejects(c) ? end_evicted(c) : STEP_NEXT;
 }
 
-/* From the client to the backend. When the client has ended its stream, what is left of this way
- * is to notice that it is gone. */
-static void
-serve_upload(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
+/* The hello is complete: finds the name in it. */
+static enum step
+read_name(struct connection *c)
 {
-	bool was_ended = c->upload_ended;
-	enum relay_status status = was_ended ? RELAY_ENDED : move_up(c, buffer);
-	if (status == RELAY_QUIET) {
-		leave(&c->upload, false);
-		return;
-	}
-	bool is_gone = was_ended || status == RELAY_READ_FAILED;
-	if (is_gone && !c->download_ended)
-		connection_note_client_failure(c, was_ended ? gone_by(c) : errno);
-	c->upload_ended = true;
-	if (c->backend != -1 && shutdown(c->backend, is_gone ? SHUT_RDWR : SHUT_WR) == -1)
-		fail(c, "shutdown");
-	if (is_gone || c->backend == -1 || c->download_ended || watches_later(c))
-		finish(&c->upload);
-	else
-		leave(&c->upload, true);
+	const uint8_t *sent;
+	size_t length;
+	char name[HOSTNAME_SIZE];
+	struct tls_hello *tls = &c->hello->tls;
+	if (tls_hello_server_name(tls, &sent, &length) != TLS_OK)
+		return reject_hello(c, tls->alert, tls->reason);
+	if (!hostname_canonical(name, sent, length))
+		return reject_hello(c, TLS_UNRECOGNIZED_NAME, "not a valid name");
+	if (!table_join_host(c, name))
+		return reject(c, TLS_INTERNAL_ERROR, "hello", strerror(ENOMEM));
+	return STEP_NEXT;
 }
 
-/* Notes that the backend is gone, by ERROR if not by the end of its stream, while the client may
- * still send and receive. */
-static void
-outlive_backend(struct connection *c, int error)
+/* Parses what was received, of which the last LENGTH bytes are new. Returns STEP_QUIET if more
+ * are to come. */
+static enum step
+parse(struct connection *c, size_t length)
 {
-	if (connection_decide(c, error == 0 ? END_BACKEND_CLOSED : END_BACKEND_RESET) &&
-	    error != 0)
-		connection_log_failure(c, "tls-socket", strerror(error));
-	registry_lock();
-	refusal_linger(c, true);
-	registry_unlock();
+	struct hello *h = c->hello;
+	size_t from = h->end - length;
+	enum step step = c->awaits_header ? read_proxy_header(c) : STEP_NEXT;
+	if (step != STEP_NEXT)
+		return step;
+	if (from < h->start) /* where the header ended */
+		from = h->start;
+	switch (tls_hello_feed(&h->tls, h->bytes + from, h->end - from)) {
+	case TLS_INCOMPLETE:
+		return STEP_QUIET;
+	case TLS_REFUSED:
+		return reject_hello(c, h->tls.alert, h->tls.reason);
+	default:
+		return read_name(c);
+	}
 }
 
-/* From the backend to the client; likewise. */
-static void
-serve_download(struct connection *c, uint8_t buffer[RELAY_BUFFER_SIZE])
+/* Whether C has sent nothing, as health checks and scans of ports do: no line in the log then. */
+static bool
+is_silent(const struct connection *c)
 {
-	bool was_ended = c->download_ended;
-	enum relay_status status =
-	    was_ended ? RELAY_ENDED : relay_move(&c->download, buffer);
-	int error = errno;
-	if (status == RELAY_QUIET) {
-		leave(&c->download, false);
-		return;
+	return c->hello->start == c->hello->end;
+}
+
+/* The stream has ended inside the hello; or the connection has failed by ERROR, if that is not
+ * 0. */
+static enum step
+end_in_hello(struct connection *c, int error)
+{
+	if (is_silent(c))
+		return end_as(c, END_SILENT);
+	if (error != 0)
+		return fail_client(c, error);
+	if (c->awaits_header)
+		return reject(c, TLS_INTERNAL_ERROR, "PROXY header", "end of stream inside it");
+	return reject_hello(c, TLS_DECODE_ERROR, "end of stream inside the ClientHello");
+}
+
+/* The time for the hello is over. */
+static enum step
+end_late(struct connection *c)
+{
+	if (is_silent(c))
+		return reject(c, TLS_USER_CANCELED, NULL, NULL);
+	if (c->awaits_header)
+		return reject(c, TLS_INTERNAL_ERROR, "PROXY header", "none in time");
+	return reject_hello(c, TLS_USER_CANCELED, "no ClientHello in time");
+}
+
+/* How long a thread waits for a client, before it has a backend or after that, until it is
+ * parked. */
+static int
+moment_ms(int left_ms)
+{
+	if (table_is_short())
+		return 0;
+	return left_ms < MOMENT_MS ? left_ms : MOMENT_MS;
+}
+
+/* Waits for EVENTS at C's client for up to MS milliseconds. Returns whether something has
+ * happened. */
+static bool
+wait_for_client(const struct connection *c, short events, int ms)
+{
+	struct pollfd client = {.fd = c->relay.client, .events = events};
+	return poll(&client, 1, ms) == 1;
+}
+
+/* Reads records until the ClientHello is complete, and the name in it. */
+static enum step
+read_hello(struct connection *c)
+{
+	enum step step = STEP_QUIET;
+	while (step == STEP_QUIET) {
+		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
+		struct hello *h = c->hello;
+		if ((h == NULL || h->end == h->size) && !grow_hello(c))
+			return reject(c, TLS_INTERNAL_ERROR, "hello", strerror(ENOMEM));
+		h = c->hello;
+		ssize_t n = recv(c->relay.client, h->bytes + h->end, h->size - h->end, 0);
+		int error = n == -1 ? errno : 0;
+		h->end += n > 0 ? (size_t)n : 0;
+		if (left_ms == 0)
+			return end_late(c);
+		if (n > 0) {
+			step = parse(c, (size_t)n);
+		} else if (error != EAGAIN && error != EINTR) {
+			return end_in_hello(c, error);
+		} else if (!wait_for_client(c, POLLIN, moment_ms(left_ms))) {
+			break;
+		}
 	}
-	c->download_ended = true;
-	if (status == RELAY_WRITE_FAILED) {
-		connection_note_client_failure(c, error);
-		shutdown(c->client, SHUT_RDWR);
-		shutdown(c->backend, SHUT_RD);
-		finish(&c->download);
-		return;
+	return step;
+}
+
+/* --- The backend --- */
+
+/* Puts the PROXY header for the backend into the room before the first byte of the hello, so
+ * that both go out at once. Returns false with errno set if the addresses cannot be known. */
+static bool
+prepend_proxy_header(struct connection *c)
+{
+	union address server = c->server;
+	socklen_t size = sizeof server;
+	if (server.any.sa_family == AF_UNSPEC) {
+		if (getsockname(c->relay.client, &server.any, &size) == -1)
+			return false;
+		address_unmap(&server);
 	}
-	bool is_gone = c->upload_ended || status == RELAY_READ_FAILED ||
-	    relay_has_hung_up(c->backend);
-	if (is_gone && !c->upload_ended)
-		outlive_backend(c, status == RELAY_READ_FAILED ? error : 0);
-	/* Where this is the last way, to close the socket will tell the client. */
-	if (!was_ended && c->ways > 1 && shutdown(c->client, SHUT_WR) == -1) {
-		connection_note_client_failure(c, errno);
-		cut(c);
+	char header[BACKEND_PROXY_HEADER_SIZE];
+	c->header_length = backend_proxy_header(header, &c->peer, &server);
+	c->hello->start -= c->header_length;
+	memcpy(c->hello->bytes + c->hello->start, header, c->header_length);
+	return true;
+}
+
+/* Looks the backend up, and connects to it, once. A lookup may hang, and C may be taken from
+ * this thread meanwhile: so nothing of C is touched until it ends. Returns false if C was taken. */
+static bool
+try_backend(struct connection *c, const char *directory, struct backend *backend)
+{
+	struct lookup lookup;
+	int error = table_begin_lookup(&lookup, c);
+	*backend = (struct backend){.socket = -1, .failed = "host directory", .error = error};
+	if (error != 0) {
+		snprintf(backend->why, sizeof backend->why, "%s",
+		    error == ETIMEDOUT ? HANGS : "too many lookups");
+		return true;
 	}
-	if (is_gone)
-		finish(&c->download);
-	else
-		leave(&c->download, true);
+	*backend = backend_connect(hosts_directory, directory);
+	if (table_end_lookup(&lookup) != NULL)
+		return true;
+	if (backend->socket != -1)
+		close(backend->socket);
+	return false;
+}
+
+/* Whether an attempt that has failed by ERROR may succeed later. */
+static bool
+may_succeed_later(int error)
+{
+	return error == EAGAIN || error == EBUSY || error == EINTR || backend_is_short(error);
+}
+
+/* Uses BACKEND for C, or tells the client why there is none. */
+static enum step
+take_backend(struct connection *c, const struct backend *backend)
+{
+	if (backend->socket == -1)
+		return reject(c,
+		    backend_is_absent(backend->error) ? TLS_UNRECOGNIZED_NAME : TLS_INTERNAL_ERROR,
+		    backend->failed, backend_why(backend));
+	c->relay.backend = backend->socket;
+	if (backend->send_proxy_v1 && !prepend_proxy_header(c))
+		return reject(c, TLS_INTERNAL_ERROR, "getsockname", strerror(errno));
+	c->relay.first = c->hello->bytes;
+	c->relay.first_start = c->hello->start;
+	c->relay.first_end = c->hello->end;
+	c->relay.first_memory = c->hello->memory;
+	c->relay.memory = &hellos_memory;
+	atomic_fetch_sub(&c->address->memory, c->hello->memory);
+	c->hello->memory = 0;
+	c->hello->bytes = NULL;
+	release_hello(c);
+	table_set_state(c, CONNECTION_RELAYING);
+	status_count(STATUS_ROUTED);
+	return STEP_NEXT;
+}
+
+/* Waits for MS milliseconds; if a backlog IS_FULL, C is blocked meanwhile. Returns whether the
+ * client is still there. */
+static bool
+wait_to_retry(struct connection *c, int ms, bool is_full)
+{
+	relay_set_blocked(&c->relay, is_full);
+	bool is_gone = wait_for_client(c, 0, ms);
+	relay_set_blocked(&c->relay, false);
+	return !is_gone;
+}
+
+/* Connects to the backend of C's name. If its backlog is full, or something is short, it is
+ * tried again until the hello's time is over, unless the client leaves. */
+static enum step
+connect_backend(struct connection *c)
+{
+	struct backend backend;
+	char directory[HOSTNAME_SIZE];
+	hostname_directory(directory, table_host(c));
+	for (int retry_ms = RETRY_FIRST_MS;; retry_ms *= RETRY_FACTOR) {
+		if (table_rejects(c))
+			return end_evicted(c);
+		if (!try_backend(c, directory, &backend))
+			return STEP_LOST;
+		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
+		if (backend.socket != -1 || !may_succeed_later(backend.error) || left_ms == 0)
+			return take_backend(c, &backend);
+		if (retry_ms > RETRY_MOST_MS)
+			retry_ms = RETRY_MOST_MS;
+		bool is_there = wait_to_retry(c, retry_ms, backend.error == EAGAIN);
+		if (is_stopped(c))
+			return end_evicted(c);
+		if (!is_there)
+			return fail_client(c, 0);
+	}
+}
+
+/* --- The relay --- */
+
+/* The backend is gone. The client may still be receiving what it sent. */
+static enum step
+end_backend(struct connection *c)
+{
+	int error = c->relay.backend_error;
+	if (error == 0 || error == EPIPE) {
+		end_as(c, END_BACKEND_CLOSED);
+	} else {
+		log_failure(c, "tls-socket", strerror(error));
+		end_as(c, error == ECONNRESET ? END_BACKEND_RESET : END_FAILED);
+	}
+	table_set_state(c, CONNECTION_CLOSING);
+	return STEP_OVER;
+}
+
+/* Passes on bytes in both directions, until both have ended. */
+static enum step
+relay(struct connection *c)
+{
+	enum relay_end outcome = relay_run(&c->relay);
+	if (is_stopped(c)) /* which may look like an end of another kind */
+		return end_evicted(c);
+	switch (outcome) {
+	case RELAY_QUIET:
+		return STEP_QUIET;
+	case RELAY_CLOSED:
+		return end_as(c, END_CLOSED);
+	case RELAY_CLIENT_GONE:
+		return fail_client(c, c->relay.client_error);
+	case RELAY_BACKEND_GONE:
+		return end_backend(c);
+	case RELAY_STALLED: /* the one that is not gone */
+		return c->relay.client_deaf ? fail(c, "tls-socket", ETIMEDOUT)
+					    : fail_client(c, ETIMEDOUT);
+	default:
+		return fail(c, "relay", errno);
+	}
+}
+
+/* --- The lingering close --- */
+
+/* Reads what the client sends, and drops it, until the client closes. A close(2) with bytes
+ * unread makes the kernel send a reset, and that destroys what the client has not received yet
+ * (RFC 1122, 4.2.2.13). A client that still sends when the time is over is reset: after
+ * shutdown(2) the kernel does not tell it any more that there is room, and it would wait for
+ * that. */
+static enum step
+linger(struct connection *c)
+{
+	uint8_t buffer[RELAY_BUFFER_SIZE];
+	for (;;) {
+		int left_ms = clock_left_ms(c->since_ms + TABLE_LINGER_MS);
+		if (!wait_for_client(c, POLLIN, moment_ms(left_ms)))
+			return left_ms > 0 ? STEP_QUIET : STEP_OVER;
+		ssize_t n = recv(c->relay.client, buffer, sizeof buffer, 0);
+		if (n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR))
+			return STEP_OVER;
+		c->dropped += n > 0 ? (size_t)n : 0;
+		c->resets = left_ms == 0 || c->dropped > LINGER_BYTES;
+		if (c->resets)
+			return STEP_OVER;
+	}
 }
 
 /* --- A connection's life --- */
 
-void
-proxy_begin(int client, const union address *peer, bool is_crowded)
+/* Ends C: nobody finds it any more, and its sockets and its memory are freed. */
+static void
+end(struct connection *c)
 {
-	struct connection *c = connection_new(client, peer);
-	status_accepted();
+	const struct linger at_once = {.l_onoff = 1};
+	table_remove(c);
+	status_ended(c, c->end);
+	if (c->relay.backend != -1)
+		close(c->relay.backend);
+	if (c->resets)
+		setsockopt(c->relay.client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	close(c->relay.client);
+	release_hello(c);
+	table_free(c);
+}
+
+static void
+park(struct connection *c)
+{
+	if (idle_park(c))
+		return;
+	if (c->end == END_OPEN)
+		fail(c, system_watch_call, errno);
+	end(c);
+}
+
+void
+proxy_serve(struct connection *c)
+{
+	enum step step = STEP_NEXT;
+	if (c->state == CONNECTION_CONNECTING) { /* taken from a thread that still looks it up */
+		step = reject(c, TLS_INTERNAL_ERROR, "host directory", HANGS);
+	} else if (c->state == CONNECTION_HELLO) {
+		step = read_hello(c);
+		if (step == STEP_NEXT)
+			step = connect_backend(c);
+	}
+	if (step == STEP_NEXT && c->state == CONNECTION_RELAYING)
+		step = relay(c);
+	if (step == STEP_LOST)
+		return;
+	if (step != STEP_QUIET && c->state == CONNECTION_CLOSING)
+		step = linger(c);
+	if (step == STEP_QUIET)
+		park(c);
+	else
+		end(c);
+}
+
+/* While slots or threads are short, it is soon to be known what each connection waits for. */
+int
+proxy_quiet_ms(void)
+{
+	int ms = atomic_load_explicit(&thread_quiet_ms, memory_order_relaxed);
+	return table_is_short() && ms > MOMENT_MS ? MOMENT_MS : ms;
+}
+
+void
+proxy_end_evicted(struct connection *c)
+{
+	end_evicted(c);
+	end(c);
+}
+
+void
+proxy_accept(int client, const union address *peer)
+{
+	struct connection *c = table_enter(client, peer);
+	status_count(STATUS_ACCEPTED);
 	if (c == NULL) {
-		status_lost();
+		status_count(STATUS_LOST);
 		close(client);
 		return;
 	}
 	c->awaits_header = network_list_has(&balancers, peer);
-	enum connection_end ends = is_crowded ? triage(c) : END_OPEN;
-	registry_lock();
-	if (ends != END_OPEN)
-		pressure_note(ends, c->accepted_ms);
-	else if (!c->awaits_header) /* or else its client is not known yet */
-		ends = pressure_enter(c, c->accepted_ms);
-	if (ends == END_OPEN)
-		registry_enter(c, c->accepted_ms);
-	registry_look_by(c->accepted_ms + CONNECTION_HELLO_MS);
-	registry_unlock();
-	if (ends == END_OPEN) {
-		leave(&c->upload, false); /* its thread comes with its first bytes */
-		return;
-	}
-	connection_decide(c, ends);
-	c->resets = true;
-	status_ended(c, ends);
-	connection_release(c);
+	if (!c->awaits_header && table_rejects(c))
+		proxy_end_evicted(c);
+	else if ((table_is_short() && !system_has_unread(client)) || !thread_spawn(c, false))
+		park(c); /* its thread comes with its first bytes */
 }
 
 void
-proxy_serve(struct relay_way *way, struct proxy_thread *thread)
+proxy_prepare(int directory, struct network_list from)
 {
-	struct connection *c = way->connection;
-
-	if (!c->hello_over) {
-		if (!hello_read(c)) {
-			leave(way, false);
-			return;
-		}
-		c->hello_over = true;
-		thread_set_name(
-		    &thread->name, c->name, true); /* the next may take long */
-		if (!connection_is_decided(c) && route_find_backend(c, &thread->hosts)) {
-			way = begin_relay(c);
-		} else if (is_lingering(c)) {
-			connection_release_hello(c);
-			c->drops = true;
-		} else {
-			finish(way);
-			return;
-		}
-	}
-	if (way == &c->upload)
-		serve_upload(c, thread->buffer);
-	else
-		serve_download(c, thread->buffer);
-}
-
-/* --- What a thread does --- */
-
-/* Takes the next way that has something to do, or returns NULL where this thread is to end. */
-static struct relay_way *
-take_way(struct thread_name *name)
-{
-	struct relay_way *way;
-	if (thread_is_spare(SPARE_MAX))
-		return NULL;
-	while ((way = lot_take(IDLE_MS)) == NULL) {
-		if (errno == ETIMEDOUT && thread_is_spare(0))
-			return NULL;
-		thread_set_name(name, "", true);
-	}
-	return way;
-}
-
-static void *
-run(void *unused)
-{
-	struct proxy_thread thread = {.hosts = backend_hosts(hosts_directory)};
-	struct relay_way *way;
-	thread_allow_interrupts();
-	/* Whatever it is in who started it: it need not preempt who wakes it. */
-	system_work_in_batches(true);
-	thread_set_name(&thread.name, "", true); /* it has that of who started it */
-	while ((way = take_way(&thread.name)) != NULL) {
-		thread_set_name(&thread.name, way->connection->name, false);
-		proxy_serve(way, &thread);
-	}
-	return unused;
-}
-
-void
-proxy_await_headers(struct network_list from)
-{
+	hosts_directory = directory;
 	balancers = from;
-}
-
-void
-proxy_prepare(int hosts, unsigned free, unsigned threads_max)
-{
-	hosts_directory = hosts;
-	lookup_prepare(threads_max / 4);
-	thread_pool_prepare(run, free, threads_max);
-}
-
-/* --- For the main thread --- */
-
-/* Takes the way from the client of C up again, unless C is about to end. */
-static bool
-take_up(struct connection *c)
-{
-	int ways = c->ways;
-	while (ways > 0)
-		if (atomic_compare_exchange_weak(&c->ways, &ways, ways + 1))
-			return true;
-	return false;
-}
-
-void
-proxy_watch(struct connection *c)
-{
-	if (!take_up(c))
-		return;
-	registry_unlock();
-	if (c->download_ended)
-		finish(&c->upload);
-	else
-		leave(&c->upload, true);
-	registry_lock();
 }

@@ -1,9 +1,10 @@
 /* Says of each entry of a hosts directory whether the proxy would serve it, and if not, why. It
  * looks hosts up by the proxy's own code, with the rights and the view that the proxy has. */
-#include "clock.h"
-#include "entry.h"
-#include "idna.h"
-#include "report.h"
+#include "check/entry.h"
+#include "check/report.h"
+#include "check/unit.h"
+#include "lib/clock.h"
+#include "lib/idna.h"
 
 #include <dirent.h>
 #include <err.h>
@@ -31,6 +32,9 @@ enum {
 	NOTES_MAX = 4,
 };
 
+/* The unit that is checked if it is installed, and if nothing else is asked for. */
+static const char default_unit[] = "sniproxy.service";
+
 static const char usage[] = "usage: sniproxy-check [--user USER] [--root ROOT] [--unit "
 			    "UNIT] [--name NAME]... [--connect]\n"
 			    "                      [--timeout SECONDS] [--deadline "
@@ -40,6 +44,7 @@ static const char usage[] = "usage: sniproxy-check [--user USER] [--root ROOT] [
 struct options {
 	const char *directory;
 	const char *unit;
+	struct unit_fault fault; /* of the unit */
 	struct view view;
 	const char *names[NAMES_MAX];
 	size_t names_count;
@@ -158,6 +163,14 @@ take_option(struct options *options, int option)
 	}
 }
 
+/* Whether nothing says which directory is wanted, or how it is seen. */
+static bool
+names_no_place(const struct options *options)
+{
+	return options->unit == NULL && options->directory == NULL && options->view.user == NULL &&
+	    options->view.root == NULL;
+}
+
 static void
 read_options(struct options *options, int argc, char **argv)
 {
@@ -168,14 +181,16 @@ read_options(struct options *options, int argc, char **argv)
 		refuse_usage();
 	if (optind < argc)
 		options->directory = argv[optind];
+	if (names_no_place(options) && unit_is_installed(default_unit))
+		options->unit = default_unit;
 	if (options->unit == NULL)
 		return;
 	/* An instance of a unit is what is meant, and so is a service. */
-	if (options->view.root != NULL || options->view.user != NULL ||
-	    options->directory != NULL)
+	if (options->view.root != NULL || options->view.user != NULL || options->directory != NULL)
 		errx(2, "--unit tells user, root and directory itself");
-	if (!view_of_unit(&options->view, &options->directory, options->unit))
+	if (!unit_read(&options->view, &options->directory, options->unit))
 		exit(2);
+	unit_check_sockets(&options->fault, options->unit);
 }
 
 /* --- Whose rights, and what is seen --- */
@@ -281,13 +296,11 @@ static void *
 check_entries(void *argument)
 {
 	struct work *work = argument;
-	struct backend_hosts hosts = backend_hosts(work->hosts);
 	for (;;) {
 		size_t number = atomic_fetch_add(&work->next, 1);
 		if (number >= work->count)
 			return NULL;
-		entry_check(
-		    &work->entries[number], work->are_hosts, &hosts, work->settings);
+		entry_check(&work->entries[number], work->are_hosts, work->hosts, work->settings);
 	}
 }
 
@@ -311,8 +324,8 @@ static bool
 uses_colour(void)
 {
 	const char *none = getenv("NO_COLOR"), *terminal = getenv("TERM");
-	return isatty(STDOUT_FILENO) && (none == NULL || none[0] == '\0') &&
-	    terminal != NULL && strcmp(terminal, "dumb") != 0;
+	return isatty(STDOUT_FILENO) && (none == NULL || none[0] == '\0') && terminal != NULL &&
+	    strcmp(terminal, "dumb") != 0;
 }
 
 /* Returns the exit status. */
@@ -325,13 +338,12 @@ tell(const struct work *work, const struct options *options, const struct report
 		warn("stdout");
 		return 2;
 	}
-	for (size_t i = 0; !options->json && !options->quiet && report->notes[i] != NULL;
-	     i++)
+	for (size_t i = 0; !options->json && !options->quiet && report->notes[i] != NULL; i++)
 		warnx("%s", report->notes[i]);
 	for (size_t i = 0; i < work->count; i++)
 		if (!entry_is_well(&work->entries[i]))
 			return 1;
-	return 0;
+	return report->fault.reason != NULL;
 }
 
 /* Finds the entries and checks them; returns the exit status. */
@@ -351,7 +363,7 @@ run(struct options *options, const struct entry_settings *common)
 	else
 		list_entries(&work);
 	if (becomes && !view_become(&user))
-		return 2;
+		exit(2);
 	struct entry_settings settings = *common;
 	settings.view = &options->view;
 	settings.directory = directory;
@@ -359,8 +371,8 @@ run(struct options *options, const struct entry_settings *common)
 	settings.deadline_ms = clock_ms() + options->deadline_ms;
 	work.settings = &settings;
 	check_all(&work);
-	struct report report = {
-	    work.entries, work.count, directory, user.name, notes, options->quiet};
+	struct report report = {work.entries, work.count, directory, user.name, notes,
+	    options->unit, options->fault, options->quiet};
 	int status = tell(&work, options, &report);
 	for (size_t i = 0; i < work.count; i++)
 		entry_free(&work.entries[i]);
@@ -371,8 +383,7 @@ run(struct options *options, const struct entry_settings *common)
 int
 main(int argc, char **argv)
 {
-	static struct options options = {
-	    .timeout_ms = TIMEOUT_MS, .deadline_ms = DEADLINE_MS};
+	static struct options options = {.timeout_ms = TIMEOUT_MS, .deadline_ms = DEADLINE_MS};
 	read_options(&options, argc, argv);
 	signal(SIGPIPE, SIG_IGN); /* what backends close, and a reader of ours */
 

@@ -1,7 +1,7 @@
 /* Prints the names of the directories in which the proxy looks for hosts. People write a
  * host's name as they like to read it; clients send it as UTS #46 maps it to ASCII, and
  * so must the directory be named. */
-#include "idna.h"
+#include "lib/idna.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,25 +1,25 @@
-/* sniproxy: lets many TLS services share one address and port. It is given a listening
- * TCP socket as descriptor 0 and the hosts directory as its working directory; see
- * README.md. */
-#include "accept.h"
-#include "clock.h"
-#include "deadline.h"
-#include "limits.h"
-#include "listener.h"
-#include "log.h"
-#include "lot.h"
-#include "network.h"
-#include "pressure.h"
+/* sniproxy: lets many TLS services share one address and port. Its standard input is the
+ * listening TCP socket, its working directory the hosts directory; see README.md.
+ *
+ * The main thread accepts connections and gives each to a thread of its own: proxy.c. */
+#include "lib/backend.h"
+#include "lib/capacity.h"
+#include "lib/clock.h"
+#include "lib/idle.h"
+#include "lib/listener.h"
+#include "lib/log.h"
+#include "lib/network.h"
+#include "lib/relay.h"
+#include "lib/status.h"
+#include "lib/table.h"
+#include "lib/thread.h"
 #include "proxy.h"
-#include "registry.h"
-#include "relay.h"
-#include "sandbox.h"
-#include "status.h"
-#include "system.h"
-#include "thread.h"
+#include "system/sandbox.h"
+#include "system/system.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,50 +33,41 @@ enum {
 	/* How long connections may go on after the signal to stop. */
 	GRACE_MS = 10 * 1000,
 
-	/* When to look again for a thread where there is none. */
-	AGAIN_MS = 5,
+	/* How many connections are accepted before anything else is looked at. */
+	ACCEPT_MAX = 64,
+
+	/* How long the main thread waits at most; and while something is short, or the program
+	 * stops. */
+	LOOK_MS = 500,
+	SHORT_MS = 2,
+
+	/* When to accept again after accept(2) has failed for another reason. */
+	ACCEPT_FAILED_MS = 250,
+
+	/* How often a shortage is logged, at most. */
+	COMPLAINT_INTERVAL_MS = 10 * 1000,
 };
 
 /* Signals that have come. */
 static volatile sig_atomic_t stops, reports_wanted;
 
 struct server {
-	int hosts;             /* system_open_directory() */
-	sigset_t waiting_mask; /* of signals, while waiting for them */
-	unsigned connections_max;
-	bool is_reporting;
+	int hosts;                     /* system_open_hosts() */
+	struct network_list balancers; /* in front of this proxy */
+	sigset_t waiting_mask;         /* of signals, while waiting for them */
+	int64_t accept_again_ms;       /* do not accept before that */
+	int64_t next_complaint_ms;     /* when a shortage is worth a log line again */
 };
 
 static _Noreturn void
 fail(const char *what, const char *why)
 {
-	log_line("sniproxy: %s: %s", what, why);
+	log_line(LOG_PROGRAM, "sniproxy: %s: %s", what, why);
 	log_flush();
 	exit(EXIT_FAILURE);
 }
 
-static _Noreturn void
-fail_stdin(const char *why)
-{
-	log_line(
-	    "sniproxy: stdin %s; it must be a listening TCP socket, as from systemd, "
-	    "inetd or s6",
-	    why);
-	exit(EXIT_FAILURE);
-}
-
-/* Opens the hosts directory. Descriptors 1 and 2, where they are closed, become it too:
- * nothing can be written there, whereas what is written to a client's socket would be
- * sent. */
-static void
-open_hosts(struct server *server)
-{
-	do {
-		server->hosts = system_open_directory();
-		if (server->hosts == -1)
-			fail("working directory", strerror(errno));
-	} while (server->hosts <= STDERR_FILENO);
-}
+/* --- Signals --- */
 
 static void
 take_signal(int signal)
@@ -91,232 +82,257 @@ take_signal(int signal)
 static void
 take_signals(struct server *server)
 {
-	const int signals[] = {SIGHUP, SIGTERM, SIGUSR1, SIGUSR2};
+	const int signals[] = {SIGHUP, SIGTERM, SIGUSR1};
 	const struct sigaction action = {.sa_handler = take_signal};
-	sigset_t blocked;
-	sigemptyset(&blocked);
-	thread_prepare(); /* SIGUSR2 */
+	pthread_sigmask(SIG_SETMASK, NULL, &server->waiting_mask);
+	sigset_t blocked = server->waiting_mask;
 	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
 		sigaddset(&blocked, signals[i]);
-		if (signals[i] != SIGUSR2)
-			sigaction(signals[i], &action, NULL);
-	}
-	pthread_sigmask(SIG_BLOCK, &blocked, &server->waiting_mask);
-	for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
 		sigdelset(&server->waiting_mask, signals[i]);
-}
-
-/* Logs which of all walls are among those RAISED. */
-static void
-log_sandbox(unsigned raised)
-{
-	static const struct {
-		enum sandbox_wall wall;
-		const char *name;
-	} walls[] = {
-	    {SANDBOX_NO_NEW_PRIVS, "no_new_privs"},
-	    {SANDBOX_FILES, "Landlock files"},
-	    {SANDBOX_TCP, "Landlock TCP"},
-	    {SANDBOX_SCOPES, "Landlock scopes"},
-	    {SANDBOX_CALLS, "seccomp"},
-	};
-	char stand[128] = "", missing[128] = "";
-	for (size_t i = 0; i < sizeof walls / sizeof *walls; i++) {
-		char *list = (raised & walls[i].wall) != 0 ? stand : missing;
-		size_t length = strlen(list);
-		snprintf(list + length, sizeof stand - length, "%s%s",
-		    length > 0 ? ", " : "", walls[i].name);
+		sigaction(signals[i], &action, NULL);
 	}
-	if (missing[0] == '\0')
-		log_notice("sniproxy: sandbox: %s", stand);
-	else if (stand[0] == '\0')
-		log_notice("sniproxy: no sandbox");
-	else
-		log_notice("sniproxy: sandbox: %s; missing: %s", stand, missing);
-}
-
-static void
-prepare_log_and_threads(struct server *server)
-{
-	if (!lot_open())
-		fail(lot_open_call, strerror(errno));
-	const struct limits limits = limits_find();
-	if (limits.connections == 0)
-		fail("limit on open files", "too low for even one connection");
-	bool is_root = geteuid() == 0;
-	/* From here on nothing is opened. Threads that there were already would be outside. */
-	unsigned walls = sandbox_enter(SANDBOX_ALL);
-	int error = log_open();
-	if (error != 0)
-		fail("thread", strerror(error));
-	log_sandbox(walls);
-	if (is_root)
-		log_notice("sniproxy: runs as root, and has no use for that: start it as "
-			   "a user of its own");
-	server->connections_max = limits.connections;
-	registry_init(limits.connections);
-	pressure_init(limits.connections);
-	accept_prepare(limits.connections);
-	relay_prepare(limits.free_threads, limits.pipes);
-	proxy_prepare(server->hosts, limits.free_threads, limits.threads);
-}
-
-/* --- Waiting --- */
-
-/* Goes on with the report that was asked for. One that has begun does not tell all of what is when
- * one more is asked for, so that has another one begin. */
-static void
-go_on_reporting(struct server *server)
-{
-	if (!server->is_reporting) {
-		reports_wanted = 0;
-		status_begin_report();
-	}
-	server->is_reporting = status_go_on_reporting();
-}
-
-static int64_t
-earlier(int64_t a_ms, int64_t b_ms)
-{
-	return a_ms < b_ms ? a_ms : b_ms;
-}
-
-/* pselect(2) takes none where there is a connection already, as there may be for ever. */
-static void
-let_signals_in(const struct server *server)
-{
-	sigset_t blocked;
-	pthread_sigmask(SIG_SETMASK, &server->waiting_mask, &blocked);
 	pthread_sigmask(SIG_SETMASK, &blocked, NULL);
 }
 
-/* Does what is due, and waits for what comes next, until END_MS at the latest. Returns whether
- * there may be connections to accept, where it ACCEPTS any. */
+/* Waits for MS milliseconds at most, until a signal comes; or a connection, if ACCEPTS. Returns
+ * whether there may be one. */
 static bool
-wait_for_events(struct server *server, bool accepts, int64_t end_ms)
+wait_for_events(const struct server *server, bool accepts, int ms)
 {
-	int64_t next_look_ms = deadline_look();
-	accept_calm_down();
-	if (server->is_reporting || reports_wanted)
-		go_on_reporting(server);
-	bool has_thread = accept_ensure_thread();
-	int64_t now_ms = clock_ms();
-	bool is_short = now_ms < accept_again_ms();
-	end_ms = earlier(end_ms, next_look_ms);
-	if (server->is_reporting || reports_wanted)
-		end_ms = now_ms;
-	if (!has_thread)
-		end_ms = earlier(end_ms, now_ms + AGAIN_MS);
-	if (is_short && accepts)
-		end_ms = earlier(end_ms, accept_again_ms());
-
-	int64_t left_ms = end_ms > now_ms ? end_ms - now_ms : 0;
-	struct timespec left = {left_ms / 1000, (long)(left_ms % 1000) * 1000000};
+	const struct timespec time = {ms / 1000, ms % 1000 * 1000000L};
 	fd_set listener;
+	sigset_t blocked;
 	FD_ZERO(&listener);
 	FD_SET(STDIN_FILENO, &listener);
-	int descriptors = accepts && !is_short && has_thread ? STDIN_FILENO + 1 : 0;
-	int ready = pselect(descriptors, &listener, NULL, NULL,
-	    end_ms == INT64_MAX ? NULL : &left, &server->waiting_mask);
-	if (ready > 0)
-		let_signals_in(server);
-	if (ready == -1) /* a connection may have ended */
-		accept_soon();
+	int ready = pselect(
+	    accepts ? STDIN_FILENO + 1 : 0, &listener, NULL, NULL, &time, &server->waiting_mask);
+	if (ready > 0) { /* then pselect(2) has let no signal in */
+		pthread_sigmask(SIG_SETMASK, &server->waiting_mask, &blocked);
+		pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+	}
 	return ready > 0 && stops == 0;
 }
 
-/* Accepts connections until a signal says to stop. */
+/* --- Start --- */
+
+/* Opens the hosts directory. Descriptors 1 and 2, if they are closed, are filled with it too:
+ * nothing can be written there, whereas what is written to a client's socket would be sent. */
 static void
-serve(struct server *server)
+open_hosts(struct server *server)
 {
-	while (stops == 0)
-		if (wait_for_events(server, true, INT64_MAX))
-			accept_connections();
+	do {
+		server->hosts = system_open_hosts();
+		if (server->hosts == -1)
+			fail("working directory", strerror(errno));
+	} while (server->hosts <= STDERR_FILENO);
 }
 
-/* --- Start and end --- */
-
-/* Learns from the environment from which addresses connections begin with a PROXY header. */
+/* Logs which layers of the sandbox are among those ENTERED, and which are missing. */
 static void
-read_balancers(void)
+log_sandbox(unsigned entered)
 {
-	struct network_list balancers;
+	static const char *const names[] = {"no_new_privs", "Landlock files", "Landlock TCP",
+	    "Landlock scopes", "seccomp"}; /* in the order of enum sandbox_wall */
+	char lists[2][128] = {"", ""};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char *list = lists[(entered >> i & 1) == 0];
+		size_t length = strlen(list);
+		snprintf(list + length, sizeof lists[0] - length, "%s%s", length > 0 ? ", " : "",
+		    names[i]);
+	}
+	if (entered == 0)
+		log_line(LOG_PROGRAM, "sniproxy: no sandbox");
+	else
+		log_line(LOG_PROGRAM, "sniproxy: sandbox: %s%s%s", lists[0],
+		    lists[1][0] != '\0' ? "; missing: " : "", lists[1]);
+}
+
+/* Reads from the environment from which addresses connections must begin with a PROXY header. */
+static void
+read_balancers(struct server *server)
+{
 	const char *wrong, *value = getenv("SNIPROXY_ACCEPT_PROXY");
 	if (value == NULL || value[0] == '\0')
 		return;
 	char *text = strdup(value);
-	if (text == NULL)
-		fail("SNIPROXY_ACCEPT_PROXY", strerror(ENOMEM));
-	if (!network_read_list(&balancers, text, &wrong)) {
-		if (wrong == NULL)
-			fail("SNIPROXY_ACCEPT_PROXY", strerror(ENOMEM));
-		log_line("sniproxy: SNIPROXY_ACCEPT_PROXY: neither an address nor a "
-			 "network: '%s'",
-		    wrong);
-		exit(EXIT_FAILURE);
+	if (text != NULL && network_read_list(&server->balancers, text, &wrong)) {
+		free(text);
+		return;
 	}
-	free(text);
-	proxy_await_headers(balancers);
+	if (text == NULL || wrong == NULL)
+		fail("SNIPROXY_ACCEPT_PROXY", strerror(ENOMEM));
+	log_line(LOG_PROGRAM,
+	    "sniproxy: SNIPROXY_ACCEPT_PROXY: neither an address nor a network: '%s'", wrong);
+	exit(EXIT_FAILURE);
 }
 
-/* Learns from the environment whether each connection that ends gets a line. */
+/* Reads the environment. */
 static void
-read_environment(void)
+read_environment(struct server *server)
 {
 	const char *log = getenv("SNIPROXY_LOG");
 	bool logs_connections = log != NULL && strcmp(log, "connections") == 0;
 	if (log != NULL && log[0] != '\0' && !logs_connections)
 		fail("SNIPROXY_LOG", "the only value is connections");
 	status_begin(logs_connections);
-	read_balancers();
+	read_balancers(server);
 }
 
-/* Waits for the open connections, until the grace or a second signal ends it. Returns how
- * many are left. */
+static void
+start(void *(*run)(void *))
+{
+	int error = thread_start(run, NULL);
+	if (error != 0)
+		fail("thread", strerror(error));
+}
+
+/* Prepares what connections need; enters the sandbox; starts the first threads, which are inside
+ * it. */
+static void
+prepare(struct server *server)
+{
+	if (!system_watch_open())
+		fail(system_watch_call, strerror(errno));
+	const struct capacity capacity = capacity_find();
+	if (capacity.connections == 0)
+		fail("limit on open files", "too low for even one connection");
+	table_prepare(capacity.connections);
+	relay_prepare(capacity.pipes, proxy_quiet_ms);
+	proxy_prepare(server->hosts, server->balancers);
+	thread_prepare(capacity.threads, proxy_serve);
+	bool is_root = geteuid() == 0;
+	unsigned walls = sandbox_enter(SANDBOX_ALL);
+	start(log_run);
+	log_open();
+	start(idle_run);
+	log_sandbox(walls);
+	if (is_root)
+		log_line(LOG_PROGRAM,
+		    "sniproxy: running as root is unnecessary: start it as an "
+		    "unprivileged user of its own");
+}
+
+/* --- Accepting --- */
+
+/* Connections stay in the listen backlog for MS milliseconds, because of WHAT, which failed by
+ * ERROR. The log says so, unless evicted ones make room soon. */
+static void
+stop_accepting(struct server *server, int ms, const char *what, int error)
+{
+	int64_t now_ms = clock_ms();
+	struct table_counts counts = table_count();
+	server->accept_again_ms = now_ms + ms;
+	if (counts.leaving > 0 || now_ms < server->next_complaint_ms)
+		return;
+	server->next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
+	log_line(LOG_PROGRAM, "sniproxy: new connections wait while %u are open: %s: %s",
+	    counts.open, what, strerror(error));
+}
+
+/* Evicts a connection because of SHORTAGE. Returns whether one ends. */
+static bool
+evict(enum table_shortage shortage)
+{
+	bool is_taken;
+	struct connection *victim = table_evict(shortage, &is_taken);
+	if (victim != NULL && is_taken)
+		proxy_end_evicted(victim);
+	return victim != NULL;
+}
+
+/* Handles that accept(2) has failed by ERROR. EINTR comes from SIGSTOP and SIGCONT alone, and is
+ * no failure. */
+static void
+handle_failure(struct server *server, int error)
+{
+	if (error == EAGAIN || error == ECONNABORTED)
+		return;
+	bool is_short = backend_is_short(error);
+	if (is_short)
+		evict(TABLE_SLOTS);
+	if (error == EINTR)
+		server->accept_again_ms = clock_ms() + SHORT_MS;
+	else
+		stop_accepting(server, is_short ? SHORT_MS : ACCEPT_FAILED_MS, "accept", error);
+}
+
+/* Makes sure that there is a slot and a thread for one more connection. Evicts others if few are
+ * left. */
+static bool
+has_room(struct server *server)
+{
+	while (table_is_short() && evict(TABLE_SLOTS))
+		;
+	if (thread_is_short() && table_count().leaving == 0)
+		evict(TABLE_THREADS);
+	bool is_full = table_is_full();
+	int error = is_full ? EMFILE : thread_ensure();
+	if (error != 0)
+		stop_accepting(server, SHORT_MS, is_full ? "limit" : "thread", error);
+	return error == 0;
+}
+
+/* Accepts connections until accept(2) has waited for one in vain, ACCEPT_MAX at most. */
+static void
+accept_connections(struct server *server)
+{
+	for (int i = 0; i < ACCEPT_MAX && has_room(server); i++) {
+		union address peer;
+		int client = listener_accept(&peer);
+		if (client == -1) {
+			handle_failure(server, errno);
+			return;
+		}
+		proxy_accept(client, &peer);
+	}
+}
+
+/* Waits for what comes next, and does it. */
+static void
+turn(struct server *server, bool accepts)
+{
+	/* A connection that waits for a thread may need another one's. */
+	bool is_short = thread_count().waiting > 0 && !has_room(server);
+	bool waits = is_short || server->accept_again_ms > clock_ms();
+	log_count_left_out();
+	if (reports_wanted) {
+		reports_wanted = 0;
+		status_report();
+	}
+	accepts = accepts && !waits;
+	if (wait_for_events(server, accepts, accepts ? LOOK_MS : SHORT_MS))
+		accept_connections(server);
+}
+
+/* --- Stop --- */
+
+/* Waits for the open connections, until the grace or a second signal ends that. Returns how many
+ * are left. */
 static unsigned
 wait_for_connections(struct server *server)
 {
 	int64_t end_ms = clock_ms() + GRACE_MS;
-	for (;;) {
-		registry_lock();
-		unsigned left = registry_unfinished();
-		registry_tell_of_room(server->connections_max);
-		registry_unlock();
-		if (left == 0 || stops > 1 || clock_left_ms(end_ms) == 0)
-			return left;
-		wait_for_events(server, false, end_ms);
-	}
+	while (table_count().open > 0 && stops == 1 && clock_ms() < end_ms)
+		turn(server, false);
+	return table_count().open;
 }
 
-/* Logs a line for each connection that is open, as one that is cut off, and keeps the lock, so that
- * none ends any more. */
-static void
-cut_off_connections(void)
-{
-	registry_lock();
-	for (struct connection *c = registry_next(NULL); c != NULL; c = registry_next(c))
-		status_ended(c, END_CUT_OFF);
-}
-
-/* Ends what is still open, and returns with which status. */
+/* Ends what is still open, and returns the exit status. */
 static int
 stop(struct server *server)
 {
-	/* What takes its place on the descriptors keeps connections off them, as in
-	 * open_hosts(). */
+	/* The hosts directory takes the place of the listening socket, so that no connection
+	 * gets that descriptor. */
 	listener_give_up(server->hosts);
 	unsigned cut_off = wait_for_connections(server);
-	registry_lock();
-	bool are_left = registry_connections() > 0;
-	registry_unlock();
 	if (cut_off > 0) {
-		log_line("sniproxy: stopped; %u connections were cut off", cut_off);
-		cut_off_connections();
+		log_line(LOG_PROGRAM, "sniproxy: stopped; %u connections were cut off", cut_off);
+		table_end_all(status_ended);
 	}
 	log_flush();
-	/* Threads may still run, or be stuck: nothing of theirs may be torn down by exit(3). */
-	if (cut_off > 0 || are_left)
-		_exit(cut_off > 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+	/* Connections' threads still run then: exit(3) would tear down what they use. */
+	if (cut_off > 0)
+		_exit(EXIT_FAILURE);
 	return EXIT_SUCCESS;
 }
 
@@ -325,11 +341,11 @@ main(int argc, char *argv[])
 {
 	struct server server = {0};
 	system_share_memory();
-	/* These tell nothing that errno does not. The second is for a log in a file that
-	 * has reached a limit. */
+	/* These say nothing that errno does not. The second is for a log in a file that has
+	 * reached a limit. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
-	/* Where stdout is a listening socket, that fails at once. */
+	/* If stdout is a listening socket, dprintf(3) fails at once. */
 	if (argc == 2 && strcmp(argv[1], "--version") == 0)
 		return dprintf(STDOUT_FILENO, "sniproxy " VERSION "\n") < 0;
 	if (fcntl(STDERR_FILENO, F_GETFD) == -1 || listener_is(STDERR_FILENO))
@@ -338,19 +354,24 @@ main(int argc, char *argv[])
 		fail(argv[1],
 		    "no argument is taken: the listening socket is stdin, the hosts "
 		    "directory is the working directory");
-	read_environment();
+	read_environment(&server);
 	const char *stdin_is = listener_check();
-	if (stdin_is != NULL)
-		fail_stdin(stdin_is);
+	if (stdin_is != NULL) {
+		log_line(LOG_PROGRAM,
+		    "sniproxy: stdin %s; it must be a listening TCP socket, as from "
+		    "systemd, inetd or s6",
+		    stdin_is);
+		return EXIT_FAILURE;
+	}
 	open_hosts(&server);
-	/* A woken thread need not preempt the one that woke it. */
-	system_work_in_batches(true);
+	system_schedule_batch();
 	take_signals(&server);
 	int error = listener_prepare();
 	if (error != 0)
 		fail("stdin", strerror(error));
-	prepare_log_and_threads(&server);
+	prepare(&server);
 
-	serve(&server);
+	while (stops == 0)
+		turn(&server, true);
 	return stop(&server);
 }

@@ -107,8 +107,7 @@ read_record_header(struct tls_hello *hello, struct reader *in)
 {
 	hello->record_header[hello->record_header_length++] = (uint8_t)uint8(in);
 	if (hello->record_header[0] != CONTENT_HANDSHAKE)
-		return refuse(
-		    hello, TLS_UNEXPECTED_MESSAGE, "not a TLS handshake record");
+		return refuse(hello, TLS_UNEXPECTED_MESSAGE, "not a TLS handshake record");
 	if (hello->record_header_length < TLS_RECORD_HEADER_SIZE)
 		return TLS_INCOMPLETE;
 
@@ -119,8 +118,7 @@ read_record_header(struct tls_hello *hello, struct reader *in)
 	if (length == 0)
 		return refuse(hello, TLS_DECODE_ERROR, "empty record");
 	if (length > RECORD_FRAGMENT_MAX)
-		return refuse(
-		    hello, TLS_RECORD_OVERFLOW, "record longer than 2^14 bytes");
+		return refuse(hello, TLS_RECORD_OVERFLOW, "record longer than 2^14 bytes");
 	hello->record_header_length = 0;
 	hello->fragment_left = length;
 	return TLS_INCOMPLETE;
@@ -188,9 +186,9 @@ tls_hello_feed(struct tls_hello *hello, const uint8_t *bytes, size_t length)
 {
 	struct reader in = {bytes, length, false};
 	while (in.length > 0) {
-		enum tls_status status = hello->fragment_left == 0
-		    ? read_record_header(hello, &in)
-		    : read_fragment(hello, &in);
+		bool in_record = hello->fragment_left > 0;
+		enum tls_status status =
+		    in_record ? read_fragment(hello, &in) : read_record_header(hello, &in);
 		if (status != TLS_INCOMPLETE)
 			return status;
 	}
@@ -238,8 +236,7 @@ read_server_name_list(struct reader in, struct reader *host_name)
  *	} Extension;						RFC 8446, 4.2
  */
 static enum tls_status
-read_extensions(
-    struct tls_hello *hello, struct reader extensions, struct reader *host_name)
+read_extensions(struct tls_hello *hello, struct reader extensions, struct reader *host_name)
 {
 	unsigned server_names = 0;
 	bool well_formed = true;
@@ -285,8 +282,7 @@ tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *nam
 	struct reader cipher_suites = vector(&in, 2, 0xfffe);
 	vector(&in, 1, 0xff); /* legacy_compression_methods */
 	bool has_extensions = in.length > 0;
-	struct reader extensions =
-	    has_extensions ? vector(&in, 0, 0xffff) : (struct reader){0};
+	struct reader extensions = has_extensions ? vector(&in, 0, 0xffff) : (struct reader){0};
 	if (!ended(&in) || cipher_suites.length % 2 != 0)
 		return refuse(hello, TLS_DECODE_ERROR, "malformed ClientHello");
 
@@ -321,24 +317,21 @@ tls_alert_record(uint8_t record[TLS_ALERT_SIZE], enum tls_alert alert)
 	memcpy(record, bytes, sizeof bytes);
 }
 
+const struct tls_alert_name tls_alert_names[TLS_ALERTS] = {
+    {TLS_UNEXPECTED_MESSAGE, "unexpected_message"},
+    {TLS_RECORD_OVERFLOW, "record_overflow"},
+    {TLS_ILLEGAL_PARAMETER, "illegal_parameter"},
+    {TLS_DECODE_ERROR, "decode_error"},
+    {TLS_INTERNAL_ERROR, "internal_error"},
+    {TLS_USER_CANCELED, "user_canceled"},
+    {TLS_UNRECOGNIZED_NAME, "unrecognized_name"},
+};
+
 const char *
 tls_alert_name(enum tls_alert alert)
 {
-	switch (alert) {
-	case TLS_UNEXPECTED_MESSAGE:
-		return "unexpected_message";
-	case TLS_RECORD_OVERFLOW:
-		return "record_overflow";
-	case TLS_ILLEGAL_PARAMETER:
-		return "illegal_parameter";
-	case TLS_DECODE_ERROR:
-		return "decode_error";
-	case TLS_INTERNAL_ERROR:
-		return "internal_error";
-	case TLS_USER_CANCELED:
-		return "user_canceled";
-	case TLS_UNRECOGNIZED_NAME:
-		return "unrecognized_name";
-	}
+	for (size_t i = 0; i < TLS_ALERTS; i++)
+		if (tls_alert_names[i].alert == alert)
+			return tls_alert_names[i].name;
 	return "unknown alert";
 }

@@ -39,10 +39,9 @@ enum {
 
 	/* The largest ClientHello that its syntax allows, in bytes, its header included:
 	 * every vector at its ceiling (RFC 8446, 4.1.2). */
-	TLS_HELLO_MAX = TLS_HANDSHAKE_HEADER_SIZE + 2 /* legacy_version */ +
-	    32 /* random */ + (1 + 32) /* legacy_session_id */ +
-	    (2 + 65534) /* cipher_suites */ + (1 + 255) /* legacy_compression_methods */ +
-	    (2 + 65535) /* extensions */,
+	TLS_HELLO_MAX = TLS_HANDSHAKE_HEADER_SIZE + 2 /* legacy_version */ + 32 /* random */ +
+	    (1 + 32) /* legacy_session_id */ + (2 + 65534) /* cipher_suites */ +
+	    (1 + 255) /* legacy_compression_methods */ + (2 + 65535) /* extensions */,
 };
 
 /* A ClientHello on its way in. All zero is the start. Only alert and reason are for
@@ -68,8 +67,7 @@ struct tls_hello {
  * there whole (what follows it is not looked at), TLS_REFUSED if it cannot be a
  * ClientHello, or if memory is short. After TLS_OK or TLS_REFUSED it must not be called
  * again. */
-enum tls_status
-tls_hello_feed(struct tls_hello *hello, const uint8_t *bytes, size_t length);
+enum tls_status tls_hello_feed(struct tls_hello *hello, const uint8_t *bytes, size_t length);
 
 /* Checks the whole ClientHello and finds the server name in it (RFC 6066, 3). It must
  * follow a tls_hello_feed() that returned TLS_OK.
@@ -80,14 +78,21 @@ tls_hello_feed(struct tls_hello *hello, const uint8_t *bytes, size_t length);
 enum tls_status
 tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *name_length);
 
-/* Frees what HELLO holds and makes it ready for another; harmless where it holds
- * nothing. */
+/* Frees what HELLO holds, if anything, and makes it ready for another. */
 void tls_hello_release(struct tls_hello *hello);
 
 /* Writes the record that carries ALERT, level fatal (RFC 8446, 6). */
 void tls_alert_record(uint8_t record[TLS_ALERT_SIZE], enum tls_alert alert);
 
-/* The alert's name in RFC 8446, such as "decode_error"; lives for ever. */
+/* All alerts, with their names in RFC 8446. */
+enum { TLS_ALERTS = 7 };
+struct tls_alert_name {
+	enum tls_alert alert;
+	const char *name;
+};
+extern const struct tls_alert_name tls_alert_names[TLS_ALERTS];
+
+/* The alert's name, such as "decode_error"; lives for ever. */
 const char *tls_alert_name(enum tls_alert alert);
 
 #endif

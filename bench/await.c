@@ -3,7 +3,7 @@
  * Waits until a connection to ADDRESS (a port on 127.0.0.1, or a path) gets its answer.
  * With COMMAND, runs it first, prints the milliseconds from then to the answer, and ends
  * it by SIGTERM. Exits with 1 if no answer comes in ten seconds. */
-#include "client.h"
+#include "bench/client.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -35,8 +35,8 @@ is_answered(void)
 	int s = client_connect();
 	if (s == -1)
 		return false;
-	bool answered = client_wait(s, POLLOUT) && client_hello(s, TASK_ANSWER) &&
-	    client_read(s, ANSWER_SIZE);
+	bool answered =
+	    client_wait(s, POLLOUT) && client_hello(s, TASK_ANSWER) && client_read(s, ANSWER_SIZE);
 	int error = errno;
 	close(s);
 	errno = error;

@@ -8,7 +8,7 @@
  * and the connections that it has accepted. What it
  * is sent it drops without a copy, which would hide the proxy's; what it sends is copied, as
  * that of a TLS server is. */
-#include "hello.h"
+#include "bench/hello.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -98,8 +98,7 @@ begin_task(int set, int socket)
 	switch ((enum task)connection->task) {
 	case TASK_ANSWER:
 		connection->state = DONE;
-		return send(socket, answer, sizeof answer, MSG_NOSIGNAL) ==
-		    (ssize_t)sizeof answer;
+		return send(socket, answer, sizeof answer, MSG_NOSIGNAL) == (ssize_t)sizeof answer;
 	case TASK_ECHO:
 		connection->state = ECHO;
 		return true;
@@ -134,10 +133,9 @@ read_hello(int set, int socket)
 static bool
 take(int socket, const struct thread *thread)
 {
-	ssize_t n = splice(socket, NULL, thread->pipe[1], NULL, BUFFER_SIZE,
-	    SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
-	return n > 0 &&
-	    splice(thread->pipe[0], NULL, null, NULL, (size_t)n, SPLICE_F_MOVE) == n;
+	ssize_t n = splice(
+	    socket, NULL, thread->pipe[1], NULL, BUFFER_SIZE, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+	return n > 0 && splice(thread->pipe[0], NULL, null, NULL, (size_t)n, SPLICE_F_MOVE) == n;
 }
 
 /* Does what can be done without blocking. Returns false where the connection is over. */
@@ -226,8 +224,7 @@ make_table(void)
 {
 	struct rlimit limit;
 	getrlimit(RLIMIT_NOFILE, &limit);
-	limit.rlim_cur =
-	    limit.rlim_max < DESCRIPTORS_MAX ? limit.rlim_max : DESCRIPTORS_MAX;
+	limit.rlim_cur = limit.rlim_max < DESCRIPTORS_MAX ? limit.rlim_max : DESCRIPTORS_MAX;
 	setrlimit(RLIMIT_NOFILE, &limit);
 	connections = calloc(limit.rlim_cur, sizeof *connections);
 	if (connections == NULL)

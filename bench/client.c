@@ -1,4 +1,4 @@
-#include "client.h"
+#include "bench/client.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -100,8 +100,7 @@ set_source(int socket)
 	    .sin_family = AF_INET,
 	    .sin_addr.s_addr = htonl(first + atomic_fetch_add(&turn, 1) % SOURCES),
 	};
-	return setsockopt(socket, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) ==
-	    0 &&
+	return setsockopt(socket, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) == 0 &&
 	    setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0 &&
 	    bind(socket, (struct sockaddr *)&source, sizeof source) == 0;
 }
@@ -114,8 +113,7 @@ client_connect(void)
 	if (s == -1)
 		return -1;
 	if ((family == AF_INET && !set_source(s)) ||
-	    (connect(s, &target.address.any, target.size) == -1 &&
-		errno != EINPROGRESS)) {
+	    (connect(s, &target.address.any, target.size) == -1 && errno != EINPROGRESS)) {
 		int error = errno;
 		close(s);
 		errno = error;
@@ -150,8 +148,7 @@ client_read(int socket, size_t length)
 	while (length > 0) {
 		if (!client_wait(socket, POLLIN))
 			return false;
-		ssize_t n =
-		    recv(socket, bytes, length < sizeof bytes ? length : sizeof bytes, 0);
+		ssize_t n = recv(socket, bytes, length < sizeof bytes ? length : sizeof bytes, 0);
 		if (n == 0)
 			errno = ECONNRESET;
 		if (n <= 0)

@@ -2,7 +2,7 @@
 #ifndef CLIENT_H
 #define CLIENT_H
 
-#include "hello.h"
+#include "bench/hello.h"
 
 #include <stdbool.h>
 #include <stddef.h>

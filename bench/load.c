@@ -21,7 +21,7 @@
  *
  * Each role is a thread with an epoll set, so that none waits for another's work. An upload
  * is sent without a copy, which would hide the proxy's. */
-#include "client.h"
+#include "bench/client.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -175,8 +175,7 @@ open_lasting(struct connection *c, enum task task)
 {
 	const struct linger reset = {.l_onoff = 1};
 	c->socket = client_connect();
-	if (c->socket == -1 || !client_wait(c->socket, POLLOUT) ||
-	    !client_hello(c->socket, task))
+	if (c->socket == -1 || !client_wait(c->socket, POLLOUT) || !client_hello(c->socket, task))
 		fail("connect");
 	setsockopt(c->socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 }
@@ -379,8 +378,7 @@ parse_role(const char *text)
 	const char *colon = strchr(text, ':');
 	for (size_t i = 0; colon != NULL && i < sizeof kinds / sizeof *kinds; i++) {
 		size_t length = strlen(kinds[i].name);
-		if (length != (size_t)(colon - text) ||
-		    strncmp(kinds[i].name, text, length) != 0)
+		if (length != (size_t)(colon - text) || strncmp(kinds[i].name, text, length) != 0)
 			continue;
 		struct role role = {.kind = &kinds[i]};
 		const char *rest = colon + 1;
@@ -420,8 +418,7 @@ parse(struct load *load, int argc, char **argv)
 	if (argc - optind < 2 || argc - optind > 2 + ROLES_MAX)
 		usage();
 	client_init(argv[optind]);
-	load->seconds =
-	    strcmp(argv[optind + 1], "-") == 0 ? -1 : strtod(argv[optind + 1], NULL);
+	load->seconds = strcmp(argv[optind + 1], "-") == 0 ? -1 : strtod(argv[optind + 1], NULL);
 	for (int i = optind + 2; i < argc; i++)
 		load->roles[load->role_count++] = parse_role(argv[i]);
 }
@@ -507,8 +504,8 @@ print_role(const struct role *role, double seconds, bool alone, int64_t cpu)
 		print_quantile(role, "p99", 0.99);
 	}
 	if (alone && cpu > 0)
-		printf("%s.cpu\t%.3f\n", name,
-		    (double)cpu / done * (role->kind->bulk ? 1e3 : 1e-3));
+		printf(
+		    "%s.cpu\t%.3f\n", name, (double)cpu / done * (role->kind->bulk ? 1e3 : 1e-3));
 	if (role->errors > 0)
 		printf("%s.errors\t%u\n", name, role->errors);
 }

@@ -4,8 +4,9 @@
 # start [COMMAND...]  starts sniproxy, by COMMAND if there is one; its $port, and its $log
 # backend STEP...     starts the backend of www.example.org, see talk.pl
 # client STEP...      is a client
-# report TEXT         asks sniproxy by SIGUSR1 what goes on, until a line has TEXT, and prints that line
-#                     but for address and seconds
+# report TEXT         asks sniproxy by SIGUSR1 for its totals, until they have TEXT, and prints TEXT
+# ended TEXT          waits until a connection has ended whose line has TEXT, and prints that line but for
+#                     address and seconds
 # logged TEXT         waits until sniproxy has logged TEXT
 # stop                has sniproxy end when all connections have
 # calls               what strace(1) has written to $calls, with names for the descriptors
@@ -18,7 +19,7 @@ mkdir "$host"
 log=$work/log calls=$work/calls
 hello=$(grep -v '^#' docs/hello.hex | tr -d '\n')
 sniproxy=$(realpath "${SNIPROXY:-./sniproxy}")
-listen=$(realpath "${LISTEN:-build/plain/tests/listen}")
+listen=$(realpath "${LISTEN:-build/plain/tests/program/listen}")
 proxy='' backends=''
 trap 'end KILL; rm -rf "$work"' EXIT
 
@@ -26,7 +27,7 @@ start() {
 	end KILL
 	rm -f "$work/port"
 	mkfifo "$work/port"
-	(cd "$work/hosts" && exec "$listen" 127.0.0.1 0 "$@" "$sniproxy" 2>"$log" 3>"$work/port") &
+	(cd "$work/hosts" && SNIPROXY_LOG=connections exec "$listen" 127.0.0.1 0 "$@" "$sniproxy" 2>"$log" 3>"$work/port") &
 	proxy=$!
 	read -r port <"$work/port"
 }
@@ -45,7 +46,14 @@ report() {
 		kill -USR1 "$proxy" || return
 		sleep 0.1
 	done
-	grep -F -e "$1" "$log" | head -n 1 | sed 's/^client=[^ ]* //; s/seconds=[^ ]* //'
+	echo "$1"
+}
+
+ended() {
+	until grep -F ' end=' "$log" | grep -qF -e "$1"; do
+		sleep 0.1
+	done
+	grep -F ' end=' "$log" | grep -F -e "$1" | head -n 1 | sed 's/^client=[^ ]* //; s/seconds=[^ ]* //'
 }
 
 logged() {

@@ -54,6 +54,12 @@ put_policy() {
 	cp "$work/policy" "$policy"
 }
 
+# A service is enabled under several names: its unit's, the aliases of that, and its script's.
+# Prints the name for all of these.
+name_of() { # SERVICE
+	basename "$(readlink "/etc/systemd/system/$1" || echo "$1")" .service
+}
+
 disable() { # SERVICE
 	case $1 in
 	*.*) find /etc/systemd/system -type l -name "$1" -delete ;; # there may be no systemctl
@@ -83,15 +89,19 @@ install_packages() { # PACKAGE...
 	DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y --no-remove --no-install-recommends "$@" || status=$?
 	[ "$target" = deps-build ] || installed | comm -13 "$work/installed" - >>.deps
-	for service in $(enabled | comm -13 "$work/enabled" -); do
+	new=$(enabled | comm -13 "$work/enabled" -)
+	names=$(for service in $new; do name_of "$service"; done | sort -u)
+	for service in $new; do
 		disable "$service"
+	done
+	for service in $names; do
 		say "$service came now, and is left disabled"
 	done
 	return $status
 }
 
 command -v apt-get >/dev/null || {
-	say 'this is not Debian; packages.txt says what is needed' >&2
+	say 'this is not Debian; packaging/packages.txt says what is needed' >&2
 	exit 1
 }
 # Which of the packages there is something to be done for.

@@ -11,7 +11,17 @@ cd "$(dirname "$0")/.." || exit 1
 build=$1
 hashed_build=${2:-}
 
-# Runs one test program; its TAP lines are counted below.
+# The counts of the TAP lines on stdin. Fails if a test failed or none passed.
+counts() {
+	awk '/^not ok/ { failed++ }
+		/^ok/ { if (tolower($0) ~ /# *skip/) skipped++; else passed++ }
+		END {
+			printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
+			exit failed || !passed
+		}'
+}
+
+# Runs one test program; its TAP lines are counted again below.
 if [ "$build" = --one ]; then
 	build=$PWD/$2
 	test=$3
@@ -23,15 +33,15 @@ if [ "$build" = --one ]; then
 	case $build in *-portable* | *-freebsd* | *-macos*) OTHER_SYSTEM=1 ;; *) OTHER_SYSTEM='' ;; esac
 	export HASHED PORTABLE OTHER_SYSTEM SNIPROXY="$build/sniproxy" SNIPROXY_HOSTNAME="$build/sniproxy-hostname"
 	export SNIPROXY_CHECK="$build/sniproxy-check"
-	export LISTEN="$build/tests/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
-	export HASTY="$build/tests/hasty"
-	export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp
-	# `make flood` knows no rate; here, others share the machine.
-	export FLOOD="$build/tests/flood" FLOOD_RATE=700 FLOOD_SECONDS=4
-	export FAULTS=brief CLOSE_FAILS="$build/tests/close_fails.so"
-	case $build in *-thread*) FLOOD_RATE=250 ;; esac
+	export LISTEN="$build/tests/program/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
+	export HASTY="$build/tests/program/hasty"
+	export LSAN_OPTIONS=suppressions=$PWD/tests/program/lsan.supp
+	# `make flood` has rates of its own; here, others share the machine.
+	export FLOOD="$build/tests/load/flood" FLOOD_RATE=700 FLOOD_SECONDS=4
+	export FAULTS=brief CLOSE_FAILS="$build/tests/program/close_fails.so"
+	case $build in *-thread* | *-address*) FLOOD_RATE=250 ;; esac
 	# Their load is much of what the machine can take, or they look at milliseconds.
-	case $name in program_memory*) jobs=1 ;; program_flood*) jobs=2 ;; program_limits*) jobs=3 ;; *) jobs=8 ;; esac
+	case $name in program_memory* | program_delay*) jobs=1 ;; program_flood*) jobs=2 ;; program_limits*) jobs=3 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 	# The programs of another machine, which have what stands in for Criterion.
 	case $build in
@@ -40,7 +50,7 @@ if [ "$build" = --one ]; then
 		machine=${machine#*-}
 		EMULATOR=$(command -v "qemu-${machine%%-*}-static")
 		export EMULATOR SKIPPED="$result.skipped" SNIPROXY_STATIC="$SNIPROXY"
-		sed -n "s/^\(all\|$machine\) //p" tests/foreign/skipped >"$SKIPPED"
+		sed -n "s/^\(all\|$machine\) //p" tests/machines/foreign/skipped >"$SKIPPED"
 		;;
 	esac
 	case $test in
@@ -49,7 +59,7 @@ if [ "$build" = --one ]; then
 	*/oracle) set -- timeout 300 "$test" ;;
 	*/replay_*)
 		mkdir "$result.tmp"
-		set -- env TMPDIR="$result.tmp" timeout 300 ${EMULATOR-} "$test" "tests/corpus/${test##*_}"
+		set -- env TMPDIR="$result.tmp" timeout 300 ${EMULATOR-} "$test" "tests/fuzz/corpus/${test##*_}"
 		;;
 	*-linux-gnu*/test_*) set -- timeout 600 "$EMULATOR" "$test" "$SKIPPED" ;;
 	*) set -- timeout 600 "$test" --jobs=$jobs --tap="$result.tap" ;;
@@ -79,8 +89,7 @@ if [ "$build" = --one ]; then
 		cat "$result.log"
 		grep -q '^not ok' "$result.tap" || echo "not ok - exit status $status" >> "$result.tap"
 	fi
-	echo "$name: $(grep -c '^ok' "$result.tap") passed, $(grep -c '^not ok' "$result.tap") failed," \
-	    "$(($(date +%s) - began)) s"
+	echo "$name: $(counts <"$result.tap"), $(($(date +%s) - began)) s"
 	exit 0
 fi
 
@@ -120,55 +129,48 @@ rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
 case $build in *-thread* | *-address* | *-linux-gnu*) parallel=3 ;; *) parallel=4 ;; esac
 {
 	# The longest first, and of these those that others may have to wait for; who waits comes late.
-	for test in tests/program_memory.c tests/program_flood.c tests/program_[!fl]*.c \
-	    tests/oracle.c tests/test_[!r]*.c; do
+	for test in tests/program/program_memory.c tests/program/program_flood.c \
+	    tests/program/program_[!fl]*.c tests/oracle/oracle.c tests/unit/test_[!r]*.c; do
 		test=$build/${test%.c}
 		[ ! -e "$test" ] || echo "$build $test"
 	done
-	for test in tests/fuzz_*.c; do
+	for test in tests/fuzz/fuzz_*.c; do
 		test=${test%.c}
-		echo "$build $build/tests/replay_${test#*_}"
+		echo "$build $build/tests/fuzz/replay_${test#*_}"
 	done
 	# Clients that take packages of their own, only where they are asked for. Scripts do not know that
 	# there is an emulator.
-	for test in tests/*.bats ${TESTS:+tests/clients/*.bats}; do
+	for test in tests/scripts/*.bats ${TESTS:+tests/clients/*.bats}; do
 		case $build in *-linux-gnu*) break ;; esac
 		[ ! -e "$build/sniproxy" ] || echo "$build $test"
 	done
-	for test in tests/program_*.c tests/test_*.c; do
+	for test in tests/program/program_*.c tests/unit/test_*.c; do
 		test=$build/${test%.c}
 		[ ! -e "$test" ] || echo "$build $test"
 	done
 	if [ -n "$hashed_build" ]; then
 		rm -rf "$hashed_build/results" && mkdir -p "$hashed_build/results" || exit 1
-		for test in program_name program_backend program_check test_hostname replay_name replay_path; do
+		for test in program/program_name program/program_backend program/program_check \
+		    unit/test_hostname fuzz/replay_name fuzz/replay_path; do
 			test=$hashed_build/tests/$test
 			[ ! -e "$test" ] || echo "$hashed_build $test"
 		done
 		for test in hostname tls; do
-			[ ! -e "$hashed_build/sniproxy-hostname" ] || echo "$hashed_build tests/$test.bats"
+			[ ! -e "$hashed_build/sniproxy-hostname" ] || echo "$hashed_build tests/scripts/$test.bats"
 		done
 	fi
 	for other in $others; do
 		rm -rf "$other/results" && mkdir -p "$other/results" || exit 1
 		for test in program_name program_backend; do
-			echo "$other $PWD/$build/tests/$test"
+			echo "$other $PWD/$build/tests/program/$test"
 		done
 	done
 } | choose | awk '!seen[$0]++' | xargs -r -P "$parallel" -L 1 tests/run.sh --one
 
-count() {
-	# shellcheck disable=SC2046,SC2086 # words
-	find $(printf '%s/results ' "$build" $hashed_build $others) -name '*.tap' -exec cat {} + |
-		grep -c -i "$@"
-}
 told skipped sed -n 's/^ok [-0-9]* *\(.*[^ ]\) *# *[Ss][Kk][Ii][Pp] */\1: /p' \
     > "$build/results/skipped"
 cat "$build/results/skipped"
 # With what each says of it, again: whoever looks sees the end first.
 told failed awk '/^ok/ { on = 0 } sub(/^not ok [-0-9]* */, "") { on = 20 } on-- > 0'
-skipped=$(count '^ok.*# skip')
-passed=$(($(count '^ok') - skipped))
-failed=$(count '^not ok')
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+# shellcheck disable=SC2046,SC2086 # words
+find $(printf '%s/results ' "$build" $hashed_build $others) -name '*.tap' -exec cat {} + | counts

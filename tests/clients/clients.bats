@@ -7,7 +7,7 @@
 # skipped; `make deps-clients` brings it all.
 # shellcheck disable=SC2154 # port and such are set by tls_helper.bash
 
-load ../tls_helper
+load ../scripts/tls_helper
 
 clients=$BATS_TEST_DIRNAME
 
@@ -45,7 +45,7 @@ needs() { # PROGRAM...
 
 # The block N of README.md or docs/ below HEADING.
 readme() { # HEADING [N]
-	"$clients/../readme.sh" "$@"
+	"$clients/../scripts/readme.sh" "$@"
 }
 
 # A page of two colours, each from a file of its own.

@@ -1,0 +1,727 @@
+#include "check/entry.h"
+
+#include "check/hint.h"
+#include "check/path.h"
+#include "lib/clock.h"
+#include "lib/idna.h"
+#include "system/system.h"
+#include "tls.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* The longest path that a server can bind: sun_path, with the NUL that most put at its end. */
+enum { BOUND_PATH_MAX = sizeof((struct sockaddr_un *)NULL)->sun_path - 1 };
+
+/* When to try a backend again whose backlog is full. */
+enum { RETRY_MS = 10 };
+
+static const char *const state_names[] = {
+    [ENTRY_SERVED] = "served",
+    [ENTRY_NOT_LOOKED_UP] = "not-looked-up",
+    [ENTRY_NO_DIRECTORY] = "no-directory",
+    [ENTRY_NOT_A_DIRECTORY] = "not-a-directory",
+    [ENTRY_NO_SOCKET] = "no-socket",
+    [ENTRY_PATH_TOO_LONG] = "path-too-long",
+    [ENTRY_NOT_A_SOCKET] = "not-a-socket",
+    [ENTRY_WRONG_TYPE] = "wrong-type",
+    [ENTRY_STALE] = "stale",
+    [ENTRY_NOT_LISTENING] = "not-listening",
+    [ENTRY_BACKLOG_FULL] = "backlog-full",
+    [ENTRY_NOT_PERMITTED] = "not-permitted",
+    [ENTRY_LEADS_OUT] = "leads-out",
+    [ENTRY_LINK_FORBIDDEN] = "link-forbidden",
+    [ENTRY_NOT_OWNED] = "not-owned",
+    [ENTRY_LOOP] = "loop",
+    [ENTRY_FAILED] = "failed",
+    [ENTRY_NOT_CHECKED] = "not-checked",
+};
+
+const char *
+entry_state_name(enum entry_state state)
+{
+	return state_names[state];
+}
+
+/* --- Words --- */
+
+/* What printf makes of it, or NULL. */
+static char *__attribute__((format(printf, 1, 2))) words(const char *format, ...)
+{
+	char *text = NULL;
+	va_list arguments;
+	va_start(arguments, format);
+	if (vasprintf(&text, format, arguments) == -1)
+		text = NULL;
+	va_end(arguments);
+	return text;
+}
+
+static char *
+faults_in_words(uint32_t faults)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *stream = open_memstream(&text, &size);
+	if (stream == NULL)
+		return NULL;
+	idna_show_faults(stream, faults);
+	fclose(stream);
+	return text;
+}
+
+/* Says that ENTRY is in STATE; REASON and REMEDY become the entry's. */
+static void
+say(struct entry *entry, enum entry_state state, char *reason, char *remedy)
+{
+	entry->state = state;
+	entry->reason = reason;
+	entry->remedy = remedy;
+}
+
+/* Adds TEXT, which becomes the entry's, to the warnings. */
+static void
+add_warning(struct entry *entry, char *text)
+{
+	char *before = entry->warning;
+	if (before == NULL) {
+		entry->warning = text;
+		return;
+	}
+	entry->warning = words("%s; %s", before, text);
+	free(before);
+	free(text);
+}
+
+/* --- The name --- */
+
+/* Whether any client's name leads to the directory NAME. */
+static bool
+is_looked_up(const char *name)
+{
+#ifdef HASHED
+	return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
+#else
+	char canonical[HOSTNAME_SIZE];
+	return hostname_canonical(canonical, (const uint8_t *)name, strlen(name)) &&
+	    strcmp(canonical, name) == 0;
+#endif
+}
+
+/* Why nobody comes to the directory NAME, which is called DIRECTORY as it should be. */
+static const char *
+why_not_looked_up(const char *name)
+{
+#ifdef HASHED
+	(void)name;
+	return "never looked up: directories are named by hashes in this build";
+#else
+	for (const char *c = name; *c != '\0'; c++)
+		if ((unsigned char)*c >= 0x80)
+			return "never looked up: clients send such a name in Punycode";
+	return name[strlen(name) - 1] == '.'
+	    ? "never looked up: there is no dot at the end of the names that are"
+	    : "never looked up: names are turned into lowercase";
+#endif
+}
+
+/* Whether the name of ENTRY, which is never looked up, would stand for several hosts in another
+ * server; says so. */
+static bool
+explain_pattern(struct entry *entry)
+{
+	bool is_wildcard = hint_is_wildcard(entry->name);
+	if (!is_wildcard && !hint_is_default(entry->name))
+		return false;
+	say(entry, ENTRY_NOT_LOOKED_UP,
+	    words("never looked up: there %s",
+		is_wildcard ? "are no wildcards" : "is no default host"),
+	    words("name it after one host, and make a symlink to it for each other one"));
+	return true;
+}
+
+/* Says what ENTRY, a directory that is never looked up, should be called. */
+static void
+explain_name(struct entry *entry, const struct entry_settings *settings)
+{
+	char canonical[HOSTNAME_SIZE], directory[HOSTNAME_SIZE];
+	uint32_t faults = idna_canonical(settings->idna, canonical, entry->name);
+	if (strlen(entry->name) > HOSTNAME_MAX) {
+		say(entry, ENTRY_NOT_LOOKED_UP,
+		    words("never looked up: the name is longer than %d bytes", HOSTNAME_MAX),
+		    words("use a shorter name, such as the DNS allows"));
+		return;
+	}
+	if (faults != 0) {
+		char *why = faults_in_words(faults);
+		say(entry, ENTRY_NOT_LOOKED_UP,
+		    words("never looked up: not a host's name: %s", why),
+		    words("if it is no host, put a dot before its name"));
+		free(why);
+		return;
+	}
+	hostname_directory(directory, canonical);
+	struct stat status;
+	if (stat(entry->name, &status) == 0 && !S_ISDIR(status.st_mode)) {
+		say(entry, ENTRY_NOT_A_DIRECTORY, words("not a directory"),
+		    words("if it is no host, put a dot before its name"));
+		return;
+	}
+	say(entry, ENTRY_NOT_LOOKED_UP, words("%s", why_not_looked_up(entry->name)),
+	    access(directory, F_OK) == 0 ? words("remove it: there is %s already", directory)
+					 : words("rename it to %s", directory));
+}
+
+/* Finds out what is looked up for ENTRY, if anything. */
+static bool
+find_directory(struct entry *entry, bool is_host, const struct entry_settings *settings)
+{
+	if (is_host) {
+		uint32_t faults = idna_canonical(settings->idna, entry->host, entry->name);
+		if (faults == 0) {
+			hostname_directory(entry->directory, entry->host);
+			return true;
+		}
+		entry->host[0] = '\0';
+		char *why = faults_in_words(faults);
+		say(entry, ENTRY_NOT_LOOKED_UP, words("not a host's name: %s", why),
+		    hint_is_wildcard(entry->name)
+			? words("give one name that it stands for: there are no wildcards")
+			: NULL);
+		free(why);
+		return false;
+	}
+	if (!is_looked_up(entry->name)) {
+		if (!explain_pattern(entry))
+			explain_name(entry, settings);
+		return false;
+	}
+	memcpy(entry->directory, entry->name, strlen(entry->name) + 1);
+#ifndef HASHED
+	memcpy(entry->host, entry->name, strlen(entry->name) + 1);
+#endif
+	return true;
+}
+
+/* Warns if clients hardly ask for the name of ENTRY. */
+static void
+warn_of_name(struct entry *entry, const struct entry_settings *settings)
+{
+	char canonical[HOSTNAME_SIZE];
+	if (entry->host[0] == '\0')
+		return;
+	uint32_t faults = idna_canonical(settings->idna, canonical, entry->host);
+	if (faults != 0) {
+		char *why = faults_in_words(faults);
+		add_warning(entry, words("browsers do not ask for it: %s", why));
+		free(why);
+	}
+	if (hint_is_default(entry->host))
+		add_warning(entry,
+		    words("there is no default host: only clients that ask for the name %s come "
+			  "here",
+			entry->host));
+}
+
+/* Warns of a file that has no effect, and was probably meant to be send-proxy-v1. */
+static void
+warn_of_header_file(struct entry *entry)
+{
+	const char *name = hint_header_file(entry->directory);
+	if (name != NULL)
+		add_warning(entry,
+		    words("%s has no effect: for a PROXY header, the file is called "
+			  "send-proxy-v1",
+			name));
+}
+
+/* --- The way to the socket --- */
+
+/* Whether others than its owner may write to the hosts directory, where this is. */
+static bool
+is_shared(struct stat *status)
+{
+	return stat(".", status) == 0 && owner_is_shared(status);
+}
+
+/* Goes the way that backend.c goes. */
+static void
+walk_to(struct path_walk *walk, const char *path)
+{
+	struct stat status;
+	path_walk(walk, path, is_shared(&status));
+}
+
+/* Whether AT is nowhere that the proxy sees, rather than missing. */
+static bool
+leads_out(const struct path_walk *walk, const char *at, const struct entry_settings *settings)
+{
+	const struct view *view = settings->view;
+	return view->root != NULL && walk->was_link &&
+	    (view->is_made ? !view_shows(view, at) : !path_is_below(at, settings->directory));
+}
+
+/* Says that no server can bind the missing socket by its path AT, SHOWN, which is too long. Suggests
+ * a place below the hosts directory, which the proxy sees whatever its root directory is. */
+static void
+explain_bound_path(struct entry *entry, const struct path_walk *walk, const char *at,
+    const char *shown_at, const struct entry_settings *settings)
+{
+	char place[PATH_MAX];
+	path_absolute(place, settings->directory, ".sockets");
+	char *shown_place = idna_shown(place);
+	char *missing = walk->was_link
+	    ? words("a symlink leads to %s, which is not there", shown_at)
+	    : words("no tls-socket");
+	say(entry, ENTRY_PATH_TOO_LONG,
+	    words("%s, and no server can bind it by its path: that has %zu bytes, and %d is the "
+		  "most",
+		missing, strlen(at), BOUND_PATH_MAX),
+	    strlen(place) + strlen("/1") > BOUND_PATH_MAX
+		? words("have the server listen at a shorter path that the proxy sees, and make "
+			"tls-socket a symlink to that")
+		: words("make the directory %s, have the server listen at a short name in it, "
+			"and make tls-socket a symlink to that",
+		      shown_place));
+	free(missing);
+	free(shown_place);
+}
+
+/* Says that there is nothing AT, SHOWN, where the way to the socket, or else to the directory,
+ * leads. */
+static void
+explain_missing(struct entry *entry, const struct path_walk *walk, bool is_socket, const char *at,
+    const char *shown_at, const struct entry_settings *settings)
+{
+	enum entry_state state = is_socket ? ENTRY_NO_SOCKET : ENTRY_NO_DIRECTORY;
+	if (leads_out(walk, at, settings))
+		say(entry, ENTRY_LEADS_OUT,
+		    words("a symlink leads to %s, out of what the proxy sees", shown_at),
+		    settings->view->is_made
+			? words("if it is there, add BindReadOnlyPaths= to the unit for "
+				"the folder above it")
+			: words("have it below the root directory of the proxy"));
+	else if (is_socket && strlen(at) > BOUND_PATH_MAX)
+		explain_bound_path(entry, walk, at, shown_at, settings);
+	else if (walk->was_link)
+		say(entry, state, words("a symlink leads to %s, which is not there", shown_at),
+		    is_socket ? words("start its server, or correct the link")
+			      : words("correct the link"));
+	else if (!is_socket)
+		say(entry, state, words("there is no directory %s", entry->directory),
+		    words("make it, and have the backend listen at tls-socket in it"));
+	else
+		say(entry, state, words("no tls-socket"),
+		    words("have its server listen at %s", shown_at));
+}
+
+/* What is wrong AT, SHOWN, other than that nothing is there. Returns false where nothing is known
+ * to be. */
+static bool
+explain_end(struct entry *entry, enum path_end end, const char *at, const char *user)
+{
+	switch (end) {
+	case PATH_NOT_SEARCHABLE:
+		say(entry, ENTRY_NOT_PERMITTED, words("the user %s may not search %s", user, at),
+		    words("give it the right x there: chmod, chgrp or setfacl"));
+		return true;
+	case PATH_NOT_A_DIRECTORY:
+		say(entry, ENTRY_NOT_A_DIRECTORY, words("%s is not a directory", at),
+		    words("if it is no host, move it away, or put a dot before its name"));
+		return true;
+	case PATH_LINK_FORBIDDEN:
+		say(entry, ENTRY_LINK_FORBIDDEN,
+		    words("fs.protected_symlinks forbids to follow %s, another user's "
+			  "link in a "
+			  "sticky directory",
+			at),
+		    words("let the link belong to the owner of the directory that it is "
+			  "in: "
+			  "chown -h"));
+		return true;
+	case PATH_LOOP:
+		say(entry, ENTRY_LOOP, words("symlinks lead in a circle, at %s", at),
+		    words("correct the links"));
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Why PATH, of the socket or else of the directory, could not be reached. Returns false where it
+ * can be. */
+static bool
+explain_way(struct entry *entry, struct path_walk *walk, const char *path, bool is_socket,
+    const struct entry_settings *settings)
+{
+	char at[PATH_MAX];
+	walk_to(walk, path);
+	path_absolute(at, settings->directory, walk->at);
+	char *shown_at = idna_shown(at);
+	bool explained = true;
+	if (shown_at == NULL || walk->end == PATH_THERE)
+		explained = false;
+	else if (walk->end == PATH_MISSING)
+		explain_missing(entry, walk, is_socket, at, shown_at, settings);
+	else
+		explained = explain_end(entry, walk->end, shown_at, settings->user);
+	free(shown_at);
+	return explained;
+}
+
+/* --- The socket --- */
+
+/* Opens the host directory NAME, as backend.c does. */
+static int
+open_host(int hosts, const char *name, char prefix[256])
+{
+	struct stat status;
+	struct owner_host host;
+	prefix[0] = '\0';
+	return is_shared(&status) ? owner_open_host(hosts, &status, name, &host)
+				  : system_open_host(hosts, name, prefix);
+}
+
+/* Whether a server has the socket of DIRECTORY, on which it does not listen. The kernel says of a
+ * socket of another type that it is one, and refuses if there is none. */
+static bool
+is_bound(int hosts, const char *directory)
+{
+	const char *failed;
+	char prefix[256], path[256 + sizeof "tls-socket"];
+	int host = open_host(hosts, directory, prefix);
+	if (host == -1)
+		return false;
+	snprintf(path, sizeof path, "%stls-socket", prefix);
+	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool bound = system_connect(hosts, host, path, s, &failed) == -1 && errno == EPROTOTYPE;
+	if (s != -1)
+		close(s);
+	if (host != AT_FDCWD)
+		close(host);
+	return bound;
+}
+
+/* The socket in messages: as an object, and as a subject, before a verb. */
+struct socket_words {
+	char *object;
+	char *subject;
+};
+
+/* Sets NAMES for the socket at the end of WALK. If a symlink leads to it, that is its path: a
+ * remedy for tls-socket would hit the symlink. */
+static void
+name_socket(
+    struct socket_words *names, const struct path_walk *walk, const struct entry_settings *settings)
+{
+	char at[PATH_MAX];
+	if (walk->end != PATH_THERE || !walk->was_link) {
+		*names = (struct socket_words){words("tls-socket"), words("tls-socket")};
+		return;
+	}
+	path_absolute(at, settings->directory, walk->at);
+	names->object = idna_shown(at);
+	names->subject = words("a symlink leads to %s, which", names->object);
+}
+
+/* Says that the socket exists and is none. */
+static void
+say_no_socket(struct entry *entry, const struct path_walk *walk, const struct socket_words *names)
+{
+	say(entry, ENTRY_NOT_A_SOCKET, words("%s is not a socket", names->subject),
+	    walk->was_link ? words("correct the link, or have the server make its socket there")
+			   : words("remove it, and have the server make it"));
+}
+
+/* Says why the socket, which exists, refuses. */
+static void
+explain_refusal(struct entry *entry, const struct socket_words *names, int hosts)
+{
+	if (is_bound(hosts, entry->directory))
+		say(entry, ENTRY_NOT_LISTENING,
+		    words("a server has %s, and does not listen", names->object),
+		    words("it is just starting, or stuck: see its log"));
+	else
+		say(entry, ENTRY_STALE,
+		    words("%s was left behind: no server has it any more", names->subject),
+		    words("start its server; if that says \"Address already in use\", "
+			  "remove %s before",
+			names->object));
+}
+
+/* Whether the socket may not be written to; says so. */
+static bool
+explain_right(struct entry *entry, const struct path_walk *walk, const struct socket_words *names,
+    const char *user)
+{
+	if (faccessat(AT_FDCWD, walk->at, W_OK, AT_EACCESS) == 0)
+		return false;
+	say(entry, ENTRY_NOT_PERMITTED,
+	    words("the user %s may not write to %s", user, names->object),
+	    words("have its server make it with mode 0666, or give the right by a group or "
+		  "an ACL"));
+	return true;
+}
+
+/* Says why connecting to the socket, called NAMES, failed with ERROR. Returns false if the file at
+ * the end of WALK does not explain it. */
+static bool
+explain_error(struct entry *entry, const struct path_walk *walk, const struct socket_words *names,
+    int error, int hosts, const char *user)
+{
+	bool is_there = walk->end == PATH_THERE;
+	if (is_there && !S_ISSOCK(walk->status.st_mode) && (error == ENOTSOCK || error == EACCES)) {
+		say_no_socket(entry, walk, names);
+		return true;
+	}
+	switch (error) {
+	case ECONNREFUSED:
+		explain_refusal(entry, names, hosts);
+		return true;
+	case EPROTOTYPE:
+		say(entry, ENTRY_WRONG_TYPE, words("%s is not a stream socket", names->subject),
+		    words("have the server make a stream socket"));
+		return true;
+	case EAGAIN:
+		say(entry, ENTRY_BACKLOG_FULL,
+		    words("the backlog of %s is full: it did not accept in time", names->object),
+		    words("its server is overloaded or stuck, or has too short a backlog"));
+		return true;
+	case EACCES:
+		return is_there && explain_right(entry, walk, names, user);
+	default:
+		return false;
+	}
+}
+
+/* Whether what is there explains why connecting failed with ERROR; says so. */
+static bool
+explain_socket(struct entry *entry, const struct path_walk *walk, int error, int hosts,
+    const struct entry_settings *settings)
+{
+	struct socket_words names;
+	name_socket(&names, walk, settings);
+	bool explained = explain_error(entry, walk, &names, error, hosts, settings->user);
+	free(names.object);
+	free(names.subject);
+	return explained;
+}
+
+/* Whether this build has nothing beyond POSIX. */
+static bool
+is_portable(void)
+{
+	int directory = system_open_path(AT_FDCWD, ".", O_DIRECTORY);
+	if (directory == -1)
+		return errno == ENOSYS;
+	close(directory);
+	return false;
+}
+
+/* That the host is not all of one user, for what BACKEND says. */
+static void
+explain_owner(struct entry *entry, const struct backend *backend)
+{
+	char *remedy;
+	if (is_portable())
+		remedy = words("take that right from them: chmod go-w; a build with "
+			       "PORTABLE=1 cannot tell whose a host is");
+	else if (strcmp(backend->failed, "tls-socket") == 0)
+		remedy = words("have its server run as the owner of the host directory, "
+			       "or give that to the server's user: chown");
+	else
+		remedy = words("let the link belong to the owner of the directory that it "
+			       "leads to, or to root: chown -h");
+	say(entry, ENTRY_NOT_OWNED, words("%s", backend->why), remedy);
+}
+
+/* That the proxy connects by a path, which does not hold so long a name. */
+static void
+explain_length(struct entry *entry, const struct backend *backend)
+{
+	const size_t longest = sizeof((struct sockaddr_un *)NULL)->sun_path - strlen("/tls-socket");
+	say(entry, ENTRY_PATH_TOO_LONG, words("%s: %s", backend->failed, strerror(backend->error)),
+	    words("use a name of %zu bytes at most, or %s", longest,
+		is_portable() ? "a build without PORTABLE=1" : "let the proxy call unshare(2)"));
+}
+
+/* Says why there is no BACKEND for ENTRY. */
+static void
+explain(struct entry *entry, const struct backend *backend, int hosts,
+    const struct entry_settings *settings)
+{
+	struct path_walk walk;
+	char path[HOSTNAME_SIZE + sizeof "/send-proxy-v1"];
+	bool is_way = backend->error == ENOENT || backend->error == ENOTDIR ||
+	    backend->error == ELOOP || backend->error == EACCES;
+	entry->alert =
+	    backend_is_absent(backend->error) ? TLS_UNRECOGNIZED_NAME : TLS_INTERNAL_ERROR;
+	if (backend->why[0] != '\0') {
+		explain_owner(entry, backend);
+		return;
+	}
+	if (backend->failed == system_long_path) {
+		explain_length(entry, backend);
+		return;
+	}
+	if (is_way && explain_way(entry, &walk, entry->directory, false, settings))
+		return;
+	snprintf(path, sizeof path, "%s/send-proxy-v1", entry->directory);
+	walk_to(&walk, path);
+	entry->send_proxy_v1 = walk.end == PATH_THERE || walk.was_link;
+	snprintf(path, sizeof path, "%s/tls-socket", entry->directory);
+	if (is_way && explain_way(entry, &walk, path, true, settings))
+		return;
+	walk_to(&walk, path);
+	if (!explain_socket(entry, &walk, backend->error, hosts, settings))
+		say(entry, ENTRY_FAILED, words("%s: %s", backend->failed, strerror(backend->error)),
+		    words("sniproxy(8) explains it, below DIAGNOSTICS"));
+}
+
+/* --- The handshake --- */
+
+static char *
+date(time_t time)
+{
+	struct tm parts;
+	char text[sizeof "2026-11-25"];
+	gmtime_r(&time, &parts);
+	return words("%s", strftime(text, sizeof text, "%F", &parts) > 0 ? text : "?");
+}
+
+/* Why it failed, from what is known of it. */
+static void
+explain_failure(struct entry *entry)
+{
+	const struct handshake *handshake = &entry->handshake;
+	entry->reason = words("TLS: %s", handshake->failure);
+	if (entry->send_proxy_v1)
+		entry->remedy = words("have its server await the PROXY header, or remove "
+				      "send-proxy-v1; its log says more");
+	else if (handshake->talks)
+		entry->remedy = words("its server speaks no TLS there, or refuses the name: "
+				      "its log says more");
+	else
+		entry->remedy = words("if its server awaits a PROXY header, make the file "
+				      "send-proxy-v1; its log says more");
+}
+
+/* What clients will not like about the certificate. */
+static void
+explain_certificate(struct entry *entry)
+{
+	const struct handshake *handshake = &entry->handshake;
+	char *ends = date(handshake->not_after), *begins = date(handshake->not_before);
+	if (handshake->is_expired) {
+		entry->reason = words("its certificate has expired, on %s", ends);
+		entry->remedy = words("renew it, and have the server read it anew");
+	} else if (handshake->is_early) {
+		entry->reason = words("its certificate is not valid before %s", begins);
+		entry->remedy = words("see whether the clock is right");
+	} else if (!handshake->has_name) {
+		entry->reason = words("its certificate is not for this name");
+		entry->remedy = words("get one for %s, if this is the right server", entry->host);
+	} else if (handshake->ends_soon) {
+		add_warning(entry, words("its certificate expires soon, on %s", ends));
+	}
+	free(ends);
+	free(begins);
+}
+
+static void
+try_handshake(
+    struct entry *entry, int socket, int64_t deadline_ms, const struct entry_settings *settings)
+{
+	if (entry->host[0] == '\0') {
+		add_warning(entry, words("no handshake: its name is not known; --name tells it"));
+		return;
+	}
+	entry->handshake = handshake_try(settings->handshakes, socket, entry->host, deadline_ms);
+	entry->has_handshake = true;
+	if (entry->handshake.done)
+		explain_certificate(entry);
+	else
+		explain_failure(entry);
+}
+
+/* --- All of it --- */
+
+/* Sends a PROXY header, as the proxy would: a backend that awaits one may complain of its lack.
+ * There is room for it, at the start; where the backend is gone, the handshake tells. */
+static void
+send_proxy_header(int socket)
+{
+	union address here = {.v4 = {.sin_family = AF_INET,
+				  .sin_port = htons(443),
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
+	char header[BACKEND_PROXY_HEADER_SIZE];
+	size_t length = backend_proxy_header(header, &here, &here);
+	send(socket, header, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Connects to the backend, whose backlog may be full until DEADLINE_MS. */
+static struct backend
+connect_until(int hosts, const char *directory, int64_t deadline_ms)
+{
+	struct backend backend;
+	while ((backend = backend_connect(hosts, directory)).socket == -1 &&
+	    backend.error == EAGAIN && clock_left_ms(deadline_ms) > 0)
+		poll(NULL, 0, RETRY_MS);
+	return backend;
+}
+
+void
+entry_check(struct entry *entry, bool is_host, int hosts, const struct entry_settings *settings)
+{
+	int left_ms = clock_left_ms(settings->deadline_ms);
+	int timeout_ms = left_ms < settings->timeout_ms ? left_ms : settings->timeout_ms;
+	int64_t deadline_ms = clock_ms() + timeout_ms;
+	if (left_ms == 0) {
+		say(entry, ENTRY_NOT_CHECKED, words("not checked: the time is over"),
+		    words("allow more by --deadline"));
+		return;
+	}
+	if (!find_directory(entry, is_host, settings)) {
+		entry->alert = TLS_UNRECOGNIZED_NAME;
+		return;
+	}
+	warn_of_name(entry, settings);
+	warn_of_header_file(entry);
+	struct backend backend = connect_until(hosts, entry->directory, deadline_ms);
+	if (backend.socket == -1) {
+		explain(entry, &backend, hosts, settings);
+		return;
+	}
+	entry->state = ENTRY_SERVED;
+	entry->send_proxy_v1 = backend.send_proxy_v1;
+	if (entry->send_proxy_v1)
+		send_proxy_header(backend.socket);
+	if (settings->handshakes != NULL)
+		try_handshake(entry, backend.socket, deadline_ms, settings);
+	close(backend.socket);
+}
+
+bool
+entry_is_well(const struct entry *entry)
+{
+	return entry->state == ENTRY_SERVED && entry->reason == NULL;
+}
+
+void
+entry_free(struct entry *entry)
+{
+	free(entry->name);
+	free(entry->reason);
+	free(entry->remedy);
+	free(entry->warning);
+	handshake_free(&entry->handshake);
+}

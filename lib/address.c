@@ -1,0 +1,42 @@
+#include "lib/address.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+void
+address_unmap(union address *address)
+{
+	if (address->any.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr))
+		return;
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = address->v6.sin6_port};
+	memcpy(&v4.sin_addr, address->v6.sin6_addr.s6_addr + 12, sizeof v4.sin_addr);
+	address->v4 = v4;
+}
+
+void
+address_text(char text[ADDRESS_TEXT_SIZE], const union address *address)
+{
+	const void *bytes = address->any.sa_family == AF_INET
+	    ? (const void *)&address->v4.sin_addr
+	    : (const void *)&address->v6.sin6_addr;
+	if (inet_ntop(address->any.sa_family, bytes, text, ADDRESS_TEXT_SIZE) == NULL)
+		text[0] = '\0';
+}
+
+uint16_t
+address_port(const union address *address)
+{
+	return ntohs(
+	    address->any.sa_family == AF_INET ? address->v4.sin_port : address->v6.sin6_port);
+}
+
+void
+address_endpoint(char text[ADDRESS_ENDPOINT_SIZE], const union address *address)
+{
+	char host[ADDRESS_TEXT_SIZE];
+	address_text(host, address);
+	snprintf(text, ADDRESS_ENDPOINT_SIZE,
+	    address->any.sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host,
+	    (unsigned)address_port(address));
+}

@@ -1,0 +1,37 @@
+/* Socket addresses as text. An IPv4 address mapped into IPv6 (RFC 4291, 2.5.5.2) is treated as
+ * the IPv4 address that it is. */
+#ifndef ADDRESS_H
+#define ADDRESS_H
+
+#include <netinet/in.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* The address and port of one end of a TCP connection. */
+union address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+enum {
+	ADDRESS_TEXT_SIZE = INET6_ADDRSTRLEN,
+
+	/* '[', an address, ']', ':', five digits; the NUL is in the address's size. */
+	ADDRESS_ENDPOINT_SIZE = ADDRESS_TEXT_SIZE + 8,
+};
+
+/* Turns an IPv4-mapped IPv6 ADDRESS (RFC 4291, 2.5.5.2) into the plain IPv4 one, and leaves
+ * others as they are. */
+void address_unmap(union address *address);
+
+/* Writes ADDRESS without its port, such as "192.0.2.7" or "2001:db8::7". */
+void address_text(char text[ADDRESS_TEXT_SIZE], const union address *address);
+
+/* The port of ADDRESS in host byte order. */
+uint16_t address_port(const union address *address);
+
+/* Writes ADDRESS and its port, such as "192.0.2.7:51234" or "[2001:db8::7]:51234". */
+void address_endpoint(char text[ADDRESS_ENDPOINT_SIZE], const union address *address);
+
+#endif

@@ -1,0 +1,57 @@
+#include "lib/hostname.h"
+
+#include <string.h>
+
+#ifdef HASHED
+#include <stdio.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+#endif
+
+static bool
+is_letter_or_digit(char c)
+{
+	/* isalnum() would ask the locale. */
+	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+static char
+lowercase(uint8_t byte)
+{
+	return (char)(byte >= 'A' && byte <= 'Z' ? byte - 'A' + 'a' : byte);
+}
+
+bool
+hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length)
+{
+	if (length == 0 || length > HOSTNAME_MAX)
+		return false;
+
+	bool label_begins = true;
+	for (size_t i = 0; i < length; i++) {
+		char c = lowercase(bytes[i]);
+		if (!is_letter_or_digit(c) && (label_begins || (c != '-' && c != '.')))
+			return false;
+		label_begins = c == '.';
+		name[i] = c;
+	}
+	name[length] = '\0';
+	return !label_begins;
+}
+
+#ifdef HASHED
+void
+hostname_directory(char directory[HOSTNAME_SIZE], const char *name)
+{
+	XXH128_canonical_t digest;
+	XXH128_canonicalFromHash(&digest, XXH3_128bits(name, strlen(name)));
+	for (size_t i = 0; i < sizeof digest.digest; i++)
+		snprintf(directory + 2 * i, 3, "%02x", digest.digest[i]);
+}
+#else
+void
+hostname_directory(char directory[HOSTNAME_SIZE], const char *name)
+{
+	memcpy(directory, name, strlen(name) + 1);
+}
+#endif

@@ -1,0 +1,32 @@
+/* The canonical form of a server name, and the name of its directory. No I/O. */
+#ifndef HOSTNAME_H
+#define HOSTNAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The longest name in bytes: a name is a directory's name, which holds 255 (NAME_MAX); the DNS
+ * itself stops at 253 (RFC 1035, 2.3.4). */
+enum { HOSTNAME_MAX = 254 };
+
+/* Room for a name or a directory name and the NUL that ends it. */
+enum { HOSTNAME_SIZE = HOSTNAME_MAX + 1 };
+
+/* Writes the canonical form of the LENGTH bytes at BYTES into NAME: ASCII letters in lowercase,
+ * ended by a NUL.
+ *
+ * A name is valid when it is 1 to HOSTNAME_MAX bytes of a-z, 0-9, '-' and '.', when none of its
+ * labels is empty or starts with '-', and when it does not end with a dot. So it is never "..",
+ * holds no '/', and never begins with a dot: it is safe as the name of a directory and in a log
+ * line.
+ *
+ * Returns true, or false if the name is not valid; then nothing useful is in NAME. */
+bool hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length);
+
+/* Writes the name of the directory of NAME, which hostname_canonical() made, into DIRECTORY. It
+ * is NAME itself; in a build with HASHED it is the XXH128 of NAME (XXH3, 128 bits, seed 0) in
+ * canonical byte order, as 32 lowercase hexadecimal digits. */
+void hostname_directory(char directory[HOSTNAME_SIZE], const char *name);
+
+#endif

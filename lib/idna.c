@@ -1,0 +1,141 @@
+#include "lib/idna.h"
+
+#include <string.h>
+#include <unicode/uchar.h>
+#include <unicode/uidna.h>
+#include <unicode/utf8.h>
+
+/* What can be wrong with a name: ICU's UIDNA_ERROR_... bits, and these far above them. */
+enum {
+	NOT_UTF8 = 1 << 28,
+	NOT_CONVERTED = 1 << 29,
+	NOT_CANONICAL = 1 << 30,
+};
+
+static const struct {
+	uint32_t bit;
+	const char *words;
+} fault_words[] = {
+    {NOT_UTF8, "not UTF-8"},
+    {UIDNA_ERROR_EMPTY_LABEL, "empty label"},
+    {UIDNA_ERROR_LABEL_TOO_LONG, "label longer than 63 bytes"},
+    {UIDNA_ERROR_DOMAIN_NAME_TOO_LONG, "name longer than 253 bytes"},
+    {UIDNA_ERROR_LEADING_HYPHEN, "label begins with a hyphen"},
+    {UIDNA_ERROR_LEADING_COMBINING_MARK, "label begins with a combining mark"},
+    {UIDNA_ERROR_DISALLOWED, "character that no host name may have"},
+    {UIDNA_ERROR_PUNYCODE, "xn-- label that is not Punycode"},
+    {UIDNA_ERROR_LABEL_HAS_DOT, "xn-- label with a dot inside"},
+    {UIDNA_ERROR_INVALID_ACE_LABEL, "xn-- label that stands for no valid label"},
+    {UIDNA_ERROR_BIDI, "left-to-right and right-to-left text mixed"},
+    {UIDNA_ERROR_CONTEXTJ, "invisible joiner where none belongs"},
+    {NOT_CONVERTED, "too long to be mapped to ASCII, or out of memory"},
+    {NOT_CANONICAL, "the proxy would refuse it"},
+};
+
+/* ICU always looks at hyphens, which UTS #46 leaves to the program (CheckHyphens). Names
+ * such as r3---sn.example and a-.example are in use and pass; at a label's beginning,
+ * where the proxy accepts no hyphen, it is a fault. */
+static const uint32_t not_faults = UIDNA_ERROR_TRAILING_HYPHEN | UIDNA_ERROR_HYPHEN_3_4;
+
+/* Returns the character at INDEX and moves INDEX past it, or returns a negative number
+ * where the bytes are not UTF-8. */
+static UChar32
+next_character(const char *name, int32_t *index, int32_t length)
+{
+	const uint8_t *bytes = (const uint8_t *)name;
+	UChar32 c;
+	U8_NEXT(bytes, *index, length, c);
+	return c;
+}
+
+static bool
+is_utf8(const char *name, int32_t length)
+{
+	for (int32_t i = 0; i < length;)
+		if (next_character(name, &i, length) < 0)
+			return false;
+	return true;
+}
+
+uint32_t
+idna_canonical(const struct UIDNA *idna, char canonical[HOSTNAME_SIZE], const char *name)
+{
+	int32_t length = (int32_t)strlen(name);
+	/* ICU would take each invalid byte for U+FFFD, and report that. */
+	if (!is_utf8(name, length))
+		return NOT_UTF8;
+
+	char ascii[HOSTNAME_SIZE];
+	UIDNAInfo info = UIDNA_INFO_INITIALIZER;
+	UErrorCode error = U_ZERO_ERROR;
+	length =
+	    uidna_nameToASCII_UTF8(idna, name, length, ascii, (int32_t)sizeof ascii, &info, &error);
+	if (error == U_BUFFER_OVERFLOW_ERROR)
+		return info.errors | UIDNA_ERROR_DOMAIN_NAME_TOO_LONG;
+	if (U_FAILURE(error))
+		return NOT_CONVERTED;
+	if ((info.errors & ~not_faults) != 0)
+		return info.errors & ~not_faults;
+
+	/* A second dot would have been an empty label. */
+	if (length > 0 && ascii[length - 1] == '.')
+		length--;
+	if (!hostname_canonical(canonical, (const uint8_t *)ascii, (size_t)length))
+		return NOT_CANONICAL;
+	return 0;
+}
+
+void
+idna_show(FILE *stream, const char *name)
+{
+	int32_t length = (int32_t)strlen(name);
+	for (int32_t start = 0, end = 0; start < length; start = end) {
+		UChar32 c = next_character(name, &end, length);
+		if (c == ' ' || (c >= 0 && c != '\\' && u_isgraph(c)))
+			fprintf(stream, "%.*s", (int)(end - start), name + start);
+		else
+			for (int32_t i = start; i < end; i++)
+				fprintf(stream, "\\x%02x", (unsigned char)name[i]);
+	}
+}
+
+char *
+idna_shown(const char *name)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *stream = open_memstream(&text, &size);
+	if (stream == NULL)
+		return NULL;
+	idna_show(stream, name);
+	fclose(stream);
+	return text;
+}
+
+void
+idna_show_faults(FILE *stream, uint32_t faults)
+{
+	const char *separator = "";
+	for (size_t i = 0; i < sizeof fault_words / sizeof *fault_words; i++)
+		if ((faults & fault_words[i].bit) != 0) {
+			fprintf(stream, "%s%s", separator, fault_words[i].words);
+			separator = ", ";
+		}
+}
+
+struct UIDNA *
+idna_open(const char **error)
+{
+	UErrorCode code = U_ZERO_ERROR;
+	UIDNA *idna = uidna_openUTS46(UIDNA_USE_STD3_RULES | UIDNA_CHECK_BIDI |
+		UIDNA_CHECK_CONTEXTJ | UIDNA_NONTRANSITIONAL_TO_ASCII,
+	    &code);
+	*error = u_errorName(code);
+	return U_SUCCESS(code) ? idna : NULL;
+}
+
+void
+idna_close(struct UIDNA *idna)
+{
+	uidna_close(idna);
+}

@@ -1,0 +1,139 @@
+#include "lib/listener.h"
+
+#include "system/system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+enum {
+	LISTENER = STDIN_FILENO,
+
+	/* The program may have inherited descriptors below this. */
+	INHERITED_MAX = 1024,
+
+	/* How long accept(2) waits for one more connection. */
+	MOMENT_MS = 10,
+
+	/* A client that has vanished is noticed after about four minutes (tcp(7)). */
+	KEEPALIVE_IDLE_S = 120,
+	KEEPALIVE_INTERVAL_S = 30,
+	KEEPALIVE_PROBES = 4,
+
+	/* How many bytes the kernel takes for a client beyond what it has sent: a stalled download
+	 * costs as much; fewer cost processor time. */
+	UNSENT_MAX = 1024 * 1024,
+};
+
+/* Which of the descriptors are the listening socket. */
+static bool is_listener[INHERITED_MAX];
+
+/* Whether a connection has inherited the options. Then all that come after it do. */
+static bool all_inherit;
+
+/* Returns an option's value, or -1 with errno set. */
+static int
+option(int socket, int level, int name)
+{
+	int value;
+	socklen_t size = sizeof value;
+	return getsockopt(socket, level, name, &value, &size) == 0 ? value : -1;
+}
+
+/* Some systems do not tell whether a socket listens; accept(2) does. */
+const char *
+listener_check(void)
+{
+	union address address = {.any.sa_family = AF_UNSPEC};
+	socklen_t size = sizeof address;
+	if (getsockname(LISTENER, &address.any, &size) == -1)
+		return errno == EBADF ? "is closed" : "is not a socket";
+	if ((address.any.sa_family != AF_INET && address.any.sa_family != AF_INET6) ||
+	    !system_is_tcp(LISTENER))
+		return "is not a TCP socket";
+	bool listens = getpeername(LISTENER, &address.any, &size) == -1 &&
+	    option(LISTENER, SOL_SOCKET, SO_ACCEPTCONN) != 0;
+	return listens ? NULL : "is not listening";
+}
+
+/* On some systems all sockets have the same number, so the names are compared. */
+bool
+listener_is(int descriptor)
+{
+	union address listener, other;
+	socklen_t listener_size = sizeof listener, other_size = sizeof other;
+	memset(&listener, 0, sizeof listener);
+	memset(&other, 0, sizeof other);
+	return getsockname(LISTENER, &listener.any, &listener_size) == 0 &&
+	    getsockname(descriptor, &other.any, &other_size) == 0 &&
+	    memcmp((const char *)&listener, (const char *)&other, sizeof listener) == 0;
+}
+
+/* Sets on DESCRIPTOR what connections need: small writes go out at once, a client that has
+ * vanished is noticed, an urgent byte is passed on like any other. An option that is refused is
+ * done without. */
+static void
+set_options(int descriptor)
+{
+	const struct {
+		int level, name, value;
+	} options[] = {
+	    {IPPROTO_TCP, TCP_NODELAY, 1},
+	    {SOL_SOCKET, SO_KEEPALIVE, 1},
+	    {SOL_SOCKET, SO_OOBINLINE, 1},
+	};
+	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+		setsockopt(descriptor, options[i].level, options[i].name, &options[i].value,
+		    sizeof options[i].value);
+	system_tune_tcp(
+	    descriptor, KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, UNSENT_MAX);
+}
+
+/* Another copy may be faster; accept(2) must not wait for ever then. A timeout bounds its wait,
+ * and the next connection may come meanwhile. If accept(2) does not heed that, a flag does,
+ * which belongs to all that share the socket. */
+int
+listener_prepare(void)
+{
+	const struct timeval moment = {.tv_usec = MOMENT_MS * 1000L};
+	set_options(LISTENER);
+	setsockopt(LISTENER, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof moment);
+	if (!system_accept_heeds_timeout(LISTENER)) {
+		int flags = fcntl(LISTENER, F_GETFL);
+		if (flags == -1 || fcntl(LISTENER, F_SETFL, flags | O_NONBLOCK) == -1)
+			return errno;
+	}
+	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
+		is_listener[descriptor] = listener_is(descriptor);
+	return 0;
+}
+
+int
+listener_accept(union address *peer)
+{
+	socklen_t size = sizeof *peer;
+	int client = system_accept(LISTENER, &peer->any, &size);
+	if (client == -1)
+		return -1;
+	/* A connection has not inherited the options if it was queued before the listening socket
+	 * had them, or if the system does not do that. */
+	if (!all_inherit)
+		all_inherit = option(client, IPPROTO_TCP, TCP_NODELAY) > 0;
+	if (!all_inherit)
+		set_options(client);
+	address_unmap(peer);
+	return client;
+}
+
+void
+listener_give_up(int other)
+{
+	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
+		if (is_listener[descriptor])
+			dup2(other, descriptor);
+}

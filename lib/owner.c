@@ -1,0 +1,120 @@
+#include "lib/owner.h"
+
+#include "system/system.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum {
+	ROOT = 0,
+
+	/* In a user namespace, all users that it does not know (user_namespaces(7)). So two of
+	 * them need not be the same. */
+	UNKNOWN = 65534,
+};
+
+bool
+owner_is_shared(const struct stat *status)
+{
+	return (status->st_mode & (S_IWGRP | S_IWOTH)) != 0;
+}
+
+static bool
+is_same(uid_t a, uid_t b)
+{
+	return a == b && a != UNKNOWN;
+}
+
+/* Says in HOST whose DIRECTORY is, and returns that; or closes it and returns -1. A LINK that
+ * led to it is judged: by whose it is, and who owns the hosts directory with STATUS. */
+static int
+judge(int directory, const struct stat *link, const struct stat *status, struct owner_host *host)
+{
+	struct stat found;
+	int error = fstat(directory, &found) == -1 ? errno : 0;
+	if (error == 0) {
+		host->uid = found.st_uid;
+		if (link == NULL || link->st_uid == ROOT || is_same(link->st_uid, found.st_uid) ||
+		    is_same(link->st_uid, status->st_uid))
+			return directory;
+		snprintf(host->why, sizeof host->why,
+		    "a symlink of user %u to a directory of user %u", (unsigned)link->st_uid,
+		    (unsigned)found.st_uid);
+		error = EACCES;
+	}
+	close(directory);
+	errno = error;
+	return -1;
+}
+
+/* Reads the symlink at the descriptor LINK, and closes that; opens the directory that it leads
+ * to. By its name, there may be another one by now. */
+static int
+follow(int hosts, int link)
+{
+	char target[PATH_MAX];
+	ssize_t length = readlinkat(link, "", target, sizeof target);
+	int error = length == -1 ? errno : 0;
+	close(link);
+	if (length == sizeof target)
+		error = ENAMETOOLONG;
+	errno = error;
+	if (error != 0)
+		return -1;
+	target[length] = '\0';
+	return system_open_path(hosts, target, O_DIRECTORY);
+}
+
+/* The same as owner_open_host(), where what is at the descriptor ENTRY was no directory by its
+ * name. */
+static int
+open_entry(int hosts, const struct stat *status, int entry, struct owner_host *host)
+{
+	struct stat found;
+	int error = fstat(entry, &found) == -1 ? errno : 0;
+	if (error == 0 && S_ISDIR(found.st_mode)) /* that was put there just now */
+		return judge(entry, NULL, status, host);
+	if (error == 0 && S_ISLNK(found.st_mode)) {
+		int directory = follow(hosts, entry);
+		return directory == -1 ? -1 : judge(directory, &found, status, host);
+	}
+	close(entry);
+	errno = error == 0 ? ENOTDIR : error;
+	return -1;
+}
+
+int
+owner_open_host(int hosts, const struct stat *status, const char *name, struct owner_host *host)
+{
+	*host = (struct owner_host){0};
+	/* With O_DIRECTORY, what is mounted on demand is. */
+	int entry = system_open_path(hosts, name, O_NOFOLLOW | O_DIRECTORY);
+	if (entry != -1)
+		return judge(entry, NULL, status, host);
+	if (errno == ENOSYS) { /* whose a host is cannot be told here */
+		snprintf(host->why, sizeof host->why,
+		    "others than its owner may write to the hosts directory");
+		errno = EACCES;
+	}
+	if (errno != ENOTDIR)
+		return -1;
+	entry = system_open_path(hosts, name, O_NOFOLLOW);
+	return entry == -1 ? -1 : open_entry(hosts, status, entry, host);
+}
+
+bool
+owner_listens(int socket, struct owner_host *host)
+{
+	uid_t user;
+	if (!system_know_listener(socket, &user))
+		return false;
+	if (user == ROOT || is_same(user, host->uid))
+		return true;
+	snprintf(host->why, sizeof host->why, "user %u listens in the host directory of user %u",
+	    (unsigned)user, (unsigned)host->uid);
+	errno = EACCES;
+	return false;
+}

@@ -1,0 +1,391 @@
+#include "lib/relay.h"
+
+#include "lib/clock.h"
+#include "system/system.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+	/* The size of a pipe, and the smallest that is worth it. */
+	PIPE_SIZE = 1024 * 1024,
+	PIPE_SIZE_MIN = 64 * 1024,
+
+	/* How often a direction reads before the other has its turn. */
+	READS_MAX = 8,
+
+	/* A connection is blocked if a side has taken nothing for so long. Then a write is
+	 * tried: poll(2) does not tell that a receiver has become deaf. */
+	BLOCKED_MS = 250,
+};
+
+static atomic_int pipes_left;
+static int (*quiet_ms)(void);
+
+/* One direction. It holds the bytes from START to END, or PIPED ones in its pipe, not both. */
+struct direction {
+	int from, to;
+	bool *ended, *deaf; /* of the sender; of the receiver */
+	int *from_error, *to_error;
+	_Atomic uint64_t *passed;
+
+	uint8_t *bytes; /* BUFFER, or what goes before all others */
+	size_t start, end;
+	uint8_t *buffer;
+	int pipe[2];     /* -1 if there is none */
+	bool lacks_pipe; /* none could be had */
+	size_t piped;
+	bool was_full;      /* the last read filled all there was room for */
+	bool end_passed_on; /* the receiver knows that the stream is over */
+};
+
+/* Two directions, and what is known of their sockets. */
+struct loop {
+	struct relay *relay;
+	struct direction up, down; /* client to backend, backend to client */
+	bool client_hung_up, backend_hung_up;
+	int unacknowledged; /* bytes of a backend that is gone, which the client has not taken */
+	int64_t stalled_since_ms; /* 0 until a side has hung up */
+	uint64_t stalled_at;      /* how many bytes had been taken then */
+};
+
+void
+relay_prepare(unsigned pipes, int (*quiet)(void))
+{
+	atomic_store(&pipes_left, (int)pipes);
+	quiet_ms = quiet;
+}
+
+/* --- The pipe --- */
+
+static bool
+has_pipe(struct direction *d)
+{
+	if (d->pipe[0] != -1 || d->lacks_pipe)
+		return d->pipe[0] != -1;
+	if (atomic_fetch_sub(&pipes_left, 1) > 0 &&
+	    system_open_pipe(d->pipe, PIPE_SIZE, PIPE_SIZE_MIN))
+		return true;
+	d->pipe[0] = d->pipe[1] = -1;
+	d->lacks_pipe = true;
+	atomic_fetch_add(&pipes_left, 1);
+	return false;
+}
+
+static void
+close_pipe(struct direction *d)
+{
+	if (d->pipe[0] == -1)
+		return;
+	close(d->pipe[0]);
+	close(d->pipe[1]);
+	atomic_fetch_add(&pipes_left, 1);
+	d->pipe[0] = d->pipe[1] = -1;
+	d->piped = 0;
+}
+
+/* --- One direction --- */
+
+static bool
+holds_bytes(const struct direction *d)
+{
+	return d->piped > 0 || d->start < d->end;
+}
+
+static bool
+is_temporary(int error)
+{
+	return error == EAGAIN || error == EINTR;
+}
+
+/* The sender has ended its stream; by ERROR, if that is not 0. */
+static void
+end_stream(struct direction *d, int error)
+{
+	*d->ended = true;
+	if (error != 0)
+		*d->from_error = error;
+}
+
+/* Reads into the pipe. Returns false if recv(2) has to say more: for splice(2), the end of the
+ * stream, a quiet sender and an urgent byte look alike. But a socket tells of its error only
+ * once. */
+static bool
+fill_pipe(struct direction *d)
+{
+	ssize_t n = system_splice(d->from, d->pipe[1], PIPE_SIZE);
+	d->was_full = n >= RELAY_BUFFER_SIZE;
+	if (n > 0) {
+		d->piped = (size_t)n;
+	} else if (n == -1 && errno == EINVAL) { /* to copy costs less than to try again */
+		d->lacks_pipe = true;
+		close_pipe(d);
+	} else if (n == -1 && !is_temporary(errno)) {
+		end_stream(d, errno);
+	}
+	return n > 0 || *d->ended;
+}
+
+/* Reads once, if there is something to read. */
+static void
+fill(struct direction *d)
+{
+	if (d->was_full && !*d->deaf && has_pipe(d) && fill_pipe(d))
+		return;
+	ssize_t n = recv(d->from, d->buffer, RELAY_BUFFER_SIZE, 0);
+	d->was_full = n == RELAY_BUFFER_SIZE;
+	if (n == 0 || (n == -1 && !is_temporary(errno)))
+		end_stream(d, n == 0 ? 0 : errno);
+	if (n <= 0)
+		return;
+	d->bytes = d->buffer;
+	d->start = 0;
+	d->end = (size_t)n;
+}
+
+/* Writes some of what is held. Returns how much, or -1 with errno set. */
+static ssize_t
+write_some(struct direction *d)
+{
+	ssize_t n;
+	if (d->piped > 0) {
+		n = system_splice(d->pipe[0], d->to, d->piped);
+		d->piped -= n > 0 ? (size_t)n : 0;
+	} else {
+		n = send(d->to, d->bytes + d->start, d->end - d->start, MSG_NOSIGNAL);
+		d->start += n > 0 ? (size_t)n : 0;
+	}
+	return n;
+}
+
+/* The receiver takes nothing more, by ERROR. The sender's bytes are dropped, since a client may
+ * read only when it has written all it wants. What the receiver has sent is still read. */
+static void
+become_deaf(struct direction *d, int error)
+{
+	*d->deaf = true;
+	*d->to_error = error;
+	shutdown(d->to, error == EPIPE || error == ECONNRESET ? SHUT_WR : SHUT_RDWR);
+}
+
+/* Writes what is held, as far as there is room, or drops it. Returns whether nothing is held any
+ * more. */
+static bool
+pass_on(struct direction *d)
+{
+	while (holds_bytes(d) && !*d->deaf) {
+		ssize_t n = write_some(d);
+		if (n >= 0)
+			*d->passed += (size_t)n;
+		else if (is_temporary(errno))
+			return false;
+		else
+			become_deaf(d, errno);
+	}
+	if (*d->deaf && d->piped > 0)
+		close_pipe(d);
+	if (*d->deaf)
+		d->start = d->end;
+	return !holds_bytes(d);
+}
+
+/* Passes bytes on while that goes without waiting. A read that was not full leaves the rest to
+ * poll(2), unless the sender has hung up: then the end of the stream comes next. */
+static void
+move(struct direction *d, bool is_readable, bool hung_up)
+{
+	for (int i = 0; pass_on(d) && is_readable && !*d->ended && i < READS_MAX; i++) {
+		fill(d);
+		is_readable = d->was_full || hung_up;
+	}
+}
+
+/* Whether all that the sender will ever send was passed on. */
+static bool
+is_done(const struct direction *d)
+{
+	return *d->ended && !holds_bytes(d);
+}
+
+/* --- Both directions --- */
+
+/* Tells the receiver that D's stream is over. Returns false with errno set if that fails. */
+static bool
+pass_end_on(struct direction *d)
+{
+	if (!is_done(d) || d->end_passed_on)
+		return true;
+	d->end_passed_on = true;
+	return shutdown(d->to, SHUT_WR) == 0 || errno == ENOTCONN;
+}
+
+/* For which events to wait at a socket: IN is what comes from it, OUT what goes to it. A hang-up
+ * that is known would be told again and again, so then the socket is left out unless there is
+ * something to do. */
+static struct pollfd
+events_of(int socket, const struct direction *in, const struct direction *out, bool hung_up)
+{
+	struct pollfd entry = {.fd = socket};
+	if (!*in->ended && !holds_bytes(in))
+		entry.events |= POLLIN;
+	if (holds_bytes(out))
+		entry.events |= POLLOUT;
+	if (hung_up && entry.events == 0)
+		entry.fd = -1;
+	return entry;
+}
+
+void
+relay_set_blocked(struct relay *r, bool is_blocked)
+{
+	if (is_blocked == r->is_blocked)
+		return;
+	r->is_blocked = is_blocked;
+	if (r->blocked != NULL)
+		atomic_fetch_add(r->blocked, is_blocked ? 1 : (unsigned)-1);
+}
+
+/* Whether bytes of one side wait for the other. */
+static bool
+is_busy(const struct loop *l)
+{
+	return holds_bytes(&l->up) || holds_bytes(&l->down) || l->unacknowledged > 0;
+}
+
+/* Waits until a side has or takes something. */
+static int
+wait_for(struct loop *l, struct pollfd sides[2])
+{
+	int ms = quiet_ms();
+	if (!is_busy(l)) {
+		relay_set_blocked(l->relay, false);
+		return poll(sides, 2, ms);
+	}
+	/* If threads are short, it is soon known which ones are blocked. */
+	bool is_short = ms >= 0 && ms < BLOCKED_MS && !l->relay->is_blocked;
+	int ready = poll(sides, 2, is_short ? ms + 1 : BLOCKED_MS);
+	relay_set_blocked(l->relay, ready == 0);
+	return ready;
+}
+
+/* Whether a side is gone, and the other has taken nothing of what it had sent for
+ * RELAY_STALL_MS. */
+static bool
+has_stalled(struct loop *l)
+{
+	uint64_t taken = l->relay->to_backend + l->relay->to_client - (uint64_t)l->unacknowledged;
+	if (!l->client_hung_up && !l->backend_hung_up)
+		return false;
+	if (l->stalled_since_ms == 0 || taken != l->stalled_at)
+		l->stalled_since_ms = clock_ms();
+	l->stalled_at = taken;
+	return clock_ms() - l->stalled_since_ms >= RELAY_STALL_MS;
+}
+
+enum { GOES_ON = -1 };
+
+/* Whether, and how, it is over. */
+static int
+judge(struct loop *l)
+{
+	const struct relay *r = l->relay;
+	bool up_is_done = is_done(&l->up), down_is_done = is_done(&l->down);
+	if (up_is_done && !l->down.end_passed_on && (l->client_hung_up || r->client_error != 0))
+		return RELAY_CLIENT_GONE;
+	if (up_is_done && down_is_done)
+		return l->unacknowledged > 0 ? RELAY_BACKEND_GONE : RELAY_CLOSED;
+	if (!pass_end_on(&l->up) || !pass_end_on(&l->down))
+		return RELAY_FAILED;
+	if (down_is_done && (l->backend_hung_up || r->backend_error != 0)) {
+		l->unacknowledged = system_unacknowledged(r->client);
+		if (l->unacknowledged == 0)
+			return RELAY_BACKEND_GONE;
+	}
+	return has_stalled(l) ? RELAY_STALLED : GOES_ON;
+}
+
+static void
+free_first(struct relay *r)
+{
+	if (r->first != NULL)
+		atomic_fetch_sub(r->memory, r->first_memory);
+	free(r->first);
+	r->first = NULL;
+	r->first_start = r->first_end = 0;
+}
+
+/* Waits once, and does what can be done then. */
+static int
+turn(struct loop *l)
+{
+	const short gone = POLLHUP | POLLERR;
+	struct relay *r = l->relay;
+	if (r->first != NULL && !holds_bytes(&l->up))
+		free_first(r);
+	struct pollfd sides[] = {
+	    events_of(r->client, &l->up, &l->down, l->client_hung_up),
+	    events_of(r->backend, &l->down, &l->up, l->backend_hung_up),
+	};
+	int ready = wait_for(l, sides);
+	short client = sides[0].revents, backend = sides[1].revents;
+	if (atomic_load_explicit(&r->stop, memory_order_relaxed))
+		return RELAY_STOPPED;
+	if (ready == -1)
+		return errno == EINTR ? GOES_ON : RELAY_FAILED;
+	if (ready == 0 && !is_busy(l))
+		return RELAY_QUIET;
+	l->client_hung_up = l->client_hung_up || (client & gone) != 0;
+	l->backend_hung_up = l->backend_hung_up || (backend & gone) != 0;
+	r->client_deaf = r->client_deaf || l->client_hung_up;
+	r->backend_deaf = r->backend_deaf || l->backend_hung_up;
+	if (backend != 0 || (client & (POLLOUT | gone)) != 0 || ready == 0)
+		move(&l->down, (backend & ~POLLOUT) != 0, l->backend_hung_up);
+	if (client != 0 || (backend & (POLLOUT | gone)) != 0 || ready == 0)
+		move(&l->up, (client & ~POLLOUT) != 0, l->client_hung_up);
+	return judge(l);
+}
+
+enum relay_end
+relay_run(struct relay *r)
+{
+	uint8_t buffers[2][RELAY_BUFFER_SIZE];
+	struct direction up = {.from = r->client,
+	    .to = r->backend,
+	    .ended = &r->client_ended,
+	    .deaf = &r->backend_deaf,
+	    .from_error = &r->client_error,
+	    .to_error = &r->backend_error,
+	    .passed = &r->to_backend,
+	    .end_passed_on = r->client_ended,
+	    .buffer = &buffers[0][0],
+	    .pipe = {-1, -1},
+	    .bytes = r->first,
+	    .start = r->first_start,
+	    .end = r->first_end};
+	struct direction down = {.from = r->backend,
+	    .to = r->client,
+	    .ended = &r->backend_ended,
+	    .deaf = &r->client_deaf,
+	    .from_error = &r->backend_error,
+	    .to_error = &r->client_error,
+	    .passed = &r->to_client,
+	    .end_passed_on = r->backend_ended,
+	    .buffer = &buffers[1][0],
+	    .pipe = {-1, -1}};
+	struct loop loop = {.relay = r, .up = up, .down = down};
+	pass_on(&loop.up);
+	int end;
+	do
+		end = turn(&loop);
+	while (end == GOES_ON);
+	int error = errno;
+	relay_set_blocked(r, false);
+	close_pipe(&loop.up);
+	close_pipe(&loop.down);
+	free_first(r);
+	errno = error;
+	return (enum relay_end)end;
+}

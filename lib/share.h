@@ -1,0 +1,35 @@
+/* Shares: how much each client address, and each host, holds. A share lives as long as a
+ * connection or a lookup is counted in it. Behind the table's lock, except for what is atomic. */
+#ifndef SHARE_H
+#define SHARE_H
+
+#include "lib/address.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Lookups in host directories that are under way. */
+struct lookups {
+	unsigned count;
+	int64_t since_ms; /* since when none of them has ended */
+};
+
+struct share {
+	unsigned connections;   /* and lookups, of a host */
+	atomic_uint blocked;    /* of a host's connections; see relay.h */
+	struct lookups lookups; /* of a host */
+	atomic_size_t memory;   /* that an address's hellos have, see proxy.c */
+	char key[];             /* a host's name, or '@' and an address */
+};
+
+/* Counts a connection in the share of the host NAME, or in that of PEER's address (of an IPv6
+ * address: of its first 64 bits, which one customer has). Returns the share, or NULL if memory
+ * is short. */
+struct share *share_join(const char *name);
+struct share *share_join_address(const union address *peer);
+
+/* Takes a connection out of SHARE, which may be NULL. Frees the share after the last one. */
+void share_leave(struct share *share);
+
+#endif

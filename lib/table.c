@@ -1,0 +1,484 @@
+#include "lib/table.h"
+
+#include "lib/clock.h"
+#include "lib/log.h"
+#include "lib/thread.h"
+#include "system/system.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <search.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+enum {
+	/* Slots are short while fewer than one in so many is free. */
+	SHORT = 8,
+
+	/* An address holds too much if it has more than one in so many of all slots, and a few;
+	 * a host if it blocks more than one in SHORT of all slots or threads, and some. */
+	SHARE = 16,
+	ADDRESS_MIN = 4,
+	HOST_MIN = 16,
+
+	/* All lookups together may take one in so many threads. */
+	LOOKUPS = 4,
+
+	/* How long a connection may take until its backend is connected; less as slots become
+	 * fewer, but never less than an honest client needs: its hello comes right behind the
+	 * end of the TCP handshake, however far away it is. Once connected, a connection is not
+	 * evicted before so long without progress: TCP repeats a lost packet after 200 ms and a
+	 * round trip. A backend is seen to take something once it has taken a whole write;
+	 * one that has answered has longer for that. */
+	PATIENCE_MS = 1000,
+	BACKEND_PATIENCE_MS = 5000,
+	PATIENCE_MIN_MS = 10,
+
+	/* How many connections of each state are looked at for one to evict. */
+	LOOKS = 16,
+
+	/* How many lookups may be under way in one host's directory: a maze of symlinks costs
+	 * milliseconds of a processor each. And when they hang: if none has ended for so long. */
+	LOOKUPS_OF_HOST = 4,
+	LOOKUPS_HANG_MS = 1000,
+
+	/* How often the log says that connections are evicted, at most. */
+	NOTICE_MS = 10 * 1000,
+};
+
+static struct {
+	pthread_mutex_t mutex;
+	struct connection lists[CONNECTION_STATES]; /* the longest in its state first */
+	unsigned sizes[CONNECTION_STATES];          /* of the lists */
+	int slots;
+	atomic_int free; /* how many are free, or will be at once; any thread may read it */
+	struct table_counts counts;
+	struct lookups lookups; /* of all hosts */
+	int64_t next_notice_ms;
+} table = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+void
+table_prepare(unsigned slots)
+{
+	table.slots = (int)slots;
+	table.free = table.slots;
+	for (size_t i = 0; i < CONNECTION_STATES; i++)
+		table.lists[i].next = table.lists[i].previous = &table.lists[i];
+}
+
+void
+table_lock(void)
+{
+	pthread_mutex_lock(&table.mutex);
+}
+
+void
+table_unlock(void)
+{
+	pthread_mutex_unlock(&table.mutex);
+}
+
+/* --- Coming and going --- */
+
+/* C is in STATE from now on. */
+static void
+append(struct connection *c, enum connection_state state, int64_t now_ms)
+{
+	c->state = state;
+	c->since_ms = now_ms;
+	insque(c, table.lists[state].previous);
+	table.sizes[state]++;
+}
+
+static void
+change_state(struct connection *c, enum connection_state state)
+{
+	remque(c);
+	table.sizes[c->state]--;
+	append(c, state, clock_ms());
+}
+
+struct connection *
+table_enter(int client, const union address *peer)
+{
+	struct connection *c = calloc(1, sizeof *c);
+	if (c == NULL)
+		return NULL;
+	c->relay.client = client;
+	c->relay.backend = -1;
+	c->peer = *peer;
+	c->accepted_ms = clock_ms();
+	table_lock();
+	c->address = share_join_address(peer);
+	bool entered = c->address != NULL;
+	if (entered) {
+		append(c, CONNECTION_HELLO, c->accepted_ms);
+		table.free--;
+		if (++table.counts.open > table.counts.peak)
+			table.counts.peak = table.counts.open;
+	}
+	table_unlock();
+	if (entered)
+		return c;
+	free(c);
+	return NULL;
+}
+
+void
+table_set_client(struct connection *c, const union address *client)
+{
+	table_lock();
+	c->peer = *client;
+	struct share *address = share_join_address(client);
+	if (address != NULL) {
+		share_leave(c->address);
+		c->address = address;
+	}
+	table_unlock();
+}
+
+bool
+table_join_host(struct connection *c, const char *name)
+{
+	table_lock();
+	c->host = share_join(name);
+	if (c->host != NULL) {
+		c->relay.blocked = &c->host->blocked;
+		change_state(c, CONNECTION_CONNECTING);
+	}
+	table_unlock();
+	return c->host != NULL;
+}
+
+const char *
+table_host(const struct connection *c)
+{
+	return c->host == NULL ? "-" : c->host->key;
+}
+
+void
+table_set_state(struct connection *c, enum connection_state state)
+{
+	table_lock();
+	change_state(c, state);
+	table_unlock();
+}
+
+void
+table_remove(struct connection *c)
+{
+	table_lock();
+	remque(c);
+	table.sizes[c->state]--;
+	table_unlock();
+}
+
+/* --- Slots --- */
+
+void
+table_free(struct connection *c)
+{
+	table_lock();
+	share_leave(c->address);
+	share_leave(c->host);
+	table.counts.open--;
+	table.counts.leaving -= c->is_evicted;
+	table_unlock();
+	table.free += c->is_evicted ? 0 : 1;
+	free(c);
+}
+
+bool
+table_is_full(void)
+{
+	return table_count().open >= (unsigned)table.slots;
+}
+
+bool
+table_is_short(void)
+{
+	return table.free * SHORT < table.slots;
+}
+
+struct table_counts
+table_count(void)
+{
+	table_lock();
+	struct table_counts counts = table.counts;
+	table_unlock();
+	return counts;
+}
+
+/* Counts a connection that is evicted, which says so in the log now and then. */
+static void
+count_evicted(unsigned kind, int64_t now_ms)
+{
+	table.counts.evicted[kind]++;
+	if (now_ms < table.next_notice_ms)
+		return;
+	table.next_notice_ms = now_ms + NOTICE_MS;
+	log_line(LOG_PROGRAM,
+	    "sniproxy: slots or threads are short, with %u of %d slots in use: "
+	    "connections are evicted",
+	    table.counts.open, table.slots);
+}
+
+/* What an address may hold, and each state but RELAYING may have, without being the cause of a
+ * shortage. */
+static unsigned
+fair_share(void)
+{
+	unsigned share = (unsigned)table.slots / SHARE;
+	return share > ADDRESS_MIN ? share : ADDRESS_MIN;
+}
+
+bool
+table_rejects(const struct connection *c)
+{
+	bool slots_short = table_is_short();
+	if (!slots_short && !thread_is_short())
+		return false;
+	unsigned most = thread_count().limit, slots = (unsigned)table.slots;
+	most = (most < slots ? most : slots) / SHORT;
+	table_lock();
+	bool rejects = (slots_short && c->address->connections > fair_share()) ||
+	    (c->host != NULL && c->host->blocked > (most > HOST_MIN ? most : HOST_MIN));
+	if (rejects)
+		count_evicted(c->state, clock_ms());
+	table_unlock();
+	return rejects;
+}
+
+/* --- Lookups --- */
+
+static bool
+are_hanging(const struct lookups *lookups, int64_t now_ms)
+{
+	return lookups->count > 0 && now_ms - lookups->since_ms >= LOOKUPS_HANG_MS;
+}
+
+/* Counts a lookup that begins, or one that ends if BY is -1. */
+static void
+count_lookup(struct lookups *lookups, int by, int64_t now_ms)
+{
+	if (lookups->count == 0 || by < 0)
+		lookups->since_ms = now_ms;
+	lookups->count += (unsigned)by;
+}
+
+int
+table_begin_lookup(struct lookup *lookup, struct connection *c)
+{
+	int error = 0;
+	int64_t now_ms = clock_ms();
+	table_lock();
+	bool is_full = table.lookups.count > thread_count().limit / LOOKUPS;
+	if (are_hanging(&c->host->lookups, now_ms) ||
+	    (is_full && are_hanging(&table.lookups, now_ms))) {
+		error = ETIMEDOUT;
+	} else if (is_full || c->host->lookups.count >= LOOKUPS_OF_HOST) {
+		error = EBUSY;
+	} else {
+		count_lookup(&c->host->lookups, 1, now_ms);
+		count_lookup(&table.lookups, 1, now_ms);
+		c->host->connections++; /* the share may outlive C */
+		*lookup = (struct lookup){c, c->host};
+		c->lookup = lookup;
+	}
+	table_unlock();
+	return error;
+}
+
+struct connection *
+table_end_lookup(struct lookup *lookup)
+{
+	int64_t now_ms = clock_ms();
+	table_lock();
+	count_lookup(&lookup->host->lookups, -1, now_ms);
+	count_lookup(&table.lookups, -1, now_ms);
+	share_leave(lookup->host);
+	struct connection *c = lookup->connection;
+	if (c != NULL)
+		c->lookup = NULL;
+	table_unlock();
+	return c;
+}
+
+/* --- Taking --- */
+
+void
+table_set_parked(struct connection *c)
+{
+	c->is_parked = true;
+	table.counts.parked++;
+	/* If threads are short, it was not quiet for long, and bytes may be unsent for other
+	 * reasons. */
+	relay_set_blocked(&c->relay,
+	    c->state == CONNECTION_RELAYING && !thread_is_short() &&
+		(system_unsent(c->relay.client) > 0 || system_unsent(c->relay.backend) > 0));
+}
+
+bool
+table_take(struct connection *c)
+{
+	if (c->is_parked) {
+		system_watch_remove(c->relay.client);
+		if (c->relay.backend != -1)
+			system_watch_remove(c->relay.backend);
+		c->is_parked = false;
+		table.counts.parked--;
+		relay_set_blocked(&c->relay, false);
+		return true;
+	}
+	if (c->lookup == NULL)
+		return false;
+	c->lookup->connection = NULL;
+	c->lookup = NULL;
+	return true;
+}
+
+/* Whether the time of C is over. */
+static bool
+is_over(const struct connection *c, int64_t now_ms)
+{
+	static const int time_ms[CONNECTION_STATES] = {
+	    [CONNECTION_HELLO] = TABLE_HELLO_MS,
+	    [CONNECTION_CONNECTING] = TABLE_HELLO_MS + TABLE_LOOKUP_MS,
+	    [CONNECTION_CLOSING] = TABLE_LINGER_MS,
+	};
+	return c->state != CONNECTION_RELAYING && now_ms - c->since_ms >= time_ms[c->state];
+}
+
+int
+table_take_expired(struct connection *taken[TABLE_EXPIRED_MAX], int64_t now_ms)
+{
+	int count = 0;
+	for (size_t state = 0; state < CONNECTION_STATES; state++) {
+		const struct connection *list = &table.lists[state];
+		for (struct connection *c = list->next;
+		     c != list && is_over(c, now_ms) && count < TABLE_EXPIRED_MAX; c = c->next)
+			if (table_take(c)) /* or else its own thread is about to see */
+				taken[count++] = c;
+	}
+	return count;
+}
+
+void
+table_end_all(void (*end)(const struct connection *c, enum connection_end how))
+{
+	table_lock();
+	for (size_t state = 0; state < CONNECTION_STATES; state++)
+		for (struct connection *c = table.lists[state].next; c != &table.lists[state];
+		     c = c->next)
+			end(c, END_CUT_OFF);
+}
+
+/* --- Evicting --- */
+
+/* How long a connection may take until its backend is connected, while so few slots are free. */
+static int64_t
+patience_ms(void)
+{
+	int free = table.free, few = table.slots / SHORT + 1;
+	int64_t ms = free >= few ? PATIENCE_MS : (int64_t)PATIENCE_MS * free / few;
+	return ms > PATIENCE_MIN_MS ? ms : PATIENCE_MIN_MS;
+}
+
+/* How much C's holder has of what is short: its address, of the slots; its host, of the threads.
+ * Addresses that do not hold too much are equal. */
+static unsigned
+held_with(const struct connection *c, enum table_shortage shortage)
+{
+	if (shortage == TABLE_THREADS)
+		return atomic_load(&c->host->blocked);
+	unsigned share = fair_share();
+	return c->address->connections > share ? c->address->connections : share;
+}
+
+/* Whether C, which relays, has made no progress for long enough since it was first looked at,
+ * though bytes wait to be taken, or its address holds too much. To look costs system calls, so
+ * that is done once in that time. */
+static bool
+is_stalled(struct connection *c, enum table_shortage shortage, int64_t now_ms)
+{
+	if (c->progress != 0 &&
+	    now_ms - c->since_ms < (c->backend_is_slow ? BACKEND_PATIENCE_MS : PATIENCE_MS))
+		return false;
+	int for_backend = system_unsent(c->relay.backend);
+	int waiting = for_backend + system_unsent(c->relay.client);
+	c->backend_is_slow = for_backend > 0 && c->relay.to_client > 0;
+	uint64_t taken = c->relay.to_backend + c->relay.to_client - (uint64_t)waiting + 1;
+	bool may_go = taken == c->progress &&
+	    (waiting > 0 || (shortage == TABLE_SLOTS && c->address->connections > fair_share()));
+	c->progress = taken;
+	c->all_taken = waiting == 0;
+	if (!may_go)
+		c->since_ms = now_ms;
+	return may_go;
+}
+
+static bool
+may_be_evicted(struct connection *c, enum table_shortage shortage, int64_t now_ms)
+{
+	bool blocks_thread = c->relay.is_blocked && !c->is_parked;
+	bool waits_for_others = c->is_parked || c->lookup != NULL || c->relay.is_blocked;
+	if (atomic_load(&c->relay.stop) || (shortage == TABLE_THREADS && !blocks_thread))
+		return false;
+	if (c->state == CONNECTION_RELAYING)
+		return is_stalled(c, shortage, now_ms);
+	return (shortage == TABLE_THREADS || table.sizes[c->state] > fair_share()) &&
+	    now_ms - c->since_ms >= patience_ms() && waits_for_others;
+}
+
+/* The largest holder pays; of equal ones, the connection that waits longest. */
+static bool
+pays_before(const struct connection *a, const struct connection *b, enum table_shortage shortage)
+{
+	unsigned held_a = held_with(a, shortage), held_b = held_with(b, shortage);
+	return held_a != held_b ? held_a > held_b : a->since_ms < b->since_ms;
+}
+
+/* Looks at those that have waited longest in each state. One that relays and may stay is put at
+ * the end of its list, so that the next look is at others. */
+static struct connection *
+choose(enum table_shortage shortage, int64_t now_ms)
+{
+	struct connection *victim = NULL;
+	for (size_t state = 0; state < CONNECTION_STATES; state++) {
+		struct connection *list = &table.lists[state], *next;
+		struct connection *c = list->next;
+		for (int i = 0; i < LOOKS && c != list; i++, c = next) {
+			next = c->next;
+			bool may_go = may_be_evicted(c, shortage, now_ms);
+			if (may_go && (victim == NULL || pays_before(c, victim, shortage)) &&
+			    (state != CONNECTION_HELLO || !system_has_unread(c->relay.client)))
+				victim = c;
+			if (!may_go && state == CONNECTION_RELAYING) {
+				remque(c);
+				insque(c, list->previous);
+			}
+		}
+	}
+	return victim;
+}
+
+struct connection *
+table_evict(enum table_shortage shortage, bool *is_taken)
+{
+	int64_t now_ms = clock_ms();
+	table_lock();
+	struct connection *c = choose(shortage, now_ms);
+	if (c != NULL) {
+		bool is_idle = c->state == CONNECTION_RELAYING && c->all_taken;
+		count_evicted(is_idle ? (unsigned)TABLE_IDLE : c->state, now_ms);
+		atomic_store(&c->relay.stop, true);
+		c->is_evicted = true;
+		table.counts.leaving++;
+		table.free++;
+		*is_taken = table_take(c);
+		if (!*is_taken)
+			shutdown(c->relay.client, SHUT_RDWR);
+	}
+	table_unlock();
+	return c;
+}

@@ -1,0 +1,217 @@
+#include "lib/thread.h"
+
+#include "lib/clock.h"
+#include "system/system.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stddef.h>
+#include <unistd.h>
+
+enum {
+	/* Threads are short while fewer than one in so many is still to be had. */
+	SHORT = 8,
+
+	/* How often it is looked whether there are more spare threads than needed. */
+	SURPLUS_MS = 1000,
+};
+
+/* A thread that waits for work; it lies on that thread's stack. */
+struct spare {
+	struct spare *next;
+	sem_t has_work;
+	struct connection *connection;
+};
+
+static struct {
+	/* Set before there are threads: */
+	unsigned max;
+	void (*serve)(struct connection *c);
+
+	atomic_bool is_short; /* any thread may read it */
+
+	pthread_mutex_t mutex;    /* for what follows */
+	pthread_cond_t has_spare; /* for thread_spawn() */
+	struct thread_counts counts;
+	unsigned spare_count, spare_least; /* now; the least since SURPLUS_SINCE_MS */
+	int64_t surplus_since_ms;
+	struct spare *spares; /* the last one first: its stack is in the cache */
+} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .has_spare = PTHREAD_COND_INITIALIZER};
+
+atomic_int thread_quiet_ms = THREAD_QUIET_MS;
+
+int
+thread_start(void *(*run)(void *), void *argument)
+{
+	pthread_t thread;
+	pthread_attr_t attributes;
+	int error = pthread_attr_init(&attributes);
+	if (error != 0)
+		return error;
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	/* Some machines need more; then the size stays the usual one, and is too large. */
+	long size_min = sysconf(_SC_THREAD_STACK_MIN);
+	size_t size = size_min > THREAD_STACK_SIZE ? (size_t)size_min : THREAD_STACK_SIZE;
+	error = pthread_attr_setstacksize(&attributes, size);
+	if (error == 0)
+		error = pthread_create(&thread, &attributes, run, argument);
+	pthread_attr_destroy(&attributes);
+	return error;
+}
+
+void
+thread_prepare(unsigned max, void (*serve)(struct connection *c))
+{
+	pool.max = pool.counts.limit = max;
+	pool.serve = serve;
+}
+
+/* The fewer threads are free, the sooner a quiet connection gives up its own. */
+static void
+adapt_quiet_ms(void)
+{
+	const struct thread_counts *now = &pool.counts;
+	unsigned few = now->limit / SHORT + 1;
+	unsigned taken = now->threads - pool.spare_count + now->waiting;
+	unsigned free = taken < now->limit ? now->limit - taken : 0;
+	int ms = free >= few ? THREAD_QUIET_MS : (int)(THREAD_QUIET_MS * free / few);
+	pool.is_short = free < few;
+	atomic_store_explicit(&thread_quiet_ms, ms, memory_order_relaxed);
+}
+
+/* Waits for the next connection as a spare. Returns NULL if the thread is to end. */
+static struct connection *
+next_connection(struct spare *me)
+{
+	pthread_mutex_lock(&pool.mutex);
+	me->next = pool.spares;
+	pool.spares = me;
+	pool.spare_count++;
+	adapt_quiet_ms();
+	pthread_cond_signal(&pool.has_spare);
+	pthread_mutex_unlock(&pool.mutex);
+	while (sem_wait(&me->has_work) == -1)
+		;
+	return me->connection;
+}
+
+static void *
+run(void *first)
+{
+	struct spare me = {.connection = first};
+	struct connection *c = first;
+	sem_init(&me.has_work, 0, 0);
+	system_schedule_batch();
+	while (c != NULL || (c = next_connection(&me)) != NULL) {
+		pool.serve(c);
+		c = NULL;
+	}
+	sem_destroy(&me.has_work);
+	system_release_stack((size_t)40 * 1024); /* most of it relay_run() has used */
+	return NULL;
+}
+
+/* Makes a thread for C, or a spare one if C is NULL. Behind the lock, which is given up
+ * meanwhile. Returns 0, or an errno. If the system refuses, there may be no more than there are,
+ * until thread_end_surplus() says otherwise. */
+static int
+make_thread(struct connection *c)
+{
+	if (pool.counts.threads >= pool.max)
+		return EAGAIN;
+	pool.counts.threads++;
+	pthread_mutex_unlock(&pool.mutex);
+	int error = thread_start(run, c);
+	pthread_mutex_lock(&pool.mutex);
+	if (error != 0)
+		pool.counts.limit = --pool.counts.threads;
+	return error;
+}
+
+/* Takes a spare thread, or returns NULL. */
+static struct spare *
+take_spare(void)
+{
+	struct spare *spare = pool.spares;
+	if (spare != NULL) {
+		pool.spares = spare->next;
+		pool.spare_count--;
+		if (pool.spare_count < pool.spare_least)
+			pool.spare_least = pool.spare_count;
+	}
+	return spare;
+}
+
+static void
+give(struct spare *spare, struct connection *c)
+{
+	spare->connection = c;
+	sem_post(&spare->has_work);
+}
+
+bool
+thread_spawn(struct connection *c, bool waits)
+{
+	int error = 0;
+	struct spare *spare;
+	pthread_mutex_lock(&pool.mutex);
+	pool.counts.waiting += waits;
+	while ((spare = take_spare()) == NULL && (error = make_thread(c)) != 0 && waits) {
+		adapt_quiet_ms();
+		if (pool.spares == NULL) /* none has come since the lock was given up */
+			pthread_cond_wait(&pool.has_spare, &pool.mutex);
+	}
+	pool.counts.waiting -= waits;
+	adapt_quiet_ms();
+	pthread_mutex_unlock(&pool.mutex);
+	if (spare != NULL)
+		give(spare, c);
+	return spare != NULL || error == 0;
+}
+
+int
+thread_ensure(void)
+{
+	int error = 0;
+	pthread_mutex_lock(&pool.mutex);
+	if (pool.spares == NULL || pool.counts.waiting > 0)
+		error = make_thread(NULL);
+	adapt_quiet_ms();
+	pthread_mutex_unlock(&pool.mutex);
+	return error;
+}
+
+void
+thread_end_surplus(void)
+{
+	int64_t now_ms = clock_ms();
+	pthread_mutex_lock(&pool.mutex);
+	if (now_ms - pool.surplus_since_ms >= SURPLUS_MS) {
+		for (unsigned n = pool.spare_least; n > THREAD_SPARES; n--) {
+			give(take_spare(), NULL);
+			pool.counts.threads--;
+		}
+		pool.spare_least = pool.spare_count;
+		pool.surplus_since_ms = now_ms;
+		unsigned limit = pool.counts.limit * 3 / 2 + 1; /* more may be allowed by now */
+		pool.counts.limit = limit < pool.max ? limit : pool.max;
+		adapt_quiet_ms();
+	}
+	pthread_mutex_unlock(&pool.mutex);
+}
+
+bool
+thread_is_short(void)
+{
+	return pool.is_short;
+}
+
+struct thread_counts
+thread_count(void)
+{
+	pthread_mutex_lock(&pool.mutex);
+	struct thread_counts counts = pool.counts;
+	pthread_mutex_unlock(&pool.mutex);
+	return counts;
+}

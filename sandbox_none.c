@@ -1,9 +1,0 @@
-/* For other systems, and for builds with sanitizers, which open files, trace and execute. */
-#include "sandbox.h"
-
-unsigned
-sandbox_enter(unsigned wanted)
-{
-	(void)wanted;
-	return 0;
-}

@@ -1,0 +1,463 @@
+/* Makes the inputs that fuzzing starts from.
+ *
+ * usage: corpus DIRECTORY
+ *
+ * In DIRECTORY there must be hello, name, path, and header; each input becomes a file in one of them. */
+#include <ctype.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/fuzz/fuzz.h"
+#include "tests/unit/hellos.h"
+#include "tests/unit/proxy_headers.h"
+#include "tls.h"
+
+static const char *root;
+
+/* Writes BYTES to a file that is named by WHAT. */
+static void
+write_input(const char *kind, const char *prefix, const char *what, const struct bytes *bytes)
+{
+	char name[128];
+	size_t length = 0;
+	for (const char *c = what; *c != '\0' && length < sizeof name - 1; c++)
+		if (isalnum((unsigned char)*c))
+			name[length++] = *c;
+		else if (length > 0 && name[length - 1] != '-')
+			name[length++] = '-';
+	while (length > 0 && name[length - 1] == '-')
+		length--;
+	name[length] = '\0';
+
+	char path[4096];
+	snprintf(path, sizeof path, "%s/%s/%s%s", root, kind, prefix, name);
+	FILE *file = fopen(path, "wb");
+	bool written = file != NULL && fwrite(bytes->data, 1, bytes->length, file) == bytes->length;
+	if (file == NULL || fclose(file) != 0 || !written) {
+		perror(path);
+		exit(1);
+	}
+}
+
+/* --- Hellos --- */
+
+/* What a client sends, and, where a whole message is in it, its body alone. */
+static void
+make_hello(const struct hello_case *from)
+{
+	struct bytes stream = {0};
+	bytes_add(&stream, from->bytes, from->length);
+	write_input("hello", "", from->what, &stream);
+	bytes_release(&stream);
+
+	struct tls_hello hello = {0};
+	if (tls_hello_feed(&hello, from->bytes, from->length) == TLS_OK) {
+		struct bytes body = {0};
+		bytes_add_integer(&body, 1, 1);
+		bytes_add(&body, hello.message + TLS_HANDSHAKE_HEADER_SIZE,
+		    hello.message_length - TLS_HANDSHAKE_HEADER_SIZE);
+		write_input("hello", "body-", from->what, &body);
+		bytes_release(&body);
+	}
+	tls_hello_release(&hello);
+}
+
+/* --- PROXY headers --- */
+
+static void
+make_header(const struct proxy_header_case *from)
+{
+	struct bytes bytes = {0};
+	bytes_add(&bytes, (const uint8_t *)from->bytes, from->size);
+	bytes_add_fill(&bytes, 0, from->zeros);
+	write_input("header", "", from->what, &bytes);
+	bytes_release(&bytes);
+}
+
+/* --- Names --- */
+
+static const char *const names[] = {"a", "7", "localhost", "blog.example", "EXAMPLE.Com",
+    "xn--sr8hvo.ws", "a-b.c--d", "a-.b-", "192.0.2.7", "a.b.c.d.e.f", ".", "..", "-", ".a", "a.",
+    "a..b", "-a", "a.-b", "../a", "a/b", "a_b", "*.example", "a b", "a\n", "a:443",
+    "\xc3\xbc.example", "a\x0e", "a\r", "a\x10", "a@", "a[", "a`", "a{"};
+
+static void
+make_name(const char *name, size_t length)
+{
+	char what[16];
+	static unsigned count;
+	snprintf(what, sizeof what, "%02u", count++);
+	struct bytes bytes = {0};
+	bytes_add(&bytes, (const uint8_t *)name, length);
+	write_input("name", "", what, &bytes);
+	bytes_release(&bytes);
+}
+
+static void
+make_names(void)
+{
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		make_name(names[i], strlen(names[i]));
+	make_name("a\0b", 3);
+	char longest[256];
+	memset(longest, 'a', sizeof longest);
+	for (size_t i = 63; i < sizeof longest; i += 64)
+		longest[i] = '.';
+	for (size_t length = 253; length <= 256; length++)
+		make_name(longest, length);
+}
+
+/* --- Paths --- */
+
+static struct bytes script;
+
+static void
+step(unsigned which)
+{
+	bytes_add_integer(&script, which, 1);
+}
+
+static void
+step_counted(unsigned which, unsigned count)
+{
+	step(which);
+	bytes_add_integer(&script, count, 1);
+}
+
+/* Sends BYTES in steps of up to CHUNK bytes. */
+static void
+step_literal(unsigned which, const void *bytes, size_t length, size_t chunk)
+{
+	for (size_t sent = 0; sent < length; sent += chunk) {
+		size_t size = length - sent < chunk ? length - sent : chunk;
+		step_counted(which, (unsigned)size);
+		bytes_add(&script, (const uint8_t *)bytes + sent, size);
+	}
+}
+
+static void
+end_script(const char *prefix, const char *what)
+{
+	write_input("path", prefix, what, &script);
+	bytes_release(&script);
+}
+
+enum { BLOCK = 4096, RECORD_BLOCKS = 4 };
+
+/* A short hello for NAME; or the beginning of a long one, which ends with BLOCKS blocks of
+ * padding. */
+static struct bytes
+hello_for(const char *name, size_t blocks)
+{
+	size_t length = strlen(name), padding = blocks > 0 ? 4 + blocks * BLOCK : 0;
+	struct bytes body = {0}, message = {0}, stream = {0};
+	bytes_add_integer(&body, 0x0303, 2);               /* legacy_version */
+	bytes_add_fill(&body, 0xaa, 32);                   /* random */
+	bytes_add_integer(&body, 0, 1);                    /* legacy_session_id */
+	bytes_add_integer(&body, 0x00021301, 4);           /* cipher_suites */
+	bytes_add_integer(&body, 0x0100, 2);               /* legacy_compression_methods */
+	bytes_add_integer(&body, length + 9 + padding, 2); /* extensions */
+	bytes_add_integer(&body, 0, 2);                    /* server_name */
+	bytes_add_integer(&body, length + 5, 2);           /* extension_data */
+	bytes_add_integer(&body, length + 3, 2);           /* server_name_list */
+	bytes_add_integer(&body, 0, 1);                    /* host_name */
+	bytes_add_integer(&body, length, 2);               /* its length */
+	bytes_add(&body, (const uint8_t *)name, length);
+	if (blocks > 0) {
+		bytes_add_integer(&body, 21, 2); /* padding (RFC 7685) */
+		bytes_add_integer(&body, blocks * BLOCK, 2);
+	}
+	bytes_add_integer(&message, 1, 1); /* msg_type: client_hello */
+	bytes_add_integer(&message, body.length + blocks * BLOCK, 3);
+	bytes_add(&message, body.data, body.length);
+	hello_add_records(&stream, message.data, message.length, message.length);
+	bytes_release(&message);
+	bytes_release(&body);
+	return stream;
+}
+
+static void
+step_hello(const char *name, size_t chunk)
+{
+	struct bytes stream = hello_for(name, 0);
+	step_literal(STEP_CLIENT_SENDS, stream.data, stream.length, chunk);
+	bytes_release(&stream);
+}
+
+/* What there is after the hello: pairs of a step and its count; 0 for those that have
+ * none. */
+struct scenario {
+	const char *what;
+	const char *name;
+	struct {
+		unsigned step, count;
+	} steps[12];
+};
+
+#define CLIENT_BLOCKS(count) \
+	{ \
+		STEP_CLIENT_SENDS_BLOCKS, count \
+	}
+#define BACKEND_BLOCKS(count) \
+	{ \
+		STEP_BACKEND_SENDS_BLOCKS, count \
+	}
+#define CLIENT_READS \
+	{ \
+		STEP_CLIENT_RECEIVES, 255 \
+	}
+#define BACKEND_READS \
+	{ \
+		STEP_BACKEND_RECEIVES, 255 \
+	}
+#define CLIENT_BLOCKS_AT_ONCE(count) \
+	{ \
+		STEP_CLIENT_SENDS_BLOCKS | STEP_AT_ONCE, count \
+	}
+#define BACKEND_BLOCKS_AT_ONCE(count) \
+	{ \
+		STEP_BACKEND_SENDS_BLOCKS | STEP_AT_ONCE, count \
+	}
+#define SECONDS(count) \
+	{ \
+		STEP_TIME_PASSES, 10 * (count) \
+	}
+#define SHRINK \
+	{ \
+		STEP_BUFFERS_SHRINK, 0 \
+	}
+#define CLIENT_ENDS \
+	{ \
+		STEP_CLIENT_ENDS, 0 \
+	}
+#define BACKEND_ENDS \
+	{ \
+		STEP_BACKEND_ENDS, 0 \
+	}
+#define CLIENT_CLOSES \
+	{ \
+		STEP_CLIENT_CLOSES, 0 \
+	}
+#define BACKEND_CLOSES \
+	{ \
+		STEP_BACKEND_CLOSES, 0 \
+	}
+#define FAULTS(count) \
+	{ \
+		STEP_FAULTS, count \
+	}
+#define EVICT \
+	{ \
+		STEP_EVICT, 0 \
+	}
+#define END \
+	{ \
+		STEP_COUNT, 0 \
+	}
+
+static const struct scenario scenarios[] = {
+    {"no such host", "other.example", {END}},
+    {"nobody listens", "dead.example", {END}},
+    {"no socket", "empty.example", {END}},
+    {"PROXY header", "header.example", {BACKEND_READS, BACKEND_BLOCKS(1), END}},
+    {"refused, then time", "other.example", {SECONDS(4), SECONDS(4), END}},
+    {"refused, and more is sent", "other.example", {CLIENT_BLOCKS(20), SECONDS(6), END}},
+    {"refused, and closed", "other.example", {CLIENT_CLOSES, END}},
+    {"upload", "blog.example",
+	{CLIENT_BLOCKS(60), BACKEND_READS, CLIENT_BLOCKS(60), BACKEND_READS, CLIENT_ENDS, END}},
+    {"download", "blog.example",
+	{BACKEND_BLOCKS(60), CLIENT_READS, BACKEND_BLOCKS(60), CLIENT_READS, BACKEND_ENDS, END}},
+    {"both with small buffers", "blog.example",
+	{SHRINK, CLIENT_BLOCKS(60), BACKEND_BLOCKS(60), BACKEND_READS, CLIENT_READS, CLIENT_ENDS,
+	    BACKEND_ENDS, END}},
+    {"backend closes", "blog.example",
+	{BACKEND_READS, BACKEND_BLOCKS(2), BACKEND_CLOSES, CLIENT_BLOCKS(2), END}},
+    {"backend closes unread", "blog.example",
+	{CLIENT_BLOCKS(20), BACKEND_BLOCKS(20), BACKEND_CLOSES, SECONDS(6), CLIENT_READS, END}},
+    {"client closes", "blog.example", {CLIENT_BLOCKS(9), CLIENT_CLOSES, END}},
+    {"client closes unread", "blog.example",
+	{BACKEND_BLOCKS(20), CLIENT_CLOSES, BACKEND_BLOCKS(20), END}},
+    {"client closes unread, and the backend is slow", "blog.example",
+	{BACKEND_BLOCKS(2), CLIENT_BLOCKS(60), CLIENT_BLOCKS(30), CLIENT_CLOSES, BACKEND_BLOCKS(2),
+	    BACKEND_READS, END}},
+    {"client closes unread, seen by the way back", "blog.example",
+	{BACKEND_BLOCKS(2), BACKEND_BLOCKS_AT_ONCE(1), CLIENT_BLOCKS_AT_ONCE(2), CLIENT_CLOSES,
+	    END}},
+    {"backend closes unread, seen by the way there", "blog.example",
+	{CLIENT_BLOCKS(2), CLIENT_BLOCKS_AT_ONCE(1), BACKEND_BLOCKS_AT_ONCE(2), BACKEND_CLOSES,
+	    END}},
+    {"client takes nothing", "blog.example",
+	{SHRINK, BACKEND_BLOCKS(60), BACKEND_CLOSES, SECONDS(25), SECONDS(25), SECONDS(25),
+	    SECONDS(25), SECONDS(25), SECONDS(25), END}},
+    {"client takes none of the last bytes", "blog.example",
+	{BACKEND_BLOCKS(20), BACKEND_CLOSES, SECONDS(25), SECONDS(25), SECONDS(25), SECONDS(25),
+	    SECONDS(25), SECONDS(25), END}},
+    {"backend takes nothing", "blog.example",
+	{SHRINK, CLIENT_BLOCKS(60), CLIENT_CLOSES, SECONDS(25), SECONDS(25), SECONDS(25),
+	    SECONDS(25), SECONDS(25), SECONDS(25), END}},
+    {"client takes it slowly", "blog.example",
+	{SHRINK, BACKEND_READS, BACKEND_BLOCKS(40), BACKEND_CLOSES, SECONDS(6), CLIENT_READS,
+	    SECONDS(6), CLIENT_READS, END}},
+    {"backend reads no more", "blog.example",
+	{BACKEND_READS, {STEP_BACKEND_DEAF, 0}, CLIENT_BLOCKS(60), CLIENT_BLOCKS(60),
+	    BACKEND_BLOCKS(2), CLIENT_READS, BACKEND_ENDS, END}},
+    {"interrupted calls", "blog.example",
+	{FAULTS(250), CLIENT_BLOCKS(60), BACKEND_BLOCKS(60), FAULTS(250), BACKEND_READS,
+	    CLIENT_READS, FAULTS(250), CLIENT_CLOSES, END}},
+    {"idle, evicted", "blog.example", {SECONDS(2), EVICT, END}},
+    {"stalled, evicted", "blog.example",
+	{CLIENT_BLOCKS(60), CLIENT_BLOCKS(60), EVICT, SECONDS(2), EVICT, END}},
+    {"last bytes, evicted", "blog.example",
+	{BACKEND_BLOCKS(20), BACKEND_CLOSES, SECONDS(2), EVICT, SECONDS(4), EVICT, END}},
+    {"rejected, evicted", "other.example", {SECONDS(2), EVICT, END}},
+    {"quiet for long", "blog.example",
+	{SECONDS(25), SECONDS(25), BACKEND_READS, BACKEND_BLOCKS(1), END}},
+};
+
+static void
+make_scenario(const struct scenario *scenario)
+{
+	step_hello(scenario->name, 255);
+	for (size_t i = 0; scenario->steps[i].step != STEP_COUNT; i++) {
+		unsigned which = scenario->steps[i].step;
+		step(which);
+		switch (which % STEP_AT_ONCE) {
+		case STEP_CLIENT_SENDS_BLOCKS:
+		case STEP_CLIENT_RECEIVES:
+		case STEP_BACKEND_SENDS_BLOCKS:
+		case STEP_BACKEND_RECEIVES:
+		case STEP_TIME_PASSES:
+		case STEP_BACKEND_BUSY:
+		case STEP_FAULTS:
+			bytes_add_integer(&script, scenario->steps[i].count, 1);
+			break;
+		default:
+			break;
+		}
+	}
+	end_script("", scenario->what);
+}
+
+static void
+make_late_hellos(void)
+{
+	struct bytes hello = hello_for("blog.example", 0);
+	step_literal(STEP_CLIENT_SENDS, hello.data, 40, 40);
+	step_counted(STEP_TIME_PASSES, 100);
+	step_literal(STEP_CLIENT_SENDS, hello.data + 40, hello.length - 40, 255);
+	end_script("", "half a hello in time");
+
+	step_literal(STEP_CLIENT_SENDS, hello.data, 40, 40);
+	step_counted(STEP_TIME_PASSES, 99);
+	step_literal(STEP_CLIENT_SENDS, hello.data + 40, hello.length - 40, 255);
+	end_script("", "just in time");
+
+	step_literal(STEP_CLIENT_SENDS, hello.data, 40, 40);
+	step(STEP_CLIENT_ENDS);
+	end_script("", "half a hello");
+
+	step_literal(STEP_CLIENT_SENDS, hello.data, 40, 40);
+	step_counted(STEP_TIME_PASSES, 20);
+	step(STEP_EVICT);
+	end_script("", "half a hello, evicted");
+
+	step_hello("blog.example", 1);
+	step_literal(STEP_BACKEND_SENDS, "hello", 5, 1);
+	end_script("", "byte by byte");
+
+	step_literal(STEP_CLIENT_SENDS | STEP_AT_ONCE, hello.data, hello.length, 255);
+	step(STEP_CLIENT_ENDS);
+	step_literal(STEP_BACKEND_SENDS | STEP_AT_ONCE, "bye", 3, 3);
+	step(STEP_BACKEND_CLOSES);
+	end_script("", "all at once");
+	bytes_release(&hello);
+}
+
+/* Backends that have no room for a while, for too long, until the client leaves, or it is evicted. */
+static void
+make_busy_backends(void)
+{
+	static const struct {
+		const char *what;
+		unsigned count, steps[4];
+	} rows[] = {
+	    {"backend busy", 5 * 4, {STEP_TIME_PASSES, 5, STEP_COUNT}},
+	    {"backend busy for too long", 250, {STEP_TIME_PASSES, 120, STEP_COUNT}},
+	    {"backend busy, client closes", 250, {STEP_CLIENT_CLOSES, STEP_COUNT}},
+	    {"backend busy, client ends", 20 * 4, {STEP_CLIENT_ENDS, STEP_COUNT}},
+	    {"backend busy, evicted", 250, {STEP_TIME_PASSES, 20, STEP_EVICT, STEP_COUNT}},
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		step_counted(STEP_BACKEND_BUSY, rows[i].count);
+		step_hello("blog.example", 255);
+		for (size_t j = 0; rows[i].steps[j] != STEP_COUNT; j++)
+			step(rows[i].steps[j]);
+		end_script("", rows[i].what);
+	}
+}
+
+/* As many blocks as the extensions have room for, in records that are as full as can be. */
+static void
+make_long_hello(void)
+{
+	size_t blocks = 15;
+	struct bytes hello = hello_for("header.example", blocks);
+	step_literal(STEP_CLIENT_SENDS, hello.data, hello.length, 255);
+	for (size_t left = blocks; left > 0;) {
+		size_t count = left < RECORD_BLOCKS ? left : RECORD_BLOCKS;
+		struct bytes header = {0};
+		bytes_add_integer(&header, 0x160303, 3);
+		bytes_add_integer(&header, count * BLOCK, 2);
+		step_literal(STEP_CLIENT_SENDS, header.data, header.length, 255);
+		step_counted(STEP_CLIENT_SENDS_BLOCKS, (unsigned)count);
+		bytes_release(&header);
+		left -= count;
+	}
+	step_literal(STEP_BACKEND_SENDS, "answer", 6, 6);
+	end_script("", "a hello of 60 KiB");
+	bytes_release(&hello);
+}
+
+/* More than the proxy reads before it knows. */
+static void
+make_early_refusal(void)
+{
+	step_counted(STEP_CLIENT_SENDS_BLOCKS, 10);
+	step_counted(STEP_TIME_PASSES, 60);
+	step_counted(STEP_CLIENT_SENDS_BLOCKS, 10);
+	end_script("", "much that is no hello");
+}
+
+/* Sends a hello of the table, and the backend answers. */
+static void
+make_path(const struct hello_case *from)
+{
+	step_literal(STEP_CLIENT_SENDS, from->bytes, from->length, 200);
+	step_literal(STEP_BACKEND_SENDS, "answer", 6, 6);
+	end_script("hello-", from->what);
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc != 2) {
+		fprintf(stderr, "usage: %s DIRECTORY\n", argv[0]);
+		return 2;
+	}
+	root = argv[1];
+	for (size_t i = 0; i < hello_case_count; i++) {
+		make_hello(&hello_cases[i]);
+		make_path(&hello_cases[i]);
+	}
+	for (size_t i = 0; i < proxy_header_case_count; i++)
+		make_header(&proxy_header_cases[i]);
+	make_names();
+	make_late_hellos();
+	make_busy_backends();
+	make_long_hello();
+	make_early_refusal();
+	for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
+		make_scenario(&scenarios[i]);
+	return 0;
+}

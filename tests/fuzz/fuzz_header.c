@@ -1,0 +1,97 @@
+/* Fuzz test of proxy_protocol.c: the PROXY header that a balancer sends, and what follows it. */
+#include <stdbool.h>
+
+#include "lib/backend.h"
+#include "lib/proxy_protocol.h"
+#include "tests/fuzz/fuzz.h"
+
+/* Reads a block of just LENGTH bytes. */
+static enum proxy_protocol_status
+read_part(struct proxy_protocol_header *header, const uint8_t *input, size_t length)
+{
+	uint8_t *bytes = fuzz_copy(input, length);
+	enum proxy_protocol_status status = proxy_protocol_read(header, bytes, length);
+	free(bytes);
+	return status;
+}
+
+static bool
+are_equal(const union address *a, const union address *b)
+{
+	char a_text[ADDRESS_ENDPOINT_SIZE], b_text[ADDRESS_ENDPOINT_SIZE];
+	address_endpoint(a_text, a);
+	address_endpoint(b_text, b);
+	return a->any.sa_family == b->any.sa_family && strcmp(a_text, b_text) == 0;
+}
+
+static bool
+say_the_same(const struct proxy_protocol_header *a, const struct proxy_protocol_header *b)
+{
+	return a->has_addresses == b->has_addresses &&
+	    (!a->has_addresses ||
+		(are_equal(&a->client, &b->client) && are_equal(&a->server, &b->server)));
+}
+
+/* What is passed on to a backend says the same. */
+static void
+judge_addresses(const struct proxy_protocol_header *header)
+{
+	char line[BACKEND_PROXY_HEADER_SIZE];
+	struct proxy_protocol_header again;
+	PROPERTY(header->client.any.sa_family == header->server.any.sa_family,
+	    "addresses of two families");
+	size_t length = backend_proxy_header(line, &header->client, &header->server);
+	PROPERTY(length < sizeof line, "a line that was cut off");
+	PROPERTY(read_part(&again, (const uint8_t *)line, length) == PROXY_PROTOCOL_OK &&
+		again.length == length && say_the_same(header, &again),
+	    "the line that is passed on says something else");
+}
+
+static void
+judge_header(const struct proxy_protocol_header *header, const uint8_t *input, size_t length)
+{
+	struct proxy_protocol_header alone;
+	PROPERTY(
+	    header->length > 0 && header->length <= length && header->length <= PROXY_PROTOCOL_MAX,
+	    "a header of %zu bytes", header->length);
+	PROPERTY(read_part(&alone, input, header->length) == PROXY_PROTOCOL_OK &&
+		alone.length == header->length && say_the_same(header, &alone),
+	    "what follows matters");
+	if (header->has_addresses)
+		judge_addresses(header);
+}
+
+/* However it arrives, it is decided once, and stays so. */
+static void
+judge_parts(
+    enum proxy_protocol_status whole, size_t header_length, const uint8_t *input, size_t length)
+{
+	struct proxy_protocol_header header;
+	bool was_decided = false;
+	for (size_t part = 0; part < length; part++) {
+		enum proxy_protocol_status status = read_part(&header, input, part);
+		PROPERTY(status == PROXY_PROTOCOL_INCOMPLETE || status == whole,
+		    "%zu bytes: status %d, of all %d", part, (int)status, (int)whole);
+		PROPERTY(status != PROXY_PROTOCOL_OK || part >= header_length,
+		    "%zu bytes are enough of %zu", part, header_length);
+		PROPERTY(!was_decided || status == whole, "decided, and then not");
+		was_decided = status != PROXY_PROTOCOL_INCOMPLETE;
+		if (part > header_length + 1 && was_decided)
+			break;
+	}
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
+{
+	struct proxy_protocol_header header;
+	enum proxy_protocol_status status = read_part(&header, input, length);
+	PROPERTY(status != PROXY_PROTOCOL_INCOMPLETE || length < PROXY_PROTOCOL_MAX,
+	    "more than the longest, and no end");
+	PROPERTY((status == PROXY_PROTOCOL_REFUSED) == (header.reason != NULL),
+	    "refused for no reason, or not for a reason");
+	if (status == PROXY_PROTOCOL_OK)
+		judge_header(&header, input, length);
+	judge_parts(status, status == PROXY_PROTOCOL_OK ? header.length : 0, input, length);
+	return 0;
+}

@@ -1,0 +1,111 @@
+#!/usr/bin/perl
+# Holds the DIAGNOSTICS of a manual page to the program: each text in the sources must stand
+# in the head of an item there, and each such head must be made of texts of the sources.
+# What differs is printed, and the exit status is 1.
+#
+# usage: manuals.pl PAGE SOURCE...
+use strict;
+use warnings;
+
+# Texts that are no message: what goes to a backend, the name of an alert that there is not,
+# how a byte is shown, options, a path, what a system calls a limit, a signature, and how a stream is opened.
+my %silent = map { $_ => 1 } 'PROXY %s %s %s %u %u', 'TCP4', 'TCP6', 'unknown alert', '\\\\x%02x',
+    '--help', '--version', '/proc/self/fd', 'PROXY', 'PROXY UNKNOWN', '\\0QUIT', 'kern.maxfilesperproc', 'w';
+
+my ($page, @sources) = @ARGV;
+my $differences = 0;
+
+sub read_file {
+	my ($name) = @_;
+	open my $file, '<', $name or die "$name: $!\n";
+	local $/;
+	return scalar <$file>;
+}
+
+sub differ {
+	print @_, "\n";
+	$differences++;
+}
+
+# The string literals of a source, those next to each other joined.
+sub literals {
+	my ($text) = @_;
+	$text =~ s/^\s*#\s*include.*$//mg;
+	my (@literals, $adjoins);
+	while ($text =~ m{\G(?:
+	    (?<gap>\s+) |
+	    /\*.*?\*/ | //[^\n]* |
+	    '(?:[^'\\]|\\.)+' |
+	    "(?<literal>(?:[^"\\]|\\.)*)" |
+	    . )}gsx) {
+		if (defined $+{literal}) {
+			push @literals, '' if !$adjoins;
+			$literals[-1] .= $+{literal};
+			$adjoins = 1;
+		} elsif (!defined $+{gap}) {
+			$adjoins = 0;
+		}
+	}
+	return @literals;
+}
+
+# What a reader sees of a literal, or '' where that has no letters.
+sub seen {
+	my ($literal) = @_;
+	$literal =~ s/\\[nr]//g;
+	$literal =~ s/^\s+|:?\s*$//g;
+	(my $words = $literal) =~ s/%[-.*0-9]*(?:ll|l|z)?[a-z]//g;
+	return $words =~ /[A-Za-z]/ ? $literal : '';
+}
+
+# A pattern for a literal, with anything for what is formatted into it.
+sub pattern {
+	my ($literal) = @_;
+	return join '.+', map { quotemeta } split /%[-.*0-9]*(?:ll|l|z)?[a-z]/, $literal, -1;
+}
+
+# The heads of the items in DIAGNOSTICS, and what can be set in ENVIRONMENT.
+sub heads {
+	my ($text) = @_;
+	my ($section, @heads, @settings) = ('');
+	for my $line (split /\n/, $text) {
+		if ($line =~ /^\.Sh (.*)/) {
+			$section = $1;
+		} elsif ($section eq 'DIAGNOSTICS' && $line =~ /^\.It (.*)/) {
+			my $head = $1;
+			$head =~ s/(?:^| )Ar (\S+)/ <$1>/g;
+			$head =~ s/(?:^| )(?:Li|No)(?= )//g;
+			$head =~ s/ :(?= |$)/:/g;
+			$head =~ s/^\s+//;
+			push @heads, $head;
+		} elsif ($section eq 'ENVIRONMENT' && $line =~ /^\.It Ev (\S+)(.*)/) {
+			push @settings, $1, grep { !/^(?:Ns|=|Cm)$/ } split ' ', $2;
+		}
+	}
+	return (\@heads, \@settings);
+}
+
+my ($heads, $settings) = heads(read_file($page));
+my %settings = map { $_ => 1 } @$settings;
+my %texts = map { $_ => 1 } grep { $_ ne '' } map { seen($_) } map { literals(read_file($_)) } @sources;
+die "no texts, or no heads\n" if !%texts || !@$heads;
+
+for my $text (sort keys %texts) {
+	next if $silent{$text} || $settings{$text};
+	next if $text =~ /\w=(?:%|$)/; # logfmt, which is shown as it comes out
+	my $pattern = pattern($text);
+	# The states of evicted connections, and the kinds of lines that are left out, are parts of words and lines.
+	differ("not in the manual: $text")
+	    if !grep { /(?:^|[ :]|^evicted-)$pattern(?:[:;]| left out$|$)/ } @$heads;
+}
+
+my @parts = map { pattern($_) } map { split /: / } keys %texts;
+for my $head (@$heads) {
+	for my $part (split /: /, $head) {
+		next if $part =~ /^<\w+>$/ || ($part =~ /^evicted-(\w+)$/ && $texts{$1});
+		# A part may be one text within another.
+		differ("not in the program: $head")
+		    if !grep { $part =~ /^$_$/ || $part =~ /^\S+ $_$/ } grep { !/^(?:\.\+)*$/ } @parts;
+	}
+}
+exit($differences > 0);

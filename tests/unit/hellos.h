@@ -1,0 +1,67 @@
+/* ClientHellos for the tests: a table of what clients send and what becomes of it, and
+ * builders for the hellos that are too large for a table. Knows tls.h and nothing of the
+ * test framework; where memory is short it aborts. */
+#ifndef HELLOS_H
+#define HELLOS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tls.h"
+
+struct hello_case {
+	const char *what;
+	const uint8_t *bytes; /* what the client sends, records and all */
+	size_t length;
+	enum tls_status status;
+	enum tls_alert alert; /* after TLS_REFUSED */
+	const char *name;     /* after TLS_OK; it may hold a NUL */
+	size_t name_length;
+};
+
+extern const struct hello_case hello_cases[];
+extern const size_t hello_case_count;
+
+/* Bytes that grow. All zero is the start. */
+struct bytes {
+	uint8_t *data;
+	size_t length;
+	size_t capacity;
+};
+
+void bytes_add(struct bytes *out, const uint8_t *data, size_t length);
+void bytes_add_fill(struct bytes *out, uint8_t value, size_t count);
+
+/* Adds VALUE as an unsigned integer of WIDTH bytes, the most significant first. */
+void bytes_add_integer(struct bytes *out, size_t value, size_t width);
+
+/* Frees the bytes and makes OUT ready for others. */
+void bytes_release(struct bytes *out);
+
+/* Leaves a vector out of a hello, its length too. */
+#define HELLO_ABSENT SIZE_MAX
+
+/* How large the vectors of a ClientHello are, in bytes, without their lengths. */
+struct hello_sizes {
+	size_t legacy_session_id;
+	size_t cipher_suites;
+	size_t legacy_compression_methods;
+	size_t extensions;
+	size_t host_name; /* in the first extension; another one pads the rest */
+};
+
+/* Adds a handshake message, a ClientHello whose vectors are as large as SIZES says,
+ * whether RFC 8446 allows that or not. Its host_name is all 'a'. What extensions leaves
+ * beside the server_name extension is nothing, or the four bytes of a header and some
+ * padding. */
+void hello_add_message(struct bytes *out, const struct hello_sizes *sizes);
+
+/* Adds a handshake message of type client_hello with this BODY and a length that fits it.
+ */
+void hello_add_body(struct bytes *out, const uint8_t *body, size_t length);
+
+/* Adds MESSAGE in records of up to RECORD_SIZE bytes each. */
+void
+hello_add_records(struct bytes *out, const uint8_t *message, size_t length, size_t record_size);
+
+#endif
