@@ -209,11 +209,16 @@ table_count(void)
 	return counts;
 }
 
-/* Counts a connection that is evicted, which says so in the log now and then. */
+/* C, which is of KIND, is to end: its slot counts as free from now on. The log says so now and
+ * then. */
 static void
-count_evicted(unsigned kind, int64_t now_ms)
+mark_evicted(struct connection *c, unsigned kind, int64_t now_ms)
 {
 	table.counts.evicted[kind]++;
+	table.counts.leaving++;
+	table.free++;
+	c->is_evicted = true;
+	atomic_store(&c->relay.stop, true);
 	if (now_ms < table.next_notice_ms)
 		return;
 	table.next_notice_ms = now_ms + NOTICE_MS;
@@ -233,18 +238,18 @@ fair_share(void)
 }
 
 bool
-table_rejects(const struct connection *c)
+table_rejects(struct connection *c)
 {
-	bool slots_short = table_is_short();
-	if (!slots_short && !thread_is_short())
+	if (!table_is_short() && !thread_is_short())
 		return false;
 	unsigned most = thread_count().limit, slots = (unsigned)table.slots;
 	most = (most < slots ? most : slots) / SHORT;
 	table_lock();
-	bool rejects = (slots_short && c->address->connections > fair_share()) ||
+	/* Others may have been rejected meanwhile, which is enough. */
+	bool rejects = (table_is_short() && c->address->connections > fair_share()) ||
 	    (c->host != NULL && c->host->blocked > (most > HOST_MIN ? most : HOST_MIN));
-	if (rejects)
-		count_evicted(c->state, clock_ms());
+	if (rejects && !c->is_evicted)
+		mark_evicted(c, c->state, clock_ms());
 	table_unlock();
 	return rejects;
 }
@@ -470,11 +475,7 @@ table_evict(enum table_shortage shortage, bool *is_taken)
 	struct connection *c = choose(shortage, now_ms);
 	if (c != NULL) {
 		bool is_idle = c->state == CONNECTION_RELAYING && c->all_taken;
-		count_evicted(is_idle ? (unsigned)TABLE_IDLE : c->state, now_ms);
-		atomic_store(&c->relay.stop, true);
-		c->is_evicted = true;
-		table.counts.leaving++;
-		table.free++;
+		mark_evicted(c, is_idle ? (unsigned)TABLE_IDLE : c->state, now_ms);
 		*is_taken = table_take(c);
 		if (!*is_taken)
 			shutdown(c->relay.client, SHUT_RDWR);

@@ -152,7 +152,7 @@ bool table_is_short(void);
 /* Whether C, which is new, is too much for its holder: for an address with more than a sixteenth of
  * all slots, while these are short; for a host that blocks more than an eighth of the slots or
  * threads, while either are. Then it is counted as evicted, and to be ended. */
-bool table_rejects(const struct connection *c);
+bool table_rejects(struct connection *c);
 
 /* --- Taking and evicting: see docs/limits.md --- */
 

@@ -399,10 +399,10 @@ Test(table, rejects_connections_to_a_host_that_blocks_more_than_an_eighth)
 		cr_assert(!table_rejects(c), "%u: nothing is short", i);
 		threads_are_short = true;
 		cr_assert(table_rejects(c) && !table_rejects(other), "%u", i);
-		c->host->blocked--;
-		cr_assert(!table_rejects(c), "%u", i);
 		cr_assert(table_count().evicted[CONNECTION_CONNECTING] == i + 1);
-		cr_assert(table_count().leaving == 0, "it is not open any more when others look");
+		cr_assert(table_count().leaving == i + 1);
+		c->host->blocked--;
+		cr_assert(!table_rejects(connecting("a.example")), "%u", i);
 	}
 }
 
@@ -431,6 +431,21 @@ Test(table, rejects_connections_of_an_address_that_holds_more_than_a_share)
 	leave(small);
 	cr_assert(!table_is_short());
 	cr_assert(!table_rejects(first));
+}
+
+/* As many threads may find at once that slots are short. */
+Test(table, rejects_no_more_connections_of_an_address_than_make_room)
+{
+	struct connection *greedy[SLOTS];
+	for (int i = 0; i < SLOTS; i++)
+		greedy[i] = enter("192.0.2.1");
+	unsigned rejected = 0;
+	for (int i = 0; i < SLOTS; i++)
+		rejected += table_rejects(greedy[i]);
+	cr_assert(rejected == SLOTS / 8 && !table_is_short(), "%u", rejected);
+	for (unsigned i = 0; i < rejected; i++)
+		leave(greedy[i]);
+	cr_assert(!table_is_short() && table_count().leaving == 0);
 }
 
 Test(table, counts_a_parked_connection_as_blocked_for_which_bytes_wait)
@@ -827,6 +842,20 @@ Test(table, counts_one_as_stalled_if_bytes_wait_for_it)
 	cr_assert(table_count().evicted[CONNECTION_RELAYING] == 1);
 }
 
+Test(table, evicts_no_connection_that_was_rejected)
+{
+	struct connection *c = connecting("a.example");
+	c->host->blocked = HOST_MIN + 1;
+	threads_are_short = true;
+	cr_assert(table_rejects(c) && table_rejects(c));
+	cr_assert(table_count().leaving == 1 && c->relay.stop);
+	c->relay.is_blocked = true;
+	now_ms += PATIENCE_MS;
+	expect_victim(TABLE_THREADS, NULL);
+	leave(c);
+	cr_assert(table_count().leaving == 0);
+}
+
 /* table_rejects() logs the same line. */
 Test(table, says_now_and_then_that_it_evicts)
 {
@@ -837,9 +866,9 @@ Test(table, says_now_and_then_that_it_evicts)
 	struct connection *d = stalled("192.0.2.2", "b.example");
 	now_ms += NOTICE_MS - 1;
 	expect_victim(TABLE_SLOTS, d);
-	cr_assert(table_rejects(c) && notices == 1);
+	cr_assert(table_rejects(connecting("a.example")) && notices == 1);
 	now_ms++;
-	cr_assert(table_rejects(c) && notices == 2);
+	cr_assert(table_rejects(connecting("a.example")) && notices == 2);
 	d = stalled("192.0.2.2", "b.example");
 	now_ms += NOTICE_MS;
 	expect_victim(TABLE_SLOTS, d);
