@@ -32,12 +32,7 @@ enum {
 	/* How many bytes are read, at most, in a lingering close. */
 	LINGER_BYTES = 8 * 1024 * 1024,
 
-	/* The memory for hellos, of all connections, in bytes; the first buffer of each is not
-	 * counted. Hellos that need more get internal_error, and large ones if they need more
-	 * than half; while half is in use, so do those of an address that need more than a
-	 * sixteenth. */
-	HELLOS_MAX = 64 * 1024 * 1024,
-	HELLOS_OF_ADDRESS = HELLOS_MAX / 16,
+	HELLOS_SHARE = 16,            /* see hellos_max */
 	HELLO_BUFFER_SIZE = 4 * 1024, /* most hellos fit; for others it grows */
 	HELLO_LARGE = 16 * 1024,
 };
@@ -50,7 +45,7 @@ struct hello {
 	struct tls_hello tls;
 	uint8_t *bytes;
 	size_t start, end, size;
-	size_t memory; /* how much of HELLOS_MAX it has */
+	size_t memory; /* how much of hellos_max it has */
 };
 
 /* What comes after a step in the life of a connection. */
@@ -65,7 +60,12 @@ enum step {
 static int hosts_directory;
 static struct network_list balancers;
 
-static atomic_size_t hellos_memory;
+/* The memory for hellos, of all connections, in bytes; the first buffer of each is not counted.
+ * Hellos that need more get internal_error, and large ones if they need more than half; while
+ * half is in use, so do those of an address that need more than a sixteenth. */
+static size_t hellos_max;
+
+static atomic_size_t hellos_memory; /* in use */
 
 /* --- How a connection ends --- */
 
@@ -172,14 +172,14 @@ grow_hello(struct connection *c)
 	c->hello = h;
 	bool is_first = h->bytes == NULL;
 	size_t size = is_first ? HELLO_BUFFER_SIZE : 2 * h->size;
-	size_t limit = size > HELLO_LARGE ? HELLOS_MAX / 2 : HELLOS_MAX;
+	size_t limit = size > HELLO_LARGE ? hellos_max / 2 : hellos_max;
 	size_t needed = is_first ? 0 : 3 * size;
 	size_t more = needed - h->memory;
 	size_t others = atomic_fetch_add(&hellos_memory, more) - h->memory;
 	size_t of_address = atomic_fetch_add(&c->address->memory, more) + more;
 	h->memory = needed;
 	bool fits = others + needed <= limit &&
-	    (others <= HELLOS_MAX / 2 || of_address <= HELLOS_OF_ADDRESS);
+	    (others <= hellos_max / 2 || of_address <= hellos_max / HELLOS_SHARE);
 	uint8_t *bytes = fits ? realloc(h->bytes, size) : NULL;
 	if (bytes == NULL)
 		return false;
@@ -593,8 +593,9 @@ proxy_accept(int client, const union address *peer)
 }
 
 void
-proxy_prepare(int directory, struct network_list from)
+proxy_prepare(int directory, struct network_list from, size_t hellos)
 {
 	hosts_directory = directory;
 	balancers = from;
+	hellos_max = hellos;
 }

@@ -6,10 +6,10 @@
 #include "lib/network.h"
 #include "lib/table.h"
 
-/* Backends are looked up in DIRECTORY, which system_open_hosts() made. Connections FROM these
- * networks, a list that becomes the proxy's, begin with a PROXY header, and no others. To be
- * called before there are threads. */
-void proxy_prepare(int directory, struct network_list from);
+/* Looks backends up in DIRECTORY, which system_open_hosts() made. Connections FROM these
+ * networks, a list that becomes the proxy's, begin with a PROXY header, and no others. HELLOS is
+ * the memory for large ones, in bytes. To be called before there are threads. */
+void proxy_prepare(int directory, struct network_list from, size_t hellos);
 
 /* Enters the connection of CLIENT, just accepted from PEER, in the table, and gives it to a
  * thread, parks it, or ends it if it is too much. The socket is the connection's from then on. */

@@ -137,14 +137,10 @@ log_sandbox(unsigned entered)
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		char *list = lists[(entered >> i & 1) == 0];
 		size_t length = strlen(list);
-		snprintf(list + length, sizeof lists[0] - length, "%s%s", length > 0 ? ", " : "",
-		    names[i]);
+		snprintf(list + length, sizeof lists[0] - length, ", %s", names[i]);
 	}
-	if (entered == 0)
-		log_line(LOG_PROGRAM, "sniproxy: no sandbox");
-	else
-		log_line(LOG_PROGRAM, "sniproxy: sandbox: %s%s%s", lists[0],
-		    lists[1][0] != '\0' ? "; missing: " : "", lists[1]);
+	log_line(LOG_PROGRAM, "sniproxy: sandbox: %s%s%s", entered == 0 ? "none" : lists[0] + 2,
+	    lists[1][0] != '\0' ? "; missing: " : "", lists[1][0] != '\0' ? lists[1] + 2 : "");
 }
 
 /* Reads from the environment from which addresses connections must begin with a PROXY header. */
@@ -198,13 +194,16 @@ prepare(struct server *server)
 		fail("limit on open files", "too low for even one connection");
 	table_prepare(capacity.connections);
 	relay_prepare(capacity.pipes, proxy_quiet_ms);
-	proxy_prepare(server->hosts, server->balancers);
+	proxy_prepare(server->hosts, server->balancers, capacity.hellos);
 	thread_prepare(capacity.threads, proxy_serve);
 	bool is_root = geteuid() == 0;
 	unsigned walls = sandbox_enter(SANDBOX_ALL);
 	start(log_run);
 	log_open();
 	start(idle_run);
+	log_line(LOG_PROGRAM, "sniproxy: at most %u connections, %u threads (memory %llu MiB)",
+	    capacity.connections, capacity.threads,
+	    (unsigned long long)capacity.memory / 1024 / 1024);
 	log_sandbox(walls);
 	if (is_root)
 		log_line(LOG_PROGRAM,
@@ -214,10 +213,10 @@ prepare(struct server *server)
 
 /* --- Accepting --- */
 
-/* Connections stay in the listen backlog for MS milliseconds, because of WHAT, which failed by
- * ERROR. The log says so, unless evicted ones make room soon. */
+/* Connections stay in the listen backlog for MS milliseconds, because of WHAT, and WHY. The log
+ * says so, unless evicted ones make room soon. */
 static void
-stop_accepting(struct server *server, int ms, const char *what, int error)
+stop_accepting(struct server *server, int ms, const char *what, const char *why)
 {
 	int64_t now_ms = clock_ms();
 	struct table_counts counts = table_count();
@@ -226,7 +225,7 @@ stop_accepting(struct server *server, int ms, const char *what, int error)
 		return;
 	server->next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
 	log_line(LOG_PROGRAM, "sniproxy: new connections wait while %u are open: %s: %s",
-	    counts.open, what, strerror(error));
+	    counts.open, what, why);
 }
 
 /* Evicts a connection because of SHORTAGE. Returns whether one ends. */
@@ -253,7 +252,8 @@ handle_failure(struct server *server, int error)
 	if (error == EINTR)
 		server->accept_again_ms = clock_ms() + SHORT_MS;
 	else
-		stop_accepting(server, is_short ? SHORT_MS : ACCEPT_FAILED_MS, "accept", error);
+		stop_accepting(
+		    server, is_short ? SHORT_MS : ACCEPT_FAILED_MS, "accept", strerror(error));
 }
 
 /* Makes sure that there is a slot and a thread for one more connection. Evicts others if few are
@@ -266,10 +266,12 @@ has_room(struct server *server)
 	if (thread_is_short() && table_count().leaving == 0)
 		evict(TABLE_THREADS);
 	bool is_full = table_is_full();
-	int error = is_full ? EMFILE : thread_ensure();
-	if (error != 0)
-		stop_accepting(server, SHORT_MS, is_full ? "limit" : "thread", error);
-	return error == 0;
+	int error = is_full ? 0 : thread_ensure();
+	if (is_full)
+		stop_accepting(server, SHORT_MS, "slots", "all are in use");
+	else if (error != 0)
+		stop_accepting(server, SHORT_MS, "thread", strerror(error));
+	return !is_full && error == 0;
 }
 
 /* Accepts connections until accept(2) has waited for one in vain, ACCEPT_MAX at most. */

@@ -3,7 +3,6 @@
 #include "system/system.h"
 
 #include <fcntl.h>
-#include <stdint.h>
 #include <sys/resource.h>
 
 enum {
@@ -21,69 +20,78 @@ enum {
 	/* What the log opens. */
 	OWN_DESCRIPTORS = 1,
 
-	/* If no limit on open files says otherwise. */
+	/* If no limit says otherwise. */
 	CONNECTIONS_MAX = 1 << 20,
+	THREADS_MAX = 512,
+
+	/* One connection takes so much memory at most while it is idle: what the kernel keeps
+	 * for its sockets, and the first buffer for its hello. */
+	MEMORY_A_CONNECTION = 32 * 1024,
 
 	/* There may be one thread for so much memory, of which it takes an eighth at most: its
 	 * stack, what the kernel keeps for it, and some for what it works with. */
 	MEMORY_A_THREAD = 1024 * 1024,
 	THREADS_MIN = 16,
 
-	/* If the system does not tell how much there is. */
-	THREADS_UNKNOWN = 512,
+	/* Hellos may take one byte in so many, and no more than these. */
+	HELLOS_SHARE = 8,
+	HELLOS_MAX = 64 * 1024 * 1024,
 };
 
 static unsigned
-count_open(unsigned end)
+count_open(void)
 {
 	unsigned count = 0;
-	for (unsigned descriptor = 0; descriptor < end; descriptor++)
-		count += fcntl((int)descriptor, F_GETFD) != -1;
+	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
+		count += fcntl(descriptor, F_GETFD) != -1;
 	return count;
 }
 
-static rlim_t
+/* The lower of two limits, of which 0 is none. */
+static uint64_t
+lower(uint64_t a, uint64_t b)
+{
+	return a != 0 && (b == 0 || a < b) ? a : b;
+}
+
+static uint64_t
 raise_open_files(void)
 {
 	struct rlimit files;
 	getrlimit(RLIMIT_NOFILE, &files);
-	files.rlim_cur = files.rlim_max;
-	uint64_t most = system_open_files();
-	if (most != 0 && files.rlim_cur > most)
-		files.rlim_cur = most;
+	files.rlim_cur = lower(files.rlim_max, system_open_files());
 	setrlimit(RLIMIT_NOFILE, &files);
 	getrlimit(RLIMIT_NOFILE, &files);
 	return files.rlim_cur;
 }
 
-static unsigned
-count_threads(void)
+static uint64_t
+find_memory(void)
 {
-	uint64_t threads = system_memory() / MEMORY_A_THREAD;
-	if (threads == 0)
-		return THREADS_UNKNOWN;
-	return threads < THREADS_MIN ? THREADS_MIN : (unsigned)threads;
+	struct rlimit space;
+	if (getrlimit(RLIMIT_AS, &space) == -1 || space.rlim_cur == RLIM_INFINITY)
+		space.rlim_cur = 0;
+	return lower(system_memory(), space.rlim_cur);
 }
 
 struct capacity
 capacity_find(void)
 {
-	rlim_t files = raise_open_files();
-	rlim_t pipes = files / DESCRIPTORS_A_PIPE;
+	uint64_t memory = find_memory();
+	uint64_t files = raise_open_files();
+	uint64_t pipes = files / DESCRIPTORS_A_PIPE;
 	if (pipes > PIPES_MAX)
 		pipes = PIPES_MAX;
-	rlim_t used = OWN_DESCRIPTORS + count_open(INHERITED_MAX) + 2 * pipes;
-	rlim_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
+	uint64_t used = OWN_DESCRIPTORS + count_open() + 2 * pipes;
+	uint64_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
+	uint64_t most = lower(CONNECTIONS_MAX, memory / MEMORY_A_CONNECTION);
+	uint64_t threads = memory == 0 ? THREADS_MAX : memory / MEMORY_A_THREAD;
+	threads = lower(threads, system_threads());
 	return (struct capacity){
-	    .connections = connections < CONNECTIONS_MAX ? (unsigned)connections : CONNECTIONS_MAX,
+	    .memory = memory,
+	    .connections = (unsigned)(connections < most ? connections : most),
 	    .pipes = (unsigned)pipes,
-	    .threads = count_threads(),
+	    .threads = threads > THREADS_MIN ? (unsigned)threads : THREADS_MIN,
+	    .hellos = (size_t)lower(HELLOS_MAX, memory / HELLOS_SHARE),
 	};
-}
-
-/* The kernel hands out the lowest ones, so that none is above what was ever needed at once. */
-unsigned
-capacity_count_descriptors(unsigned connections)
-{
-	return count_open(INHERITED_MAX + 2 * PIPES_MAX + DESCRIPTORS_A_CONNECTION * connections);
 }

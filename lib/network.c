@@ -4,22 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The bytes of ADDRESS, and how many bits they are. */
-static const uint8_t *
-bytes_of(const union address *address, unsigned *bits)
-{
-	bool is_ipv4 = address->any.sa_family == AF_INET;
-	*bits = is_ipv4 ? 32 : 128;
-	return is_ipv4 ? (const uint8_t *)&address->v4.sin_addr : address->v6.sin6_addr.s6_addr;
-}
+/* An address has so many bits; one of IPv4 begins with so many that are the same for all
+ * (RFC 4291, 2.5.5.2). */
+enum { BITS = 128, MAPPED = 96 };
+
+static const uint8_t mapped[MAPPED / 8] = {[10] = 0xff, [11] = 0xff};
 
 static bool
-read_address(union address *address, const char *text)
+bit_of(const uint8_t *bytes, unsigned bit)
 {
-	memset(address, 0, sizeof *address);
-	bool is_ipv4 = inet_pton(AF_INET, text, &address->v4.sin_addr) == 1;
-	address->any.sa_family = is_ipv4 ? AF_INET : AF_INET6;
-	return is_ipv4 || inet_pton(AF_INET6, text, &address->v6.sin6_addr) == 1;
+	return (bytes[bit / 8] >> (7 - bit % 8) & 1) != 0;
 }
 
 /* Digits alone, none of them a zero that says nothing; strtoul(3) takes signs and spaces, too. */
@@ -37,25 +31,22 @@ bool
 network_read(struct network *network, const char *text)
 {
 	char address[ADDRESS_TEXT_SIZE];
-	unsigned bits;
 	size_t length = strcspn(text, "/");
 	if (length >= sizeof address)
 		return false;
 	memcpy(address, text, length);
 	address[length] = '\0';
-	if (!read_address(&network->address, address))
+	memcpy(network->bytes, mapped, sizeof mapped);
+	bool is_ipv4 = inet_pton(AF_INET, address, network->bytes + sizeof mapped) == 1;
+	if (!is_ipv4 && inet_pton(AF_INET6, address, network->bytes) != 1)
 		return false;
-	const uint8_t *bytes = bytes_of(&network->address, &bits);
-	network->prefix = bits;
-	if (text[length] == '/' && !read_prefix(&network->prefix, text + length + 1, bits))
+	unsigned first = is_ipv4 ? MAPPED : 0, prefix = BITS - first;
+	if (text[length] == '/' && !read_prefix(&prefix, text + length + 1, prefix))
 		return false;
-	for (unsigned bit = network->prefix; bit < bits; bit++)
-		if ((bytes[bit / 8] >> (7 - bit % 8) & 1) != 0)
+	network->prefix = first + prefix;
+	for (unsigned bit = network->prefix; bit < BITS; bit++)
+		if (bit_of(network->bytes, bit))
 			return false;
-	/* Of IPv4 in IPv6's dress, 96 bits are the dress. */
-	address_unmap(&network->address);
-	if (bits == 128 && network->address.any.sa_family == AF_INET)
-		network->prefix -= 96;
 	return true;
 }
 
@@ -81,13 +72,17 @@ network_read_list(struct network_list *list, char *text, const char **wrong)
 static bool
 has(const struct network *network, const union address *address)
 {
-	unsigned bits;
-	if (address->any.sa_family != network->address.any.sa_family)
-		return false;
-	const uint8_t *a = bytes_of(&network->address, &bits);
-	const uint8_t *b = bytes_of(address, &bits);
-	unsigned whole = network->prefix / 8, rest = network->prefix % 8;
-	return memcmp(a, b, whole) == 0 && (rest == 0 || (a[whole] ^ b[whole]) >> (8 - rest) == 0);
+	uint8_t bytes[BITS / 8];
+	bool is_ipv4 = address->any.sa_family == AF_INET;
+	memcpy(bytes, mapped, sizeof mapped);
+	if (is_ipv4)
+		memcpy(bytes + sizeof mapped, &address->v4.sin_addr, sizeof address->v4.sin_addr);
+	else
+		memcpy(bytes, &address->v6.sin6_addr, sizeof bytes);
+	for (unsigned bit = 0; bit < network->prefix; bit++)
+		if (bit_of(bytes, bit) != bit_of(network->bytes, bit))
+			return false;
+	return !is_ipv4 || network->prefix >= MAPPED;
 }
 
 bool

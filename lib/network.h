@@ -8,9 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A network of IPv4 is one of IPv6, in ::ffff:0:0/96. */
 struct network {
-	union address address;
-	unsigned prefix; /* how many bits all in it have in common */
+	uint8_t bytes[16];
+	unsigned prefix; /* how many bits all addresses in it have in common */
 };
 
 struct network_list {

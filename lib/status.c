@@ -1,6 +1,5 @@
 #include "lib/status.h"
 
-#include "lib/capacity.h"
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/thread.h"
@@ -103,8 +102,7 @@ status_report(void)
 	fprintf(text, "seconds=%lld.%03d accepted=%llu routed=%llu open=%llu parked=%u",
 	    (long long)ms / 1000, (int)(ms % 1000), accepted,
 	    atomic_load(&status.events[STATUS_ROUTED]), accepted - ended_sum, counts.parked);
-	fprintf(text, " threads=%u descriptors=%u", thread_count().threads + OWN_THREADS,
-	    capacity_count_descriptors(counts.peak));
+	fprintf(text, " threads=%u", thread_count().threads + OWN_THREADS);
 	for (size_t end = END_FAILED; end < END_CUT_OFF; end++)
 		fprintf(text, " %s=%llu", end_names[end], ended[end]);
 	for (size_t i = 0; i < TABLE_EVICTED_KINDS; i++)

@@ -114,8 +114,7 @@ table_enter(int client, const union address *peer)
 	if (entered) {
 		append(c, CONNECTION_HELLO, c->accepted_ms);
 		table.free--;
-		if (++table.counts.open > table.counts.peak)
-			table.counts.peak = table.counts.open;
+		table.counts.open++;
 	}
 	table_unlock();
 	if (entered)
@@ -209,11 +208,12 @@ table_count(void)
 	return counts;
 }
 
-/* C, which is of KIND, is to end: its slot counts as free from now on. The log says so now and
- * then. */
+/* C, which is of KIND, is to end because of SHORTAGE: its slot counts as free from now on. The
+ * log says so now and then. */
 static void
-mark_evicted(struct connection *c, unsigned kind, int64_t now_ms)
+mark_evicted(struct connection *c, unsigned kind, enum table_shortage shortage)
 {
+	int64_t now_ms = clock_ms();
 	table.counts.evicted[kind]++;
 	table.counts.leaving++;
 	table.free++;
@@ -223,9 +223,8 @@ mark_evicted(struct connection *c, unsigned kind, int64_t now_ms)
 		return;
 	table.next_notice_ms = now_ms + NOTICE_MS;
 	log_line(LOG_PROGRAM,
-	    "sniproxy: slots or threads are short, with %u of %d slots in use: "
-	    "connections are evicted",
-	    table.counts.open, table.slots);
+	    "sniproxy: %s are short, with %u of %d slots in use: connections are evicted",
+	    shortage == TABLE_SLOTS ? "slots" : "threads", table.counts.open, table.slots);
 }
 
 /* What an address may hold, and each state but RELAYING may have, without being the cause of a
@@ -249,7 +248,7 @@ table_rejects(struct connection *c)
 	bool rejects = (table_is_short() && c->address->connections > fair_share()) ||
 	    (c->host != NULL && c->host->blocked > (most > HOST_MIN ? most : HOST_MIN));
 	if (rejects && !c->is_evicted)
-		mark_evicted(c, c->state, clock_ms());
+		mark_evicted(c, c->state, table_is_short() ? TABLE_SLOTS : TABLE_THREADS);
 	table_unlock();
 	return rejects;
 }
@@ -475,7 +474,7 @@ table_evict(enum table_shortage shortage, bool *is_taken)
 	struct connection *c = choose(shortage, now_ms);
 	if (c != NULL) {
 		bool is_idle = c->state == CONNECTION_RELAYING && c->all_taken;
-		mark_evicted(c, is_idle ? (unsigned)TABLE_IDLE : c->state, now_ms);
+		mark_evicted(c, is_idle ? (unsigned)TABLE_IDLE : c->state, shortage);
 		*is_taken = table_take(c);
 		if (!*is_taken)
 			shutdown(c->relay.client, SHUT_RDWR);

@@ -139,7 +139,6 @@ enum { TABLE_IDLE = CONNECTION_STATES, TABLE_EVICTED_KINDS };
 struct table_counts {
 	unsigned open, parked; /* now */
 	unsigned leaving;      /* evicted, and still open */
-	unsigned peak;         /* the most that were open at once */
 	unsigned evicted[TABLE_EVICTED_KINDS];
 };
 

@@ -178,6 +178,12 @@ system_memory(void)
 }
 
 uint64_t
+system_threads(void)
+{
+	return 0; /* RLIMIT_NPROC is for processes here */
+}
+
+uint64_t
 system_open_files(void)
 {
 	return 0;

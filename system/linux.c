@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <malloc.h>
@@ -14,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -270,13 +272,59 @@ system_release_stack(size_t size)
 
 /* --- The machine --- */
 
+/* LIMIT, or the number in the file PATH if that is less. A LIMIT of 0 is none, as is "max". */
+static uint64_t
+lower_limit(uint64_t limit, const char *path)
+{
+	unsigned long long number;
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return limit;
+	bool is_number = fscanf(file, "%llu", &number) == 1;
+	fclose(file);
+	return is_number && (limit == 0 || number < limit) ? number : limit;
+}
+
+/* Returns LIMIT, or the least limit that a control group of this process, or a group around it,
+ * has in FILE; in version 1, FILE_V1. See cgroups(7). */
+static uint64_t
+group_limit(uint64_t limit, const char *file, const char *file_v1)
+{
+	char controller[64] = "", group[PATH_MAX], path[PATH_MAX + 128];
+	FILE *groups = fopen("/proc/self/cgroup", "re");
+	if (groups == NULL)
+		return limit;
+	while (fscanf(groups, "%*d:%63[^:]", controller) != EOF &&
+	    fscanf(groups, ":%4095[^\n]", group) == 1) {
+		for (char *end = group; end != NULL;) {
+			snprintf(path, sizeof path, "/sys/fs/cgroup/%s%s/%s", controller, group,
+			    controller[0] == '\0' ? file : file_v1);
+			limit = lower_limit(limit, path);
+			end = strrchr(group, '/');
+			if (end != NULL)
+				*end = '\0';
+		}
+		controller[0] = '\0'; /* version 2 names none */
+	}
+	fclose(groups);
+	return limit;
+}
+
 uint64_t
 system_memory(void)
 {
 	struct sysinfo info;
-	if (sysinfo(&info) == -1)
-		return 0;
-	return (uint64_t)info.totalram * info.mem_unit;
+	uint64_t machine = sysinfo(&info) == -1 ? 0 : (uint64_t)info.totalram * info.mem_unit;
+	return group_limit(machine, "memory.max", "memory.limit_in_bytes");
+}
+
+uint64_t
+system_threads(void)
+{
+	struct rlimit threads;
+	if (getrlimit(RLIMIT_NPROC, &threads) == -1 || threads.rlim_cur == RLIM_INFINITY)
+		threads.rlim_cur = 0;
+	return group_limit(threads.rlim_cur, "pids.max", "pids.max");
 }
 
 uint64_t

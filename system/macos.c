@@ -200,6 +200,12 @@ system_memory(void)
 
 /* poll(2) takes OPEN_MAX entries at most, and poll.c has one for each descriptor. */
 uint64_t
+system_threads(void)
+{
+	return 0;
+}
+
+uint64_t
 system_open_files(void)
 {
 	int files = 0;

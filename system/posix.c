@@ -183,6 +183,12 @@ system_memory(void)
 }
 
 uint64_t
+system_threads(void)
+{
+	return 0;
+}
+
+uint64_t
 system_open_files(void)
 {
 	return 0;

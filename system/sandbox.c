@@ -43,23 +43,17 @@ struct ruleset {
 static unsigned
 enter_landlock(unsigned wanted)
 {
-	unsigned raised = 0;
-	struct ruleset ruleset = {0};
 	long version = syscall(SYS_landlock_create_ruleset, NULL, 0, GET_VERSION);
-	if (version >= 1)
-		raised |= wanted & SANDBOX_FILES;
-	if (version >= 4)
-		raised |= wanted & SANDBOX_TCP;
-	if (version >= 6)
-		raised |= wanted & SANDBOX_SCOPES;
+	unsigned raised = version >= 1 ? wanted & SANDBOX_FILES : 0;
+	raised |= version >= 4 ? wanted & SANDBOX_TCP : 0;
+	raised |= version >= 6 ? wanted & SANDBOX_SCOPES : 0;
 	if (raised == 0)
 		return 0;
-	if ((raised & SANDBOX_FILES) != 0)
-		ruleset.files = files_by_version[version < 5 ? version : 5];
-	if ((raised & SANDBOX_TCP) != 0)
-		ruleset.tcp = TCP_4;
-	if ((raised & SANDBOX_SCOPES) != 0)
-		ruleset.scopes = SCOPES_6;
+	const struct ruleset ruleset = {
+	    .files = (raised & SANDBOX_FILES) != 0 ? files_by_version[version < 5 ? version : 5] : 0,
+	    .tcp = (raised & SANDBOX_TCP) != 0 ? TCP_4 : 0,
+	    .scopes = (raised & SANDBOX_SCOPES) != 0 ? SCOPES_6 : 0,
+	};
 	int rules = (int)syscall(SYS_landlock_create_ruleset, &ruleset, sizeof ruleset, 0);
 	if (rules == -1)
 		return 0;

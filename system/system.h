@@ -120,8 +120,10 @@ void system_release_stack(size_t size);
 
 /* --- The machine --- */
 
-/* How many bytes of memory there are; 0 if the system does not tell. */
+/* How many bytes of memory, and how many threads, there may be, by the machine and by the
+ * control groups of this process; 0 if the system does not tell. */
 uint64_t system_memory(void);
+uint64_t system_threads(void);
 
 /* How many files a process may have open if the hard limit does not say it; 0 if it does. */
 uint64_t system_open_files(void);

@@ -450,7 +450,7 @@ prepare_proxy(void)
 {
 	signal(SIGPIPE, SIG_IGN); /* splice(2) raises it */
 	table_prepare(16);
-	proxy_prepare(world.directory, (struct network_list){0});
+	proxy_prepare(world.directory, (struct network_list){0}, 64 * 1024 * 1024);
 	thread_prepare(TASKS - 1, proxy_serve);
 	PROPERTY(system_watch_open(), "epoll_create1: %s", strerror(errno));
 	PROPERTY(thread_start(idle_run, NULL) == 0, "no thread");

@@ -46,10 +46,19 @@ enum {
 	 * gigabytes else. */
 	KERNEL_BUFFER = 32 * 1024,
 
-	/* Enough for the budget and for the stacks of the threads, and far less than those connections
-	 * could take. */
-	ADDRESS_SPACE = 640 * 1024 * 1024,
-	GROUP_MEMORY = 128 * 1024 * 1024,
+	/* Enough for the whole budget, which is less if there is less memory, and far less than those
+	 * connections could take. */
+	ADDRESS_SPACE_MIB = 640,
+	GROUP_MIB = 512,
+
+	/* So that threads are not short with one for each of the downloads. */
+	DOWNLOADS_MIB = STALLED_DOWNLOADS * 5 / 4,
+
+	/* A small machine. */
+	SMALL_MIB = 64,
+	SMALL_CONNECTIONS = SMALL_MIB * 1024 / 32,
+	PAUSED_DOWNLOADS = 1200,
+	HALF_HELLOS = 9000,
 
 	/* What docs/limits.md states for a thread, of which there is one for each MiB. */
 	THREAD_KIB = 128,
@@ -181,12 +190,24 @@ expect_within_budget(int connections, long budget_kib)
 }
 
 static void
-limit_address_space(void)
+limit_address_space_to(rlim_t mib)
 {
 	/* The sanitizers reserve terabytes. */
-	struct rlimit space = {.rlim_cur = ADDRESS_SPACE, .rlim_max = ADDRESS_SPACE};
+	struct rlimit space = {.rlim_cur = mib << 20, .rlim_max = mib << 20};
 	if (!sanitized())
 		setrlimit(RLIMIT_AS, &space);
+}
+
+static void
+limit_address_space(void)
+{
+	limit_address_space_to(ADDRESS_SPACE_MIB);
+}
+
+static void
+limit_address_space_for_downloads(void)
+{
+	limit_address_space_to(DOWNLOADS_MIB);
 }
 
 /* Fewer where all is slower. */
@@ -418,9 +439,8 @@ PROGRAM_TEST(memory, worst_hellos)
 static struct {
 	char directory[512];
 	char procs[544];
-	const char *events; /* the file that counts kills */
-	const char *usage;  /* the file that tells how much memory is taken */
-	int guard;          /* while it is open, the group stays */
+	bool is_v1;
+	int guard; /* while it is open, the group stays */
 } group;
 
 static void
@@ -433,42 +453,49 @@ join_group(void)
 }
 
 static bool
-try_group(const char *parent, const char *limit, const char *events, const char *usage)
+try_group(const char *parent, const char *file, const char *limit)
 {
-	char path[1024], bytes[32];
+	char path[1024];
 	snprintf(
 	    group.directory, sizeof group.directory, "%s/sniproxy-test.%d", parent, (int)getpid());
 	snprintf(group.procs, sizeof group.procs, "%s/cgroup.procs", group.directory);
-	group.events = events;
-	group.usage = usage;
 	if (mkdir(group.directory, 0755) == -1)
 		return false;
-	snprintf(path, sizeof path, "%s/%s", group.directory, limit);
-	snprintf(bytes, sizeof bytes, "%d", GROUP_MEMORY);
-	int file = open(path, O_WRONLY | O_CLOEXEC);
-	bool set = file >= 0 && write(file, bytes, strlen(bytes)) > 0;
-	if (file >= 0)
-		close(file);
+	snprintf(path, sizeof path, "%s/%s", group.directory, file);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool set = fd >= 0 && write(fd, limit, strlen(limit)) > 0;
+	if (fd >= 0)
+		close(fd);
 	if (!set)
 		rmdir(group.directory);
 	return set;
 }
 
-/* Version 2 of control groups where it has the memory controller, else version 1. */
+/* Makes a group with LIMIT in FILE, if version 2 of control groups has CONTROLLER; in version 1,
+ * the file is FILE_V1. */
 static bool
-make_group(void)
+make_group(const char *controller, const char *file, const char *file_v1, const char *limit)
 {
-	char own[256] = "", parent[320];
+	char own[256] = "", parent[320], field[32];
+	snprintf(field, sizeof field, ":%s:", controller);
 	char *groups = read_file("/proc/self/cgroup");
-	const char *line = strstr(groups, ":memory:");
+	const char *line = strstr(groups, field);
 	if (line != NULL)
-		sscanf(line, ":memory:%255s", own);
+		sscanf(line + strlen(field), "%255s", own);
 	free(groups);
-	snprintf(parent, sizeof parent, "/sys/fs/cgroup/memory%s", own);
-	return try_group("/sys/fs/cgroup", "memory.max", "memory.events", "memory.current") ||
-	    (line != NULL &&
-		try_group(parent, "memory.limit_in_bytes", "memory.oom_control",
-		    "memory.usage_in_bytes"));
+	snprintf(parent, sizeof parent, "/sys/fs/cgroup/%s%s", controller, own);
+	group.is_v1 = !try_group("/sys/fs/cgroup", file, limit);
+	return !group.is_v1 || (line != NULL && try_group(parent, file_v1, limit));
+}
+
+/* Has the proxy join a group inside the group. */
+static void
+make_inner_group(void)
+{
+	char path[544];
+	snprintf(path, sizeof path, "%s/inner", group.directory);
+	check(mkdir(path, 0755) == 0, "%s: %s", path, strerror(errno));
+	snprintf(group.procs, sizeof group.procs, "%.500s/cgroup.procs", path);
 }
 
 /* A process that removes the group once the test is over, in whichever way: by then all
@@ -481,11 +508,14 @@ guard_group(void)
 	pid_t pid = fork();
 	check(pid >= 0, "fork");
 	if (pid == 0) {
-		char byte;
+		char byte, inner[544];
 		dup2(ends[0], 0);
 		close_range(1, ~0U, 0);
 		while (read(0, &byte, 1) > 0) {
 		}
+		snprintf(inner, sizeof inner, "%s/inner", group.directory);
+		while (rmdir(inner) == -1 && errno == EBUSY)
+			poll(NULL, 0, 10);
 		while (rmdir(group.directory) == -1 && errno == EBUSY)
 			poll(NULL, 0, 10);
 		_exit(0);
@@ -498,7 +528,8 @@ static long
 kills(void)
 {
 	char path[1024];
-	snprintf(path, sizeof path, "%s/%s", group.directory, group.events);
+	snprintf(path, sizeof path, "%s/%s", group.directory,
+	    group.is_v1 ? "memory.oom_control" : "memory.events");
 	char *events = read_file(path);
 	const char *line = strstr(events, "oom_kill ");
 	check(line != NULL, "%s: %s", path, events);
@@ -513,7 +544,8 @@ static long
 group_kib(void)
 {
 	char path[1024];
-	snprintf(path, sizeof path, "%s/%s", group.directory, group.usage);
+	snprintf(path, sizeof path, "%s/%s", group.directory,
+	    group.is_v1 ? "memory.usage_in_bytes" : "memory.current");
 	char *usage = read_file(path);
 	check(usage[0] != '\0', "%s is empty", path);
 	long kib = strtol(usage, NULL, 10) / 1024;
@@ -522,14 +554,28 @@ group_kib(void)
 }
 
 static void
-start_in_group(void (*prepare)(void))
+need_group(const char *controller, const char *file, const char *file_v1, const char *limit)
 {
+	if (!make_group(controller, file, file_v1, limit))
+		skip(geteuid() != 0 ? "needs root, to make a control group"
+				    : "no control group with such a limit can be made");
+	guard_group();
+}
+
+static void
+need_memory_group(int mib)
+{
+	char limit[32];
 	if (sanitized())
 		skip("the sanitizers take more memory than the program");
-	if (!make_group())
-		skip(geteuid() != 0 ? "needs root, to make a control group"
-				    : "no control group with a limit on memory can be made");
-	guard_group();
+	snprintf(limit, sizeof limit, "%dM", mib);
+	need_group("memory", "memory.max", "memory.limit_in_bytes", limit);
+}
+
+static void
+start_in_group(void (*prepare)(void))
+{
+	need_memory_group(GROUP_MIB);
 	start(prepare);
 }
 
@@ -662,7 +708,7 @@ PROGRAM_TEST(memory, stalled_downloads)
 {
 	int size = scaled(STALLED_DOWNLOADS);
 	need("a way to ask how much memory there is, for threads");
-	start(limit_address_space);
+	start(limit_address_space_for_downloads);
 	start_honest_clients();
 	stall_downloads(size);
 	expect_within_budget(size, STACK_KIB * (long)size);
@@ -715,7 +761,7 @@ keep_threads(struct pair *pairs, int count)
 		    pairs[i].client, SOL_SOCKET, SO_RCVBUF, &kernel_buffer, sizeof kernel_buffer);
 	}
 	testing("%d connections that keep a thread each", count);
-	int64_t end_ms = now_ms() + margin_ms(10000);
+	int64_t end_ms = now_ms() + margin_ms(30000);
 	size_t sent = 1;
 	while (sent > 0 || proxy_threads(proxy) < OTHER_THREADS + count) {
 		check(now_ms() < end_ms, "%d threads", proxy_threads(proxy));
@@ -769,4 +815,88 @@ PROGRAM_TEST(memory, threads_in_a_control_group)
 	for (int i = 0; i < MOST; i++)
 		pair_close(pairs[i]);
 	check(kills() == 0, "the kernel has killed the proxy");
+}
+
+/* --- What the program allows follows the limits --- */
+
+static void
+expect_capacity(const char *line)
+{
+	wait_until(proxy_has_logged(proxy, line), 5000);
+}
+
+static void
+limit_address_space_and_processes(void)
+{
+	struct rlimit processes = {.rlim_cur = 40, .rlim_max = 40};
+	limit_address_space_to(SMALL_MIB);
+	setrlimit(RLIMIT_NPROC, &processes);
+}
+
+PROGRAM_TEST(memory, limits_of_the_process_are_found)
+{
+	char line[128];
+	if (sanitized())
+		skip("the sanitizers reserve terabytes");
+	start(limit_address_space_and_processes);
+	snprintf(line, sizeof line, "sniproxy: at most %d connections, %d threads (memory %d MiB)\n",
+	    SMALL_CONNECTIONS, is_portable() ? SMALL_MIB : 40, SMALL_MIB);
+	expect_capacity(line);
+}
+
+PROGRAM_TEST(memory, limit_of_an_outer_control_group_is_found)
+{
+	char line[128];
+	need("control groups");
+	need_memory_group(SMALL_MIB);
+	make_inner_group();
+	start(join_group);
+	snprintf(line, sizeof line, "sniproxy: at most %d connections, %d threads (memory %d MiB)\n",
+	    SMALL_CONNECTIONS, SMALL_MIB, SMALL_MIB);
+	expect_capacity(line);
+}
+
+PROGRAM_TEST(memory, threads_of_a_control_group_are_found)
+{
+	need("control groups");
+	need_group("pids", "pids.max", "pids.max", "100");
+	start(join_group);
+	expect_capacity(" connections, 100 threads (memory ");
+}
+
+/* Their threads and sockets would take more than there is. */
+PROGRAM_TEST(memory, paused_downloads_on_a_small_machine)
+{
+	need("control groups");
+	need_memory_group(SMALL_MIB);
+	start(join_group);
+	start_honest_clients();
+	struct bytes request = hello_for(HOST);
+	for (int i = 0; i < PAUSED_DOWNLOADS; i++) {
+		int client = client_connect_from("127.0.0.2"); /* not where honest ones come from */
+		setsockopt(client, SOL_SOCKET, SO_RCVBUF, &kernel_buffer, sizeof kernel_buffer);
+		send(client, request.data, request.length, MSG_NOSIGNAL);
+		while (readable_within(backend, 0)) {
+			int accepted = backend_accept(backend);
+			for (int pieces = 0; pieces < 16 && send_some(accepted) > 0; pieces++)
+				;
+		}
+	}
+	expect_honest_clients_served();
+	check(kills() == 0 && proxy_runs(proxy), "the kernel has killed the proxy");
+}
+
+PROGRAM_TEST(memory, half_hellos_on_a_small_machine)
+{
+	need("control groups");
+	need_memory_group(SMALL_MIB / 2);
+	start(join_group);
+	start_honest_clients();
+	struct bytes half = slice(worst, 0, 4096);
+	for (int i = 0; i < HALF_HELLOS; i++) {
+		int client = client_connect_from("127.0.0.2");
+		send(client, half.data, half.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	expect_honest_clients_served();
+	check(kills() == 0 && proxy_runs(proxy), "the kernel has killed the proxy");
 }

@@ -69,8 +69,8 @@ expect_line(void (*prepare)(void), const char *line)
 	server_listen("127.0.0.1");
 	struct proxy *proxy = proxy_start(prepare);
 	expect_served(backend_listen(HOST), hello_for(HOST));
-	wait_until(find_line(proxy, "sniproxy: ") != NULL, 3000);
-	const char *said = find_line(proxy, "sniproxy: ");
+	wait_until(find_line(proxy, "sniproxy: sandbox: ") != NULL, 3000);
+	const char *said = find_line(proxy, "sniproxy: sandbox: ");
 	check(strcmp(said, line) == 0, "\"%s\", and not \"%s\"", said, line);
 	return proxy;
 }
@@ -168,7 +168,7 @@ PROGRAM_TEST(sandbox, builds_without_any_say_so)
 {
 	if (!is_portable() && !sanitized())
 		skip("this build has a sandbox");
-	expect_line(NULL, "sniproxy: no sandbox");
+	expect_line(NULL, "sniproxy: sandbox: none; missing: " NO_NEW_PRIVS ", " LANDLOCK ", seccomp");
 }
 
 /* --- Root --- */

@@ -10,7 +10,7 @@ tests='start/stderr_closed hello/largest_in_full_records
 	backend/hosts_and_symlinks_of_one_user_among_several backend/proxy_header_ipv4
 	relay/bulk_both_ways relay/client_from_before_the_start_has_keepalive_and_nodelay
 	relay/client_reset_after_its_end_closes_the_backend
-	status/evicted status/descriptors_and_threads_are_counted
+	status/evicted status/threads_are_counted
 	stop/sighup_lets_connections_end'
 
 # Calls that are not seen here, or not each time, and why they are in the list.
