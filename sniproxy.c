@@ -1,7 +1,7 @@
-/* sniproxy: lets many TLS services share one address and port. Its standard input is the
- * listening TCP socket, its working directory the hosts directory; see README.md.
+/* sniproxy: lets many TLS services share one address and port. Standard input is the listening TCP
+ * socket; the working directory is the hosts directory. See README.md.
  *
- * The main thread accepts connections and gives each to a thread of its own: proxy.c. */
+ * The main thread accepts connections. Each is served by a thread of its own: proxy.c. */
 #include "lib/backend.h"
 #include "lib/capacity.h"
 #include "lib/clock.h"
@@ -30,33 +30,32 @@
 #include <unistd.h>
 
 enum {
-	/* How long connections may go on after the signal to stop. */
+	/* Maximum time for open connections after the signal to stop. */
 	GRACE_MS = 10 * 1000,
 
-	/* How many connections are accepted before anything else is looked at. */
+	/* Maximum number of connections accepted before the main thread does anything else. */
 	ACCEPT_MAX = 64,
 
-	/* How long the main thread waits at most; and while something is short, or the program
-	 * stops. */
+	/* Maximum wait of the main thread: normally; during a shortage or while stopping. */
 	LOOK_MS = 500,
 	SHORT_MS = 2,
 
-	/* When to accept again after accept(2) has failed for another reason. */
+	/* Delay before the next accept(2) if it failed for a reason other than a shortage. */
 	ACCEPT_FAILED_MS = 250,
 
-	/* How often a shortage is logged, at most. */
+	/* Minimum interval between log lines on shortages. */
 	COMPLAINT_INTERVAL_MS = 10 * 1000,
 };
 
-/* Signals that have come. */
+/* Signals received. */
 static volatile sig_atomic_t stops, reports_wanted;
 
 struct server {
 	int hosts;                     /* system_open_hosts() */
 	struct network_list balancers; /* in front of this proxy */
-	sigset_t waiting_mask;         /* of signals, while waiting for them */
+	sigset_t waiting_mask;         /* the signal mask of pselect(2) */
 	int64_t accept_again_ms;       /* do not accept before that */
-	int64_t next_complaint_ms;     /* when a shortage is worth a log line again */
+	int64_t next_complaint_ms;     /* earliest time for a log line on a shortage */
 };
 
 static _Noreturn void
@@ -78,7 +77,7 @@ take_signal(int signal)
 		stops++;
 }
 
-/* Signals come only while the main thread waits for them. */
+/* Installs the handlers. Signals are blocked except while the main thread waits. */
 static void
 take_signals(struct server *server)
 {
@@ -94,8 +93,8 @@ take_signals(struct server *server)
 	pthread_sigmask(SIG_SETMASK, &blocked, NULL);
 }
 
-/* Waits for MS milliseconds at most, until a signal comes; or a connection, if ACCEPTS. Returns
- * whether there may be one. */
+/* Waits up to MS milliseconds for a signal or, if ACCEPTS, a connection. Returns whether a
+ * connection may be pending. */
 static bool
 wait_for_events(const struct server *server, bool accepts, int ms)
 {
@@ -106,7 +105,7 @@ wait_for_events(const struct server *server, bool accepts, int ms)
 	FD_SET(STDIN_FILENO, &listener);
 	int ready = pselect(
 	    accepts ? STDIN_FILENO + 1 : 0, &listener, NULL, NULL, &time, &server->waiting_mask);
-	if (ready > 0) { /* then pselect(2) has let no signal in */
+	if (ready > 0) { /* pselect(2) delivers no signals then */
 		pthread_sigmask(SIG_SETMASK, &server->waiting_mask, &blocked);
 		pthread_sigmask(SIG_SETMASK, &blocked, NULL);
 	}
@@ -115,8 +114,8 @@ wait_for_events(const struct server *server, bool accepts, int ms)
 
 /* --- Start --- */
 
-/* Opens the hosts directory. Descriptors 1 and 2, if they are closed, are filled with it too:
- * nothing can be written there, whereas what is written to a client's socket would be sent. */
+/* Opens the hosts directory; on descriptors 1 and 2 too, if they are closed. Otherwise these could
+ * become clients' sockets, and clients would receive what is written to them. */
 static void
 open_hosts(struct server *server)
 {
@@ -127,7 +126,7 @@ open_hosts(struct server *server)
 	} while (server->hosts <= STDERR_FILENO);
 }
 
-/* Logs which layers of the sandbox are among those ENTERED, and which are missing. */
+/* Logs which sandbox layers are in ENTERED, and which are missing. */
 static void
 log_sandbox(unsigned entered)
 {
@@ -143,7 +142,7 @@ log_sandbox(unsigned entered)
 	    lists[1][0] != '\0' ? "; missing: " : "", lists[1][0] != '\0' ? lists[1] + 2 : "");
 }
 
-/* Reads from the environment from which addresses connections must begin with a PROXY header. */
+/* Reads SNIPROXY_ACCEPT_PROXY: the networks whose connections must begin with a PROXY header. */
 static void
 read_balancers(struct server *server)
 {
@@ -162,7 +161,6 @@ read_balancers(struct server *server)
 	exit(EXIT_FAILURE);
 }
 
-/* Reads the environment. */
 static void
 read_environment(struct server *server)
 {
@@ -213,8 +211,8 @@ prepare(struct server *server)
 
 /* --- Accepting --- */
 
-/* Connections stay in the listen backlog for MS milliseconds, because of WHAT, and WHY. The log
- * says so, unless evicted ones make room soon. */
+/* Leaves connections in the listen backlog for MS milliseconds, because of WHAT, and WHY. Logs
+ * that from time to time, unless evicted connections are about to free their slots. */
 static void
 stop_accepting(struct server *server, int ms, const char *what, const char *why)
 {
@@ -228,7 +226,7 @@ stop_accepting(struct server *server, int ms, const char *what, const char *why)
 	    counts.open, what, why);
 }
 
-/* Evicts a connection because of SHORTAGE. Returns whether one ends. */
+/* Evicts a connection because of SHORTAGE. Returns whether there was one to evict. */
 static bool
 evict(enum table_shortage shortage)
 {
@@ -239,8 +237,7 @@ evict(enum table_shortage shortage)
 	return victim != NULL;
 }
 
-/* Handles that accept(2) has failed by ERROR. EINTR comes from SIGSTOP and SIGCONT alone, and is
- * no failure. */
+/* Handles ERROR of accept(2). EINTR is caused only by SIGSTOP and SIGCONT, and is not logged. */
 static void
 handle_failure(struct server *server, int error)
 {
@@ -256,8 +253,8 @@ handle_failure(struct server *server, int error)
 		    server, is_short ? SHORT_MS : ACCEPT_FAILED_MS, "accept", strerror(error));
 }
 
-/* Makes sure that there is a slot and a thread for one more connection. Evicts others if few are
- * left. */
+/* Makes sure that a slot and a thread are free for one more connection; evicts others if few are.
+ * Returns whether both are free. */
 static bool
 has_room(struct server *server)
 {
@@ -274,7 +271,7 @@ has_room(struct server *server)
 	return !is_full && error == 0;
 }
 
-/* Accepts connections until accept(2) has waited for one in vain, ACCEPT_MAX at most. */
+/* Accepts up to ACCEPT_MAX connections, until none arrives in time or has_room() fails. */
 static void
 accept_connections(struct server *server)
 {
@@ -289,11 +286,11 @@ accept_connections(struct server *server)
 	}
 }
 
-/* Waits for what comes next, and does it. */
+/* Runs one iteration of the main loop. */
 static void
 turn(struct server *server, bool accepts)
 {
-	/* A connection that waits for a thread may need another one's. */
+	/* A connection may wait for a thread until another one is evicted. */
 	bool is_short = thread_count().waiting > 0 && !has_room(server);
 	bool waits = is_short || server->accept_again_ms > clock_ms();
 	log_count_left_out();
@@ -308,8 +305,8 @@ turn(struct server *server, bool accepts)
 
 /* --- Stop --- */
 
-/* Waits for the open connections, until the grace or a second signal ends that. Returns how many
- * are left. */
+/* Waits until all connections have ended, the grace time is over, or a second signal arrives.
+ * Returns how many are left. */
 static unsigned
 wait_for_connections(struct server *server)
 {
@@ -319,12 +316,12 @@ wait_for_connections(struct server *server)
 	return table_count().open;
 }
 
-/* Ends what is still open, and returns the exit status. */
+/* Closes the listening socket and waits for open connections. Returns the exit status. */
 static int
 stop(struct server *server)
 {
-	/* The hosts directory takes the place of the listening socket, so that no connection
-	 * gets that descriptor. */
+	/* The hosts directory replaces the listening socket, so that no connection gets its
+	 * descriptor. */
 	listener_give_up(server->hosts);
 	unsigned cut_off = wait_for_connections(server);
 	if (cut_off > 0) {
@@ -332,7 +329,7 @@ stop(struct server *server)
 		table_end_all(status_ended);
 	}
 	log_flush();
-	/* Connections' threads still run then: exit(3) would tear down what they use. */
+	/* Threads may still run, and exit(3) would free what they use. */
 	if (cut_off > 0)
 		_exit(EXIT_FAILURE);
 	return EXIT_SUCCESS;
@@ -343,8 +340,7 @@ main(int argc, char *argv[])
 {
 	struct server server = {0};
 	system_share_memory();
-	/* These say nothing that errno does not. The second is for a log in a file that has
-	 * reached a limit. */
+	/* Failed calls set errno instead. SIGXFSZ is for a log file that has reached its limit. */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
 	/* If stdout is a listening socket, dprintf(3) fails at once. */
