@@ -20,16 +20,16 @@
 #include <unistd.h>
 
 enum {
-	/* How long a thread waits for more of a hello, or of what a client sends in its
-	 * lingering close, before the connection is parked; while slots are short, for anything. */
+	/* Maximum wait in a hello or a lingering close before the connection is parked. While slots
+	 * are short, there is no wait there, and this is the maximum in the relay. */
 	MOMENT_MS = 10,
 
-	/* How long to wait before a backend is tried again: first, and at most. */
+	/* Delay before another attempt to connect: the first one, and the maximum. */
 	RETRY_FIRST_MS = 1,
 	RETRY_MOST_MS = 50,
 	RETRY_FACTOR = 7,
 
-	/* How many bytes are read, at most, in a lingering close. */
+	/* Maximum number of bytes read in a lingering close. */
 	LINGER_BYTES = 8 * 1024 * 1024,
 
 	HELLOS_SHARE = 16,            /* see hellos_max */
@@ -37,32 +37,32 @@ enum {
 	HELLO_LARGE = 16 * 1024,
 };
 
-/* What the log says of a host directory whose file system hangs. */
+/* Log text for a host directory whose file system hangs. */
 #define HANGS "does not answer"
 
-/* What was received of a hello, from START to END. Before START is room for a PROXY header. */
+/* The received part of a hello: START to END. Before START there is room for a PROXY header. */
 struct hello {
 	struct tls_hello tls;
 	uint8_t *bytes;
 	size_t start, end, size;
-	size_t memory; /* how much of hellos_max it has */
+	size_t memory; /* its part of hellos_max */
 };
 
-/* What comes after a step in the life of a connection. */
+/* The result of a step in a connection's life: what to do next. */
 enum step {
 	STEP_NEXT,  /* the next step */
-	STEP_QUIET, /* the same step, when something happens: the connection is parked until then */
-	STEP_OVER,  /* the lingering close, in CONNECTION_CLOSING; or else the end */
+	STEP_QUIET, /* park the connection; repeat the step when something happens */
+	STEP_OVER,  /* the lingering close if CONNECTION_CLOSING, otherwise the end */
 	STEP_LOST,  /* nothing: the connection was taken from this thread */
 };
 
-/* Set before there are threads. */
+/* Set before any thread starts. */
 static int hosts_directory;
 static struct network_list balancers;
 
-/* The memory for hellos, of all connections, in bytes; the first buffer of each is not counted.
- * Hellos that need more get internal_error, and large ones if they need more than half; while
- * half is in use, so do those of an address that need more than a sixteenth. */
+/* Maximum memory for all hellos in bytes, besides the first buffer of each. A hello that would
+ * exceed it gets internal_error. Buffers over HELLO_LARGE may use half of it. While half is in
+ * use, one address may use one byte in HELLOS_SHARE. */
 static size_t hellos_max;
 
 static atomic_size_t hellos_memory; /* in use */
@@ -93,7 +93,7 @@ fail(struct connection *c, const char *call, int error)
 	return end_as(c, END_FAILED);
 }
 
-/* The client's connection has failed, by ERROR, or if that is 0, by what the socket says. */
+/* Ends C because its client's connection failed, with ERROR or, if that is 0, with SO_ERROR. */
 static enum step
 fail_client(struct connection *c, int error)
 {
@@ -104,14 +104,14 @@ fail_client(struct connection *c, int error)
 	return end_as(c, error == ETIMEDOUT ? END_CLIENT_TIMEOUT : END_CLIENT_RESET);
 }
 
-/* Another thread has asked this one to end C. */
+/* Whether another thread has asked this one to end C. */
 static bool
 is_stopped(const struct connection *c)
 {
 	return atomic_load_explicit(&c->relay.stop, memory_order_relaxed);
 }
 
-/* Ends C because it is evicted. If it lingers, the client got all it was to get. */
+/* Ends C, which was evicted: with a reset, unless the client was already sent everything. */
 static enum step
 end_evicted(struct connection *c)
 {
@@ -135,7 +135,7 @@ release_hello(struct connection *c)
 	c->hello = NULL;
 }
 
-/* Sends ALERT, and ends the stream to the client. WHAT and WHY are for the log; NULL for none. */
+/* Sends ALERT and half-closes. Logs WHAT and WHY, unless WHAT is NULL. */
 static enum step
 reject(struct connection *c, enum tls_alert alert, const char *what, const char *why)
 {
@@ -151,7 +151,7 @@ reject(struct connection *c, enum tls_alert alert, const char *what, const char 
 	return end_as(c, END_REJECTED);
 }
 
-/* The same, because of what the client sent: the log has the name of the alert. */
+/* Rejects what the client sent. The log line names the alert. */
 static enum step
 reject_hello(struct connection *c, enum tls_alert alert, const char *why)
 {
@@ -160,9 +160,9 @@ reject_hello(struct connection *c, enum tls_alert alert, const char *why)
 
 /* --- The hello --- */
 
-/* Doubles the buffer for C's hello, if the memory for all hellos allows it. The longest one has
- * records of one byte each, so it is six times TLS_HELLO_MAX long. The message that is made of
- * it takes twice the size of the buffer at most. */
+/* Allocates or doubles the buffer for C's hello, if HELLOS_MAX allows it. The longest hello has
+ * records of one byte each: six times TLS_HELLO_MAX bytes. The joined message takes at most twice
+ * the buffer's size. */
 static bool
 grow_hello(struct connection *c)
 {
@@ -190,7 +190,7 @@ grow_hello(struct connection *c)
 	return true;
 }
 
-/* Takes the PROXY header, of a balancer in front, off what was received. */
+/* Removes the balancer's PROXY header from the received bytes, and takes the addresses from it. */
 static enum step
 read_proxy_header(struct connection *c)
 {
@@ -215,7 +215,7 @@ read_proxy_header(struct connection *c)
 	return table_rejects(c) ? end_evicted(c) : STEP_NEXT;
 }
 
-/* The hello is complete: finds the name in it. */
+/* Finds the name in the complete hello. */
 static enum step
 read_name(struct connection *c)
 {
@@ -232,8 +232,8 @@ read_name(struct connection *c)
 	return STEP_NEXT;
 }
 
-/* Parses what was received, of which the last LENGTH bytes are new. Returns STEP_QUIET if more
- * are to come. */
+/* Parses the received bytes, of which the last LENGTH are new. Returns STEP_QUIET if more are
+ * needed. */
 static enum step
 parse(struct connection *c, size_t length)
 {
@@ -242,7 +242,7 @@ parse(struct connection *c, size_t length)
 	enum step step = c->awaits_header ? read_proxy_header(c) : STEP_NEXT;
 	if (step != STEP_NEXT)
 		return step;
-	if (from < h->start) /* where the header ended */
+	if (from < h->start) /* the header ended among the new bytes */
 		from = h->start;
 	switch (tls_hello_feed(&h->tls, h->bytes + from, h->end - from)) {
 	case TLS_INCOMPLETE:
@@ -254,15 +254,14 @@ parse(struct connection *c, size_t length)
 	}
 }
 
-/* Whether C has sent nothing, as health checks and scans of ports do: no line in the log then. */
+/* Whether C has sent nothing, as health checks and port scans do. No failure is logged then. */
 static bool
 is_silent(const struct connection *c)
 {
 	return c->hello->start == c->hello->end;
 }
 
-/* The stream has ended inside the hello; or the connection has failed by ERROR, if that is not
- * 0. */
+/* Ends C because the stream ended inside the hello or, if ERROR is not 0, the connection failed. */
 static enum step
 end_in_hello(struct connection *c, int error)
 {
@@ -275,7 +274,7 @@ end_in_hello(struct connection *c, int error)
 	return reject_hello(c, TLS_DECODE_ERROR, "end of stream inside the ClientHello");
 }
 
-/* The time for the hello is over. */
+/* Ends C because the deadline for the hello has passed. */
 static enum step
 end_late(struct connection *c)
 {
@@ -286,8 +285,8 @@ end_late(struct connection *c)
 	return reject_hello(c, TLS_USER_CANCELED, "no ClientHello in time");
 }
 
-/* How long a thread waits for a client, before it has a backend or after that, until it is
- * parked. */
+/* Returns how long a thread waits in a hello or a lingering close, with LEFT_MS left, before it
+ * parks C. */
 static int
 moment_ms(int left_ms)
 {
@@ -296,8 +295,7 @@ moment_ms(int left_ms)
 	return left_ms < MOMENT_MS ? left_ms : MOMENT_MS;
 }
 
-/* Waits for EVENTS at C's client for up to MS milliseconds. Returns whether something has
- * happened. */
+/* Waits up to MS milliseconds for EVENTS on the client's socket. Returns whether there were any. */
 static bool
 wait_for_client(const struct connection *c, short events, int ms)
 {
@@ -305,7 +303,7 @@ wait_for_client(const struct connection *c, short events, int ms)
 	return poll(&client, 1, ms) == 1;
 }
 
-/* Reads records until the ClientHello is complete, and the name in it. */
+/* Reads records until the ClientHello is complete, and finds the name in it. */
 static enum step
 read_hello(struct connection *c)
 {
@@ -334,8 +332,8 @@ read_hello(struct connection *c)
 
 /* --- The backend --- */
 
-/* Puts the PROXY header for the backend into the room before the first byte of the hello, so
- * that both go out at once. Returns false with errno set if the addresses cannot be known. */
+/* Writes the backend's PROXY header right before the hello, so that one write sends both. Returns
+ * false with errno set if the server's address is unknown. */
 static bool
 prepend_proxy_header(struct connection *c)
 {
@@ -353,8 +351,8 @@ prepend_proxy_header(struct connection *c)
 	return true;
 }
 
-/* Looks the backend up, and connects to it, once. A lookup may hang, and C may be taken from
- * this thread meanwhile: so nothing of C is touched until it ends. Returns false if C was taken. */
+/* Looks up the backend and connects to it, once. A lookup may hang, and C may be taken from this
+ * thread meanwhile, so nothing of C is accessed until it ends. Returns false if C was taken. */
 static bool
 try_backend(struct connection *c, const char *directory, struct backend *backend)
 {
@@ -374,14 +372,14 @@ try_backend(struct connection *c, const char *directory, struct backend *backend
 	return false;
 }
 
-/* Whether an attempt that has failed by ERROR may succeed later. */
+/* Whether an attempt that failed with ERROR may succeed later. */
 static bool
 may_succeed_later(int error)
 {
 	return error == EAGAIN || error == EBUSY || error == EINTR || backend_is_short(error);
 }
 
-/* Uses BACKEND for C, or tells the client why there is none. */
+/* Gives BACKEND to C, or rejects C if there is none. */
 static enum step
 take_backend(struct connection *c, const struct backend *backend)
 {
@@ -406,8 +404,8 @@ take_backend(struct connection *c, const struct backend *backend)
 	return STEP_NEXT;
 }
 
-/* Waits for MS milliseconds; if a backlog IS_FULL, C is blocked meanwhile. Returns whether the
- * client is still there. */
+/* Waits for MS milliseconds; C counts as blocked meanwhile if the backlog IS_FULL. Returns whether
+ * the client is still connected. */
 static bool
 wait_to_retry(struct connection *c, int ms, bool is_full)
 {
@@ -417,8 +415,8 @@ wait_to_retry(struct connection *c, int ms, bool is_full)
 	return !is_gone;
 }
 
-/* Connects to the backend of C's name. If its backlog is full, or something is short, it is
- * tried again until the hello's time is over, unless the client leaves. */
+/* Connects to the backend of C's name. If the backlog is full or resources are short, tries again
+ * until the deadline for the hello, unless the client disconnects. */
 static enum step
 connect_backend(struct connection *c)
 {
@@ -445,7 +443,7 @@ connect_backend(struct connection *c)
 
 /* --- The relay --- */
 
-/* The backend is gone. The client may still be receiving what it sent. */
+/* Ends C because the backend is gone. The client may still be receiving, so C lingers. */
 static enum step
 end_backend(struct connection *c)
 {
@@ -460,12 +458,12 @@ end_backend(struct connection *c)
 	return STEP_OVER;
 }
 
-/* Passes on bytes in both directions, until both have ended. */
+/* Relays both directions until both have ended. */
 static enum step
 relay(struct connection *c)
 {
 	enum relay_end outcome = relay_run(&c->relay);
-	if (is_stopped(c)) /* which may look like an end of another kind */
+	if (is_stopped(c)) /* its shutdown(2) looks like another end */
 		return end_evicted(c);
 	switch (outcome) {
 	case RELAY_QUIET:
@@ -476,7 +474,7 @@ relay(struct connection *c)
 		return fail_client(c, c->relay.client_error);
 	case RELAY_BACKEND_GONE:
 		return end_backend(c);
-	case RELAY_STALLED: /* the one that is not gone */
+	case RELAY_STALLED: /* names the side that has not hung up */
 		return c->relay.client_deaf ? fail(c, "tls-socket", ETIMEDOUT)
 					    : fail_client(c, ETIMEDOUT);
 	default:
@@ -486,11 +484,10 @@ relay(struct connection *c)
 
 /* --- The lingering close --- */
 
-/* Reads what the client sends, and drops it, until the client closes. A close(2) with bytes
- * unread makes the kernel send a reset, and that destroys what the client has not received yet
- * (RFC 1122, 4.2.2.13). A client that still sends when the time is over is reset: after
- * shutdown(2) the kernel does not tell it any more that there is room, and it would wait for
- * that. */
+/* Discards what the client sends, until it closes or the time is over. A close(2) with unread bytes
+ * makes the kernel send a reset, which destroys what the client has not received yet (RFC 1122,
+ * 4.2.2.13). A client that still sends when the time is over is reset: after shutdown(2) the kernel
+ * no longer opens the receive window, and the client would wait forever. */
 static enum step
 linger(struct connection *c)
 {
@@ -511,7 +508,7 @@ linger(struct connection *c)
 
 /* --- A connection's life --- */
 
-/* Ends C: nobody finds it any more, and its sockets and its memory are freed. */
+/* Ends C: removes it from the table, closes its sockets and frees it. */
 static void
 end(struct connection *c)
 {
@@ -541,7 +538,7 @@ void
 proxy_serve(struct connection *c)
 {
 	enum step step = STEP_NEXT;
-	if (c->state == CONNECTION_CONNECTING) { /* taken from a thread that still looks it up */
+	if (c->state == CONNECTION_CONNECTING) { /* taken from a thread whose lookup hangs */
 		step = reject(c, TLS_INTERNAL_ERROR, "host directory", HANGS);
 	} else if (c->state == CONNECTION_HELLO) {
 		step = read_hello(c);
@@ -560,7 +557,7 @@ proxy_serve(struct connection *c)
 		end(c);
 }
 
-/* While slots or threads are short, it is soon to be known what each connection waits for. */
+/* If slots or threads are short, a shorter time shows sooner which connections are blocked. */
 int
 proxy_quiet_ms(void)
 {
@@ -589,7 +586,7 @@ proxy_accept(int client, const union address *peer)
 	if (!c->awaits_header && table_rejects(c))
 		proxy_end_evicted(c);
 	else if ((table_is_short() && !system_has_unread(client)) || !thread_spawn(c, false))
-		park(c); /* its thread comes with its first bytes */
+		park(c); /* it gets a thread with its first bytes */
 }
 
 void

@@ -6,23 +6,23 @@
 #include "lib/network.h"
 #include "lib/table.h"
 
-/* Looks backends up in DIRECTORY, which system_open_hosts() made. Connections FROM these
- * networks, a list that becomes the proxy's, begin with a PROXY header, and no others. HELLOS is
- * the memory for large ones, in bytes. To be called before there are threads. */
+/* Sets the hosts DIRECTORY, from system_open_hosts(), and the networks FROM which connections begin
+ * with a PROXY header. The proxy owns that list. HELLOS is the maximum memory for hellos in bytes.
+ * Call it before any thread starts. */
 void proxy_prepare(int directory, struct network_list from, size_t hellos);
 
-/* Enters the connection of CLIENT, just accepted from PEER, in the table, and gives it to a
- * thread, parks it, or ends it if it is too much. The socket is the connection's from then on. */
+/* Enters the connection of CLIENT, just accepted from PEER, in the table; the socket belongs to it.
+ * Gives it to a thread or parks it, or ends it if its address holds too much or memory is short. */
 void proxy_accept(int client, const union address *peer);
 
-/* Serves C, which is the calling thread's: from its first byte, or from where it was when it was
- * parked, until it ends, is parked, or is taken from this thread because a lookup hangs. */
+/* Serves C, which the calling thread owns, from its first byte or from its state when parked.
+ * Returns when C has ended, is parked, or was taken from this thread because a lookup hangs. */
 void proxy_serve(struct connection *c);
 
-/* How long a quiet connection keeps its thread now, in milliseconds. */
+/* Returns how long a quiet connection keeps its thread at present, in milliseconds. */
 int proxy_quiet_ms(void);
 
-/* Ends C, which is the caller's, with a reset, because slots or threads are short. */
+/* Ends C, an evicted connection that the caller owns: with a reset, unless C is lingering. */
 void proxy_end_evicted(struct connection *c);
 
 #endif

@@ -19,7 +19,7 @@ struct reader {
 	bool failed;
 };
 
-/* Takes the next SIZE bytes; null if there are fewer. */
+/* Takes the next SIZE bytes. Returns NULL if fewer are left. */
 static const uint8_t *
 fixed(struct reader *in, size_t size)
 {
@@ -33,7 +33,7 @@ fixed(struct reader *in, size_t size)
 	return bytes;
 }
 
-/* Takes an unsigned integer of SIZE bytes, the most significant first; 0 on failure. */
+/* Takes an unsigned integer of SIZE bytes, most significant first. Returns 0 on failure. */
 static uint32_t
 integer(struct reader *in, size_t size)
 {
@@ -62,9 +62,9 @@ uint24(struct reader *in)
 	return integer(in, 3);
 }
 
-/* Takes a variable-length vector <FLOOR..CEILING>, both in bytes, and returns a reader of
- * its inside, which cannot leave it. The ceiling tells how wide the length before it is
- * (RFC 8446, 3.4). On failure what it returns has failed too. */
+/* Takes a variable-length vector <FLOOR..CEILING>, both in bytes. Returns a reader that cannot
+ * leave it; on failure, a failed one. The ceiling tells how wide the length field is (RFC 8446,
+ * 3.4). */
 static struct reader
 vector(struct reader *in, size_t floor, size_t ceiling)
 {
@@ -75,7 +75,7 @@ vector(struct reader *in, size_t floor, size_t ceiling)
 	return in->failed ? *in : (struct reader){bytes, length, false};
 }
 
-/* True where everything was there and nothing is left over. */
+/* Whether all reads succeeded and no bytes are left. */
 static bool
 ended(const struct reader *in)
 {
@@ -132,7 +132,7 @@ read_record_header(struct tls_hello *hello, struct reader *in)
  *		select (Handshake.msg_type) { ... };
  *	} Handshake;						RFC 8446, 4
  *
- * Returns how many bytes the message lacks, as far as what has arrived tells.
+ * Returns how many bytes of the message, or first of its header, are still missing.
  */
 static size_t
 message_left(const struct tls_hello *hello)
@@ -208,8 +208,8 @@ tls_hello_feed(struct tls_hello *hello, const uint8_t *bytes, size_t length)
  *		ServerName server_name_list<1..2^16-1>
  *	} ServerNameList;					RFC 6066, 3
  *
- * Names of another type are skipped; all types begin with a length of 16 bits. Two names
- * of one type are forbidden. An empty HostName is let through to whoever judges names.
+ * Names of other types are skipped; all types begin with a 16-bit length. Two names of one type are
+ * forbidden. An empty HostName is accepted here, and rejected by hostname.c.
  */
 static bool
 read_server_name_list(struct reader in, struct reader *host_name)
@@ -266,9 +266,9 @@ read_extensions(struct tls_hello *hello, struct reader extensions, struct reader
  *		Extension extensions<8..2^16-1>;
  *	} ClientHello;						RFC 8446, 4.1.2
  *
- * legacy_version is not judged: SNI is the same in all versions. Before TLS 1.3 the
- * extensions may be absent, and their floor is 0 (RFC 5246, 7.4.1.2); so it is here, since
- * such a hello is well-formed for all who speak TLS 1.2, and only lacks a name.
+ * legacy_version is ignored: SNI is the same in all versions. In TLS 1.2 the extensions may be
+ * absent, and their floor is 0 (RFC 5246, 7.4.1.2). So they are here: such a hello is well-formed,
+ * and only lacks a name.
  */
 enum tls_status
 tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *name_length)

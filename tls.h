@@ -1,7 +1,7 @@
-/* Reads the server name out of a TLS client's first message, and makes the alert that
- * refuses it. Bytes only: no sockets, no log, no clock.
+/* Reads the server name from a TLS client's first message, and makes the alerts that reject it.
+ * Bytes only: no sockets, no log, no clock.
  *
- * Feed what arrives to tls_hello_feed() until it no longer says TLS_INCOMPLETE; then ask
+ * Pass received bytes to tls_hello_feed() until it no longer returns TLS_INCOMPLETE. Then call
  * tls_hello_server_name():
  *
  *	struct tls_hello hello = {0};
@@ -44,11 +44,11 @@ enum {
 	    (1 + 255) /* legacy_compression_methods */ + (2 + 65535) /* extensions */,
 };
 
-/* A ClientHello on its way in. All zero is the start. Only alert and reason are for
- * others to read, and only after TLS_REFUSED. */
+/* The state of a ClientHello that is being received. All zero at first. Callers read only alert and
+ * reason, and only after TLS_REFUSED. */
 struct tls_hello {
 	enum tls_alert alert;
-	const char *reason; /* for people, in English; lives for ever */
+	const char *reason; /* for the log, in English; static */
 
 	uint8_t record_header[TLS_RECORD_HEADER_SIZE];
 	size_t record_header_length; /* how many bytes of it have arrived */
@@ -59,26 +59,25 @@ struct tls_hello {
 	size_t message_capacity;
 };
 
-/* Takes the next LENGTH bytes that the client sent. Each byte is looked at once, however
- * the message was split into records and reads, and memory grows with what has arrived,
- * not with what was announced (RFC 8446, 5.1).
+/* Takes the next LENGTH bytes that the client sent. Reads each byte once, however the message is
+ * split into records and reads (RFC 8446, 5.1). Memory grows with the bytes received, not with the
+ * length announced.
  *
- * Returns TLS_INCOMPLETE if the message goes on after these bytes, TLS_OK once it is
- * there whole (what follows it is not looked at), TLS_REFUSED if it cannot be a
- * ClientHello, or if memory is short. After TLS_OK or TLS_REFUSED it must not be called
- * again. */
+ * Returns TLS_INCOMPLETE if more bytes are needed; TLS_OK if the message is complete, and ignores
+ * the bytes after it; TLS_REFUSED if it cannot be a ClientHello, or memory is short. Do not call it
+ * again after TLS_OK or TLS_REFUSED. */
 enum tls_status tls_hello_feed(struct tls_hello *hello, const uint8_t *bytes, size_t length);
 
-/* Checks the whole ClientHello and finds the server name in it (RFC 6066, 3). It must
- * follow a tls_hello_feed() that returned TLS_OK.
+/* Checks the whole ClientHello and finds the server name in it (RFC 6066, 3). Call it after
+ * tls_hello_feed() has returned TLS_OK.
  *
- * Returns TLS_OK and the host_name as the client sent it, which may be any bytes, or
- * none, so that it is for the caller to judge; it lies inside HELLO and lives until
- * tls_hello_release(). Or returns TLS_REFUSED. */
+ * Returns TLS_OK and the host_name as the client sent it: any bytes, or none, which the caller must
+ * validate. It lies inside HELLO and lives until tls_hello_release(). Otherwise returns
+ * TLS_REFUSED. */
 enum tls_status
 tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *name_length);
 
-/* Frees what HELLO holds, if anything, and makes it ready for another. */
+/* Frees what HELLO holds, if anything, and sets it to zero. */
 void tls_hello_release(struct tls_hello *hello);
 
 /* Writes the record that carries ALERT, level fatal (RFC 8446, 6). */
@@ -92,7 +91,7 @@ struct tls_alert_name {
 };
 extern const struct tls_alert_name tls_alert_names[TLS_ALERTS];
 
-/* The alert's name, such as "decode_error"; lives for ever. */
+/* Returns the alert's name, such as "decode_error"; static. */
 const char *tls_alert_name(enum tls_alert alert);
 
 #endif
