@@ -28,7 +28,7 @@ void address_unmap(union address *address);
 /* Writes ADDRESS without its port, such as "192.0.2.7" or "2001:db8::7". */
 void address_text(char text[ADDRESS_TEXT_SIZE], const union address *address);
 
-/* The port of ADDRESS in host byte order. */
+/* Returns the port of ADDRESS in host byte order. */
 uint16_t address_port(const union address *address);
 
 /* Writes ADDRESS and its port, such as "192.0.2.7:51234" or "[2001:db8::7]:51234". */

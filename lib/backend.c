@@ -35,7 +35,7 @@ backend_is_absent(int error)
 	    error == EPERM || error == ECONNREFUSED || error == EPROTOTYPE || error == ENOTSOCK;
 }
 
-/* FAILED has failed with errno, or HOST is refused. */
+/* Returns the failure of FAILED: errno, and what HOST says. */
 static struct backend
 refusal(const char *failed, const struct owner_host *host)
 {
@@ -44,7 +44,7 @@ refusal(const char *failed, const struct owner_host *host)
 	return backend;
 }
 
-/* Connects in the host directory that PREFIX leads to from DIRECTORY. */
+/* Connects to the backend in the host directory at PREFIX, relative to DIRECTORY. */
 static struct backend
 connect_in(int hosts, int directory, const char *prefix)
 {
@@ -72,8 +72,6 @@ connect_in(int hosts, int directory, const char *prefix)
 	return failure(failed, error);
 }
 
-/* If others than its owner may write to the hosts directory, which has STATUS, a host is all of
- * one user. */
 struct backend
 backend_connect(int hosts, const char *name)
 {

@@ -13,32 +13,30 @@
 struct backend {
 	int socket;               /* connected and non-blocking; or -1 */
 	bool send_proxy_v1;       /* each connection starts with a PROXY protocol header */
-	const char *failed;       /* if socket is -1: what failed, for people; lives for ever */
+	const char *failed;       /* if socket is -1: what failed; static */
 	int error;                /* if socket is -1: how it failed, an errno */
-	char why[OWNER_WHY_SIZE]; /* what that errno does not say; may be empty */
+	char why[OWNER_WHY_SIZE]; /* details beyond that errno; may be empty */
 };
 
-/* Connects to tls-socket in the directory NAME of the hosts directory, at the descriptor HOSTS.
- * All that belongs to the host is looked up in one directory, even while another is put in its
- * place. The socket becomes the caller's. If the backend's backlog is full, the error is EAGAIN,
- * at once. If others than its owner may write to the hosts directory by now, the error is EACCES
- * unless the host is all of one user, or of root (owner.h). Shares nothing. Waits for the file
- * system alone. */
+/* Connects to tls-socket in the directory NAME of the hosts directory, at the descriptor HOSTS. All
+ * files of the host are looked up in one directory, even if another replaces it meanwhile. The
+ * caller owns the socket. If the backend's backlog is full, fails immediately with EAGAIN. If users
+ * other than its owner may write to the hosts directory, fails with EACCES unless the host belongs
+ * to one user or to root (owner.h). Shares nothing. Blocks only on the file system. */
 struct backend backend_connect(int hosts, const char *name);
 
-/* How BACKEND has failed, for people. It may point into BACKEND, or be overwritten by a later
- * strerror(3) of the thread. */
+/* Returns how BACKEND has failed, in words. They may be inside BACKEND, or be overwritten by the
+ * thread's next strerror(3). */
 const char *backend_why(const struct backend *backend);
 
-/* Whether ERROR means that descriptors or memory were short, which may be over when one tries
- * again. */
+/* Whether ERROR is a shortage of descriptors or memory, so that a later attempt may succeed. */
 bool backend_is_short(int error);
 
-/* Whether ERROR means that the name is not served here, and not that something broke: the client
- * gets unrecognized_name then, and internal_error otherwise. */
+/* Whether ERROR means that the name is not served here. The client then gets unrecognized_name,
+ * otherwise internal_error. */
 bool backend_is_absent(int error);
 
-/* The longest PROXY protocol header, version 1, in bytes, with the NUL that ends it. */
+/* Size of the longest PROXY protocol header, version 1, in bytes, with its NUL. */
 enum { BACKEND_PROXY_HEADER_SIZE = 108 };
 
 /* Writes the PROXY protocol header, version 1 (haproxy's proxy-protocol.txt, 2.1), of a

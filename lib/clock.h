@@ -1,11 +1,11 @@
-/* The clock that deadlines are measured by. */
+/* The clock for deadlines. */
 #ifndef CLOCK_H
 #define CLOCK_H
 
 #include <stdint.h>
 #include <time.h>
 
-/* The time in milliseconds since some point in the past; setting the date does not move it. */
+/* Returns the milliseconds since some moment in the past. Setting the date does not affect it. */
 static inline int64_t
 clock_ms(void)
 {
@@ -14,8 +14,8 @@ clock_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* The milliseconds left until DEADLINE_MS, as poll(2) takes them: 0 when it is over. Deadlines
- * are some seconds away, so an int holds them. */
+/* Returns the milliseconds until DEADLINE_MS, or 0 if it has passed. An int holds them, because
+ * deadlines are an hour away at most. */
 static inline int
 clock_left_ms(int64_t deadline_ms)
 {

@@ -11,7 +11,7 @@
 static bool
 is_letter_or_digit(char c)
 {
-	/* isalnum() would ask the locale. */
+	/* isalnum() depends on the locale. */
 	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 }
 

@@ -6,11 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The longest name in bytes: a name is a directory's name, which holds 255 (NAME_MAX); the DNS
- * itself stops at 253 (RFC 1035, 2.3.4). */
+/* The longest name in bytes. A file name has 255 at most (NAME_MAX), a DNS name 253 (RFC 1035,
+ * 2.3.4). */
 enum { HOSTNAME_MAX = 254 };
 
-/* Room for a name or a directory name and the NUL that ends it. */
+/* Size of a name or a directory name, with its NUL. */
 enum { HOSTNAME_SIZE = HOSTNAME_MAX + 1 };
 
 /* Writes the canonical form of the LENGTH bytes at BYTES into NAME: ASCII letters in lowercase,

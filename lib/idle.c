@@ -7,14 +7,14 @@
 #include <errno.h>
 
 enum {
-	/* How many events are fetched under one hold of the lock. */
+	/* Maximum number of events fetched while the lock is held. */
 	EVENTS = 64,
 
-	/* How often the thread looks at what no event tells. */
+	/* How often the thread checks timeouts and surplus threads. */
 	LOOK_MS = 500,
 };
 
-/* A side that has ended its stream is watched for its hang-up, which is always reported. */
+/* Watches C's sockets. If a side's stream has ended, only its hang-up, which is always reported. */
 static bool
 watch(struct connection *c)
 {
@@ -41,8 +41,7 @@ idle_park(struct connection *c)
 	return parked;
 }
 
-/* Takes connections whose time is over, and those on which something has happened. Returns how
- * many. */
+/* Takes connections whose timeout has expired, and those with events. Returns how many. */
 static int
 take(struct connection *taken[TABLE_EXPIRED_MAX + EVENTS])
 {
@@ -51,7 +50,7 @@ take(struct connection *taken[TABLE_EXPIRED_MAX + EVENTS])
 	int count = table_take_expired(taken, clock_ms());
 	int owner_count = system_watch_fetch(owners, EVENTS);
 	for (int i = 0; i < owner_count; i++)
-		if (table_take(owners[i])) /* or else the event of its other side has done that */
+		if (table_take(owners[i])) /* false if it was taken above already */
 			taken[count++] = owners[i];
 	table_unlock();
 	return count;

@@ -1,9 +1,8 @@
-/* Idle connections are parked here, without a thread, until something happens on one of their
- * sockets or their time is over. One thread watches them all.
+/* Idle connections are parked here, without a thread, until there is an event on one of their
+ * sockets or their timeout expires. One thread watches them all.
  *
- * Parking saves memory and nothing else: 10,000 idle connections would need 10,000 threads. A
- * parked connection has no state but what is in struct connection, so any thread may go on with
- * it. */
+ * Parking saves memory and nothing else: 10,000 idle connections would need 10,000 threads. The
+ * whole state of a parked connection is in struct connection, so any thread can resume it. */
 #ifndef IDLE_H
 #define IDLE_H
 
@@ -11,12 +10,12 @@
 
 #include <stdbool.h>
 
-/* What the thread does that watches. It gives a connection to another thread when there is
- * something to do; if none can be had, it waits for one. */
+/* Runs the watching thread. When there is something to do, it gives the connection to another
+ * thread, and waits for one if none is available. */
 _Noreturn void *idle_run(void *unused);
 
-/* Parks C, which belongs to no thread from then on. Returns false with errno set if that fails;
- * then C is still the caller's. */
+/* Parks C, which no thread owns from then on. On failure returns false with errno set; then the
+ * caller still owns C. */
 bool idle_park(struct connection *c);
 
 #endif

@@ -5,7 +5,7 @@
 #include <unicode/uidna.h>
 #include <unicode/utf8.h>
 
-/* What can be wrong with a name: ICU's UIDNA_ERROR_... bits, and these far above them. */
+/* Faults of a name: ICU's UIDNA_ERROR_... bits, and these, which ICU does not use. */
 enum {
 	NOT_UTF8 = 1 << 28,
 	NOT_CONVERTED = 1 << 29,
@@ -29,16 +29,16 @@ static const struct {
     {UIDNA_ERROR_BIDI, "left-to-right and right-to-left text mixed"},
     {UIDNA_ERROR_CONTEXTJ, "invisible joiner where none belongs"},
     {NOT_CONVERTED, "too long to be mapped to ASCII, or out of memory"},
-    {NOT_CANONICAL, "the proxy would refuse it"},
+    {NOT_CANONICAL, "the proxy would reject it"},
 };
 
-/* ICU always looks at hyphens, which UTS #46 leaves to the program (CheckHyphens). Names
- * such as r3---sn.example and a-.example are in use and pass; at a label's beginning,
- * where the proxy accepts no hyphen, it is a fault. */
+/* ICU always checks hyphens, which UTS #46 leaves to the program (CheckHyphens). Names such as
+ * r3---sn.example and a-.example are in use, so they pass. At the beginning of a label, a hyphen is
+ * a fault, because the proxy rejects it. */
 static const uint32_t not_faults = UIDNA_ERROR_TRAILING_HYPHEN | UIDNA_ERROR_HYPHEN_3_4;
 
-/* Returns the character at INDEX and moves INDEX past it, or returns a negative number
- * where the bytes are not UTF-8. */
+/* Returns the character at INDEX and moves INDEX past it. Returns a negative number if the bytes
+ * are not UTF-8. */
 static UChar32
 next_character(const char *name, int32_t *index, int32_t length)
 {
@@ -61,7 +61,7 @@ uint32_t
 idna_canonical(const struct UIDNA *idna, char canonical[HOSTNAME_SIZE], const char *name)
 {
 	int32_t length = (int32_t)strlen(name);
-	/* ICU would take each invalid byte for U+FFFD, and report that. */
+	/* ICU would replace each invalid byte by U+FFFD, and report that. */
 	if (!is_utf8(name, length))
 		return NOT_UTF8;
 
@@ -77,7 +77,7 @@ idna_canonical(const struct UIDNA *idna, char canonical[HOSTNAME_SIZE], const ch
 	if ((info.errors & ~not_faults) != 0)
 		return info.errors & ~not_faults;
 
-	/* A second dot would have been an empty label. */
+	/* ICU has reported a second dot as an empty label. */
 	if (length > 0 && ascii[length - 1] == '.')
 		length--;
 	if (!hostname_canonical(canonical, (const uint8_t *)ascii, (size_t)length))

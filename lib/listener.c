@@ -14,7 +14,7 @@
 enum {
 	LISTENER = STDIN_FILENO,
 
-	/* The program may have inherited descriptors below this. */
+	/* Inherited descriptors are looked for below this. */
 	INHERITED_MAX = 1024,
 
 	/* How long accept(2) waits for one more connection. */
@@ -25,12 +25,12 @@ enum {
 	KEEPALIVE_INTERVAL_S = 30,
 	KEEPALIVE_PROBES = 4,
 
-	/* How many bytes the kernel takes for a client beyond what it has sent: a stalled download
-	 * costs as much; fewer cost processor time. */
+	/* Maximum number of unsent bytes that the kernel holds for a client. More would cost memory
+	 * for each stalled download; fewer would cost processor time. */
 	UNSENT_MAX = 1024 * 1024,
 };
 
-/* Which of the descriptors are the listening socket. */
+/* Which descriptors are the listening socket. */
 static bool is_listener[INHERITED_MAX];
 
 /* Whether a connection has inherited the options. Then all that come after it do. */
@@ -45,7 +45,7 @@ option(int socket, int level, int name)
 	return getsockopt(socket, level, name, &value, &size) == 0 ? value : -1;
 }
 
-/* Some systems do not tell whether a socket listens; accept(2) does. */
+/* Some systems do not tell whether a socket listens. There, accept(2) fails if it does not. */
 const char *
 listener_check(void)
 {
@@ -61,7 +61,7 @@ listener_check(void)
 	return listens ? NULL : "is not listening";
 }
 
-/* On some systems all sockets have the same number, so the names are compared. */
+/* Compares the addresses, because on some systems all sockets have the same inode number. */
 bool
 listener_is(int descriptor)
 {
@@ -74,9 +74,8 @@ listener_is(int descriptor)
 	    memcmp((const char *)&listener, (const char *)&other, sizeof listener) == 0;
 }
 
-/* Sets on DESCRIPTOR what connections need: small writes go out at once, a client that has
- * vanished is noticed, an urgent byte is passed on like any other. An option that is refused is
- * done without. */
+/* Sets the options that connections need: small writes are sent immediately, vanished clients are
+ * noticed, urgent bytes are relayed like any other. Ignores options that the system rejects. */
 static void
 set_options(int descriptor)
 {
@@ -94,9 +93,9 @@ set_options(int descriptor)
 	    descriptor, KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, UNSENT_MAX);
 }
 
-/* Another copy may be faster; accept(2) must not wait for ever then. A timeout bounds its wait,
- * and the next connection may come meanwhile. If accept(2) does not heed that, a flag does,
- * which belongs to all that share the socket. */
+/* Another copy may accept the connection first, so accept(2) needs a timeout. It also lets the next
+ * connection arrive meanwhile. If accept(2) ignores the timeout, O_NONBLOCK is set, which applies
+ * to all processes that share the socket. */
 int
 listener_prepare(void)
 {
@@ -120,8 +119,8 @@ listener_accept(union address *peer)
 	int client = system_accept(LISTENER, &peer->any, &size);
 	if (client == -1)
 		return -1;
-	/* A connection has not inherited the options if it was queued before the listening socket
-	 * had them, or if the system does not do that. */
+	/* A connection lacks the options if it was queued before the listening socket had them, or
+	 * if the system does not pass them on. */
 	if (!all_inherit)
 		all_inherit = option(client, IPPROTO_TCP, TCP_NODELAY) > 0;
 	if (!all_inherit)

@@ -15,29 +15,29 @@
 #include <unistd.h>
 
 enum {
-	/* How long log_flush() waits for a reader of the log that has stopped. */
+	/* How long to wait for a reader of the log that has stopped reading. */
 	FLUSH_MS = 1000,
 
-	/* What stays free in the queue for failures and notices, and what there is for other
-	 * lines, in bytes: a second's lines on connections with names of some length. */
+	/* The queue in bytes: the part reserved for failures and notices, and the rest, which holds
+	 * about a second's lines on ended connections. */
 	RESERVE = LOG_LINE_MAX * LOG_BURST,
 	COMMON = 128 * 1024,
 };
 
-/* Lines, each with the newline at its end. */
+/* Lines, each ended by a newline. */
 struct lines {
 	char bytes[RESERVE + COMMON];
 	size_t length;
 };
 
-/* The lines of one kind, of which only so many are queued. */
+/* The rate limit of one kind of line. */
 struct budget {
 	unsigned burst, a_second;
 	const char *name;
 
-	/* Behind the mutex: */
+	/* Guarded by the mutex: */
 	unsigned allowed;      /* how many lines may be queued now */
-	int64_t allowed_at_ms; /* when that last grew */
+	int64_t allowed_at_ms; /* when ALLOWED last grew */
 	unsigned long left_out;
 };
 
@@ -53,17 +53,17 @@ static struct budget budgets[LOG_KINDS] = {
 };
 
 static struct {
-	bool to_syslog; /* set before there are threads, as is the next */
+	bool to_syslog; /* both set while no line is queued */
 	bool open;
 
-	pthread_mutex_t mutex; /* for all that follows */
+	pthread_mutex_t mutex; /* guards all that follows */
 	pthread_cond_t queued; /* a line was queued */
 	struct lines queue;    /* to be written */
 	struct lines written;  /* the thread writes these, without the mutex */
 } logger = {.mutex = PTHREAD_MUTEX_INITIALIZER, .queued = PTHREAD_COND_INITIALIZER};
 
-/* Writes to descriptor 2. A process that shares it may have set O_NONBLOCK; then this waits by
- * itself, but not for long while the program starts. If writing fails, nobody reads the log. */
+/* Writes to descriptor 2. A process that shares it may have set O_NONBLOCK; then poll(2) waits, but
+ * only for FLUSH_MS before log_open(). If writing fails, drops the rest. */
 static void
 write_stderr(const char *bytes, size_t length)
 {
@@ -80,7 +80,7 @@ write_stderr(const char *bytes, size_t length)
 	}
 }
 
-/* Writes each line by itself: in a pipe, that keeps it apart from other processes' lines. */
+/* Writes each line with one call, so that other processes' lines in a pipe stay apart. */
 static void
 write_lines(const char *line, size_t length)
 {
@@ -93,8 +93,8 @@ write_lines(const char *line, size_t length)
 	}
 }
 
-/* Queues LENGTH bytes of LINE, which end with a newline, if RESERVED bytes stay free. Returns
- * false if not. */
+/* Queues LENGTH bytes of LINE, which ends with a newline, if RESERVED bytes stay free. Returns
+ * whether it did. */
 static bool
 queue_line(const char *line, size_t length, size_t reserved)
 {
@@ -107,7 +107,7 @@ queue_line(const char *line, size_t length, size_t reserved)
 	return true;
 }
 
-/* Queues the count of what was left out, if anything was. */
+/* Queues the count of lines left out, if there are any. */
 static void
 queue_left_out(struct budget *budget)
 {
@@ -118,7 +118,7 @@ queue_left_out(struct budget *budget)
 		budget->left_out = 0;
 }
 
-/* Lets lines through as time goes by, the count of those left out first. */
+/* Raises the budget as time passes, and uses it first for the count of lines left out. */
 static void
 allow_lines(struct budget *budget)
 {
@@ -154,7 +154,7 @@ log_run(void *unused)
 void
 log_to_syslog(void)
 {
-	tzset(); /* syslog(3) tells the time of day, and reads no file later */
+	tzset(); /* for syslog(3): the sandbox allows no file to be read later */
 	openlog("sniproxy", LOG_PID, LOG_DAEMON);
 	logger.to_syslog = true;
 }

@@ -16,7 +16,7 @@ bit_of(const uint8_t *bytes, unsigned bit)
 	return (bytes[bit / 8] >> (7 - bit % 8) & 1) != 0;
 }
 
-/* Digits alone, none of them a zero that says nothing; strtoul(3) takes signs and spaces, too. */
+/* Accepts only digits without leading zeros. strtoul(3) alone would accept signs and spaces too. */
 static bool
 read_prefix(unsigned *prefix, const char *text, unsigned bits)
 {

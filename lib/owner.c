@@ -11,8 +11,8 @@
 enum {
 	ROOT = 0,
 
-	/* In a user namespace, all users that it does not know (user_namespaces(7)). So two of
-	 * them need not be the same. */
+	/* In a user namespace, the number of all users that it does not map (user_namespaces(7)).
+	 * So two users with it may differ. */
 	UNKNOWN = 65534,
 };
 
@@ -28,8 +28,8 @@ is_same(uid_t a, uid_t b)
 	return a == b && a != UNKNOWN;
 }
 
-/* Says in HOST whose DIRECTORY is, and returns that; or closes it and returns -1. A LINK that
- * led to it is judged: by whose it is, and who owns the hosts directory with STATUS. */
+/* Sets HOST to the owner of DIRECTORY and returns DIRECTORY, or closes it and returns -1. LINK, the
+ * symlink that led to it, is NULL or judged by its owner; STATUS is that of the hosts directory. */
 static int
 judge(int directory, const struct stat *link, const struct stat *status, struct owner_host *host)
 {
@@ -50,8 +50,8 @@ judge(int directory, const struct stat *link, const struct stat *status, struct 
 	return -1;
 }
 
-/* Reads the symlink at the descriptor LINK, and closes that; opens the directory that it leads
- * to. By its name, there may be another one by now. */
+/* Opens the directory that the symlink at the descriptor LINK leads to, and closes LINK. Uses the
+ * descriptor, because LINK's name may belong to another symlink by now. */
 static int
 follow(int hosts, int link)
 {
@@ -68,14 +68,13 @@ follow(int hosts, int link)
 	return system_open_path(hosts, target, O_DIRECTORY);
 }
 
-/* The same as owner_open_host(), where what is at the descriptor ENTRY was no directory by its
- * name. */
+/* Continues owner_open_host() if NAME was no directory. Takes over its descriptor ENTRY. */
 static int
 open_entry(int hosts, const struct stat *status, int entry, struct owner_host *host)
 {
 	struct stat found;
 	int error = fstat(entry, &found) == -1 ? errno : 0;
-	if (error == 0 && S_ISDIR(found.st_mode)) /* that was put there just now */
+	if (error == 0 && S_ISDIR(found.st_mode)) /* a directory has replaced it */
 		return judge(entry, NULL, status, host);
 	if (error == 0 && S_ISLNK(found.st_mode)) {
 		int directory = follow(hosts, entry);
@@ -90,13 +89,13 @@ int
 owner_open_host(int hosts, const struct stat *status, const char *name, struct owner_host *host)
 {
 	*host = (struct owner_host){0};
-	/* With O_DIRECTORY, what is mounted on demand is. */
+	/* O_DIRECTORY triggers an automount. */
 	int entry = system_open_path(hosts, name, O_NOFOLLOW | O_DIRECTORY);
 	if (entry != -1)
 		return judge(entry, NULL, status, host);
-	if (errno == ENOSYS) { /* whose a host is cannot be told here */
-		snprintf(host->why, sizeof host->why,
-		    "others than its owner may write to the hosts directory");
+	if (errno == ENOSYS) { /* this system cannot tell the owner */
+		snprintf(
+		    host->why, sizeof host->why, "the hosts directory is writable by other users");
 		errno = EACCES;
 	}
 	if (errno != ENOTDIR)

@@ -1,6 +1,6 @@
-/* Whose a host is, in a hosts directory that several users may write to. The proxy connects with
- * its own rights, so there a user could have it connect to what is somebody else's: by a symlink
- * in the place of the socket, or of the host directory. */
+/* Ownership of hosts, in a hosts directory that several users may write to. The proxy connects with
+ * its own rights, so a user could make it connect to another user's service, by a symlink in place
+ * of the socket or the host directory. */
 #ifndef OWNER_H
 #define OWNER_H
 
@@ -10,28 +10,28 @@
 
 enum { OWNER_WHY_SIZE = 80 };
 
-/* A host, as owner_open_host() finds it. */
+/* A host, set by owner_open_host(). */
 struct owner_host {
-	uid_t uid;                /* whose its directory is */
-	char why[OWNER_WHY_SIZE]; /* not empty: why it is refused, for people */
+	uid_t uid;                /* the owner of its directory */
+	char why[OWNER_WHY_SIZE]; /* why it is rejected; or empty */
 };
 
-/* Whether others than its owner, and root, may write to a directory with this STATUS. What an
- * ACL lets others do shows in the group's part of the mode. The sticky bit does not matter: it
- * keeps nobody from making hosts. */
+/* Whether users other than its owner and root may write to a directory with this STATUS. The group
+ * bits of the mode include the rights that an ACL gives. The sticky bit does not matter: it does
+ * not prevent users from making hosts. */
 bool owner_is_shared(const struct stat *status);
 
-/* Opens the host directory NAME (O_PATH), in the hosts directory at the descriptor HOSTS, which
- * has the STATUS and is shared, and says in HOST whose it is. Returns the descriptor, which is
- * the caller's; or -1 with errno set, EACCES where HOST says why it is refused: a symlink is
- * followed where it belongs to whom it leads to, to the owner of the hosts directory, or to
- * root. Whatever is put in its place meanwhile, what was judged is what is opened. */
+/* Opens the host directory NAME (O_PATH) in the hosts directory at the descriptor HOSTS, which has
+ * STATUS and is shared. Sets HOST to its owner. Returns a descriptor that the caller owns, or -1
+ * with errno set. EACCES may mean that HOST says why it is rejected: a symlink must belong to the
+ * owner of its target, to the owner of the hosts directory, or to root. What was checked is what is
+ * opened, even if something else replaces it meanwhile. */
 int
 owner_open_host(int hosts, const struct stat *status, const char *name, struct owner_host *host);
 
-/* Whether whoever listens at the other end of SOCKET, a connected Unix socket, may do so for
- * HOST: its owner may, and root. Where not, HOST says why, and errno is EACCES; or errno says
- * why it is not known. */
+/* Whether HOST's owner or root called listen(2) at the other end of SOCKET, a connected Unix
+ * socket. If not, sets errno: to EACCES, and HOST says why; or to the reason why the listener is
+ * unknown. */
 bool owner_listens(int socket, struct owner_host *host);
 
 #endif

@@ -9,10 +9,10 @@ static const char text_signature[] = "PROXY ";
 static const char binary_signature[] = "\r\n\r\n\0\r\nQUIT\n";
 
 enum {
-	/* Version 1: the longest line, with what ends it. */
+	/* Version 1: length of the longest line, with its CRLF. */
 	LINE_MAX_LENGTH = 107,
 
-	/* Version 2: what comes before the addresses, and where in it. */
+	/* Version 2: length of the part before the addresses, and offsets in it. */
 	BINARY_START = 16,
 	AT_COMMAND = 12,
 	AT_FAMILY = 13,
@@ -34,14 +34,14 @@ refuse(struct proxy_protocol_header *header, const char *reason)
 	return PROXY_PROTOCOL_REFUSED;
 }
 
-/* Whether BYTES begin with SIGNATURE, as far as they have come. */
+/* Whether BYTES, which may be incomplete, begin like SIGNATURE. */
 static bool
 begin_with(const uint8_t *bytes, size_t length, const char *signature, size_t size)
 {
 	return memcmp(bytes, signature, length < size ? length : size) == 0;
 }
 
-/* PORT is in network byte order. */
+/* Returns an address of FAMILY. HOST and PORT are in network byte order. */
 static union address
 endpoint(int family, const void *host, const void *port)
 {
@@ -59,7 +59,7 @@ endpoint(int family, const void *host, const void *port)
 	return address;
 }
 
-/* IPv4 in IPv6's dress is IPv4, where both are: they stay of one family. */
+/* Sets the addresses. Unmaps them only if they stay of one family. */
 static void
 set_addresses(struct proxy_protocol_header *header, union address client, union address server)
 {
@@ -80,14 +80,14 @@ set_addresses(struct proxy_protocol_header *header, union address client, union 
  *	PROXY TCP6 2001:db8::7 2001:db8::1 51234 443
  *	PROXY UNKNOWN and whatever follows
  *
- * scanf(3) takes more than that: spaces in a row, signs, zeros in front. What is written anew is
- * the same only if the line had none of them. */
+ * sscanf(3) also accepts repeated spaces, signs and leading zeros. The line has none of them if it
+ * equals its fields printed again. */
 static bool
 read_line(struct proxy_protocol_header *header, const char *line)
 {
 	char protocol[8] = "", source[46], destination[46], again[LINE_MAX_LENGTH + 16];
 	char source_digits[6], destination_digits[6];
-	struct in6_addr from, to; /* have room for the other */
+	struct in6_addr from, to; /* large enough for IPv4 too */
 	int fields = sscanf(line, "PROXY %7s %45s %45s %5s %5s", protocol, source, destination,
 	    source_digits, destination_digits);
 	if (strncmp(line, "PROXY UNKNOWN", 13) == 0 && (line[13] == ' ' || line[13] == '\0'))
@@ -130,11 +130,11 @@ read_text(struct proxy_protocol_header *header, const uint8_t *bytes, size_t len
 
 /* --- Version 2 --- */
 
-/* How long the addresses of each family are. */
+/* Length of the addresses and ports of each family. */
 static const size_t addresses_length[FAMILY_MAX + 1] = {0, 4 + 4 + 4, 16 + 16 + 4, 108 + 108};
 
-/* The addresses, the source's and the destination's, and then their ports. Those that are not
- * TCP's are left alone. */
+/* Reads the source and destination addresses, then their ports. Ignores those that are not
+ * TCP's. */
 static void
 read_addresses(struct proxy_protocol_header *header, const uint8_t *bytes, uint8_t protocol)
 {
@@ -154,8 +154,7 @@ read_addresses(struct proxy_protocol_header *header, const uint8_t *bytes, uint8
  *		uint16_t len;
  *	} and LEN bytes: addresses, and extensions		proxy-protocol.txt, 2.2
  *
- * Values that it does not know must be refused; where the command is LOCAL, all that follows is
- * ignored.
+ * Unknown values must be rejected. If the command is LOCAL, everything after it is ignored.
  */
 static enum proxy_protocol_status
 read_binary(struct proxy_protocol_header *header, const uint8_t *bytes, size_t length)

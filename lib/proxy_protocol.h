@@ -1,6 +1,5 @@
-/* The PROXY protocol's header, versions 1 and 2, by which a balancer in front says whose
- * connection it passes on (HAProxy's proxy-protocol.txt, 2). Bytes only: no sockets, no log, no
- * clock. */
+/* The PROXY protocol header, versions 1 and 2, in which a balancer sends the client's address
+ * (HAProxy's proxy-protocol.txt, 2). Bytes only: no sockets, no log, no clock. */
 #ifndef PROXY_PROTOCOL_H
 #define PROXY_PROTOCOL_H
 
@@ -10,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The longest header that is accepted, in bytes. Its syntax allows 64 KiB, nearly all of which
- * would be extensions (TLVs), which are skipped; balancers send a few hundred bytes. */
+/* Maximum length of a header in bytes. The syntax allows 64 KiB, most of it for extensions (TLVs),
+ * which are skipped. Balancers send a few hundred bytes. */
 enum { PROXY_PROTOCOL_MAX = 4096 };
 
 enum proxy_protocol_status {
@@ -21,23 +20,22 @@ enum proxy_protocol_status {
 };
 
 struct proxy_protocol_header {
-	size_t length; /* in bytes; the client's own begin after them */
+	size_t length; /* in bytes; the client's bytes follow */
 
-	/* Where the connection comes from and where the client meant it to go, of one family.
-	 * Without, it is the sender's own (LOCAL), or of a kind that has none or is not known
-	 * (UNKNOWN). */
+	/* The client's address and the one it connected to, of one family. There are none if the
+	 * connection is the balancer's own (LOCAL), or its protocol has none or is UNKNOWN. */
 	bool has_addresses;
 	union address client, server;
 
-	const char *reason; /* for people, in English; lives for ever */
+	const char *reason; /* for the log, in English; static */
 };
 
-/* Reads the header that the LENGTH BYTES begin with, which are all that has come so far. Of one
- * that is not there yet, little is looked at, so that it may be called again for each byte.
+/* Reads the header at the beginning of the LENGTH BYTES received so far. Reads little of an
+ * incomplete header, so it may be called again for each byte.
  *
- * Returns PROXY_PROTOCOL_INCOMPLETE if more is to come; PROXY_PROTOCOL_OK once the header is
- * there, and then all but the reason is set; or PROXY_PROTOCOL_REFUSED, and why. More bytes do
- * not change either of the last two. Neither blocks nor shares anything. */
+ * Returns PROXY_PROTOCOL_INCOMPLETE if more bytes are needed; PROXY_PROTOCOL_OK if the header is
+ * complete, and sets all but the reason; PROXY_PROTOCOL_REFUSED, and sets the reason. More bytes do
+ * not change either of the last two. Does not block, and shares nothing. */
 enum proxy_protocol_status
 proxy_protocol_read(struct proxy_protocol_header *header, const uint8_t *bytes, size_t length);
 

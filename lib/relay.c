@@ -10,44 +10,44 @@
 #include <unistd.h>
 
 enum {
-	/* The size of a pipe, and the smallest that is worth it. */
+	/* The size of a pipe, and the minimum for using it. */
 	PIPE_SIZE = 1024 * 1024,
 	PIPE_SIZE_MIN = 64 * 1024,
 
 	/* How often a direction reads before the other has its turn. */
 	READS_MAX = 8,
 
-	/* A connection is blocked if a side has taken nothing for so long. Then a write is
-	 * tried: poll(2) does not tell that a receiver has become deaf. */
+	/* A connection is blocked if a side has taken nothing for this time. Then a write is tried,
+	 * because poll(2) does not report that a receiver has become deaf. */
 	BLOCKED_MS = 250,
 };
 
 static atomic_int pipes_left;
 static int (*quiet_ms)(void);
 
-/* One direction. It holds the bytes from START to END, or PIPED ones in its pipe, not both. */
+/* One direction. It holds the bytes from START to END, or PIPED bytes in its pipe, not both. */
 struct direction {
 	int from, to;
 	bool *ended, *deaf; /* of the sender; of the receiver */
 	int *from_error, *to_error;
 	_Atomic uint64_t *passed;
 
-	uint8_t *bytes; /* BUFFER, or what goes before all others */
+	uint8_t *bytes; /* BUFFER, or those of relay.first */
 	size_t start, end;
 	uint8_t *buffer;
 	int pipe[2];     /* -1 if there is none */
-	bool lacks_pipe; /* none could be had */
+	bool lacks_pipe; /* none is available */
 	size_t piped;
-	bool was_full;      /* the last read filled all there was room for */
+	bool was_full;      /* the last read got RELAY_BUFFER_SIZE bytes or more */
 	bool end_passed_on; /* the receiver knows that the stream is over */
 };
 
-/* Two directions, and what is known of their sockets. */
+/* Both directions, and what is known of their sockets. */
 struct loop {
 	struct relay *relay;
 	struct direction up, down; /* client to backend, backend to client */
 	bool client_hung_up, backend_hung_up;
-	int unacknowledged; /* bytes of a backend that is gone, which the client has not taken */
+	int unacknowledged;       /* of the bytes that a closed backend had sent */
 	int64_t stalled_since_ms; /* 0 until a side has hung up */
 	uint64_t stalled_at;      /* how many bytes had been taken then */
 };
@@ -101,7 +101,7 @@ is_temporary(int error)
 	return error == EAGAIN || error == EINTR;
 }
 
-/* The sender has ended its stream; by ERROR, if that is not 0. */
+/* Marks the sender's stream as ended, by ERROR if that is not 0. */
 static void
 end_stream(struct direction *d, int error)
 {
@@ -110,9 +110,9 @@ end_stream(struct direction *d, int error)
 		*d->from_error = error;
 }
 
-/* Reads into the pipe. Returns false if recv(2) has to say more: for splice(2), the end of the
- * stream, a quiet sender and an urgent byte look alike. But a socket tells of its error only
- * once. */
+/* Reads into the pipe. Returns false if recv(2) must be tried: splice(2) does not distinguish
+ * between the end of the stream, a quiet sender and an urgent byte. An error ends the stream here,
+ * because a socket reports it only once. */
 static bool
 fill_pipe(struct direction *d)
 {
@@ -120,7 +120,7 @@ fill_pipe(struct direction *d)
 	d->was_full = n >= RELAY_BUFFER_SIZE;
 	if (n > 0) {
 		d->piped = (size_t)n;
-	} else if (n == -1 && errno == EINVAL) { /* to copy costs less than to try again */
+	} else if (n == -1 && errno == EINVAL) { /* copying costs less than trying again */
 		d->lacks_pipe = true;
 		close_pipe(d);
 	} else if (n == -1 && !is_temporary(errno)) {
@@ -161,8 +161,8 @@ write_some(struct direction *d)
 	return n;
 }
 
-/* The receiver takes nothing more, by ERROR. The sender's bytes are dropped, since a client may
- * read only when it has written all it wants. What the receiver has sent is still read. */
+/* Marks the receiver as deaf, because of ERROR. The sender's bytes are dropped, because a client
+ * may read only after it has written everything. What the receiver has sent is still read. */
 static void
 become_deaf(struct direction *d, int error)
 {
@@ -171,8 +171,8 @@ become_deaf(struct direction *d, int error)
 	shutdown(d->to, error == EPIPE || error == ECONNRESET ? SHUT_WR : SHUT_RDWR);
 }
 
-/* Writes what is held, as far as there is room, or drops it. Returns whether nothing is held any
- * more. */
+/* Writes the held bytes as far as there is room; drops them if the receiver is deaf. Returns
+ * whether none are left. */
 static bool
 pass_on(struct direction *d)
 {
@@ -192,8 +192,8 @@ pass_on(struct direction *d)
 	return !holds_bytes(d);
 }
 
-/* Passes bytes on while that goes without waiting. A read that was not full leaves the rest to
- * poll(2), unless the sender has hung up: then the end of the stream comes next. */
+/* Relays bytes until a call would block. After a read that was not full, poll(2) comes first,
+ * unless the sender has hung up: then the end of the stream follows. */
 static void
 move(struct direction *d, bool is_readable, bool hung_up)
 {
@@ -203,7 +203,7 @@ move(struct direction *d, bool is_readable, bool hung_up)
 	}
 }
 
-/* Whether all that the sender will ever send was passed on. */
+/* Whether everything that the sender will ever send was relayed. */
 static bool
 is_done(const struct direction *d)
 {
@@ -212,7 +212,7 @@ is_done(const struct direction *d)
 
 /* --- Both directions --- */
 
-/* Tells the receiver that D's stream is over. Returns false with errno set if that fails. */
+/* Half-closes the receiver if D is done. Returns false with errno set if that fails. */
 static bool
 pass_end_on(struct direction *d)
 {
@@ -222,9 +222,9 @@ pass_end_on(struct direction *d)
 	return shutdown(d->to, SHUT_WR) == 0 || errno == ENOTCONN;
 }
 
-/* For which events to wait at a socket: IN is what comes from it, OUT what goes to it. A hang-up
- * that is known would be told again and again, so then the socket is left out unless there is
- * something to do. */
+/* Returns the events to wait for at a socket: IN is the direction from it, OUT the one to it.
+ * Leaves the socket out if it has hung up and there is nothing else to wait for: poll(2) would
+ * report that again and again. */
 static struct pollfd
 events_of(int socket, const struct direction *in, const struct direction *out, bool hung_up)
 {
@@ -248,14 +248,14 @@ relay_set_blocked(struct relay *r, bool is_blocked)
 		atomic_fetch_add(r->blocked, is_blocked ? 1 : (unsigned)-1);
 }
 
-/* Whether bytes of one side wait for the other. */
+/* Whether bytes from one side wait for the other. */
 static bool
 is_busy(const struct loop *l)
 {
 	return holds_bytes(&l->up) || holds_bytes(&l->down) || l->unacknowledged > 0;
 }
 
-/* Waits until a side has or takes something. */
+/* Waits for events, and sets whether the connection is blocked. Returns as poll(2) does. */
 static int
 wait_for(struct loop *l, struct pollfd sides[2])
 {
@@ -264,15 +264,14 @@ wait_for(struct loop *l, struct pollfd sides[2])
 		relay_set_blocked(l->relay, false);
 		return poll(sides, 2, ms);
 	}
-	/* If threads are short, it is soon known which ones are blocked. */
+	/* If threads are short, a shorter wait shows sooner whether C is blocked. */
 	bool is_short = ms >= 0 && ms < BLOCKED_MS && !l->relay->is_blocked;
 	int ready = poll(sides, 2, is_short ? ms + 1 : BLOCKED_MS);
 	relay_set_blocked(l->relay, ready == 0);
 	return ready;
 }
 
-/* Whether a side is gone, and the other has taken nothing of what it had sent for
- * RELAY_STALL_MS. */
+/* Whether a side has hung up, and the other has taken nothing for RELAY_STALL_MS. */
 static bool
 has_stalled(struct loop *l)
 {
@@ -287,7 +286,7 @@ has_stalled(struct loop *l)
 
 enum { GOES_ON = -1 };
 
-/* Whether, and how, it is over. */
+/* Returns how the relay has ended, or GOES_ON. */
 static int
 judge(struct loop *l)
 {
@@ -317,7 +316,7 @@ free_first(struct relay *r)
 	r->first_start = r->first_end = 0;
 }
 
-/* Waits once, and does what can be done then. */
+/* Waits once and relays what it can. Returns how the relay has ended, or GOES_ON. */
 static int
 turn(struct loop *l)
 {

@@ -1,5 +1,6 @@
-/* Shares: how much each client address, and each host, holds. A share lives as long as a
- * connection or a lookup is counted in it. Behind the table's lock, except for what is atomic. */
+/* Shares: counters of what each client address and each host holds. A share exists as long as a
+ * connection or a lookup is counted in it. Guarded by the table's lock, except for atomic
+ * members. */
 #ifndef SHARE_H
 #define SHARE_H
 
@@ -9,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Lookups in host directories that are under way. */
+/* Pending lookups in host directories. */
 struct lookups {
 	unsigned count;
 	int64_t since_ms; /* since when none of them has ended */
@@ -19,13 +20,13 @@ struct share {
 	unsigned connections;   /* and lookups, of a host */
 	atomic_uint blocked;    /* of a host's connections; see relay.h */
 	struct lookups lookups; /* of a host */
-	atomic_size_t memory;   /* that an address's hellos have, see proxy.c */
+	atomic_size_t memory;   /* of an address's hellos; see proxy.c */
 	char key[];             /* a host's name, or '@' and an address */
 };
 
-/* Counts a connection in the share of the host NAME, or in that of PEER's address (of an IPv6
- * address: of its first 64 bits, which one customer has). Returns the share, or NULL if memory
- * is short. */
+/* Counts a connection in the share of the host NAME, or of PEER's address (of the first 64 bits of
+ * an IPv6 address, which usually belong to one customer). Returns the share, or NULL if memory is
+ * short. */
 struct share *share_join(const char *name);
 struct share *share_join_address(const union address *peer);
 

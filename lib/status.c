@@ -81,8 +81,8 @@ status_ended(const struct connection *c, enum connection_end end)
 		log_end(c, end);
 }
 
-/* How many are open is what adds up: each is counted when it ends, after it was when it was
- * accepted. */
+/* Reads the counts of ended connections before that of accepted ones, so that open= is never
+ * negative. */
 void
 status_report(void)
 {

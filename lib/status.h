@@ -1,7 +1,5 @@
-/* What goes on: counts of connections since the start, and a line for each connection that ends,
- * in logfmt: key=value, key=value. No value needs quotes: names were validated.
- *
- * Any thread may call these functions. They share counters, which are atomic. */
+/* Statistics: counts of connections since the start, and a line for each connection that ends, in
+ * logfmt: key=value key=value. No value needs quotes, because names were validated. */
 #ifndef STATUS_H
 #define STATUS_H
 
@@ -9,11 +7,11 @@
 
 #include <stdbool.h>
 
-/* Notes when the program began, and whether each connection that ends gets a line. To be called
- * once, before there are threads. */
+/* Records the time of the start, and whether each connection that ends gets a line. Call it once,
+ * before any thread starts. */
 void status_begin(bool logs_connections);
 
-/* What is counted besides ends. */
+/* What is counted besides the ends of connections. */
 enum status_event {
 	STATUS_ACCEPTED,
 	STATUS_ROUTED, /* it got a backend */

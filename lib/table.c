@@ -12,46 +12,47 @@
 #include <sys/socket.h>
 
 enum {
-	/* Slots are short while fewer than one in so many is free. */
+	/* Slots are short while fewer than 1/SHORT of them are free. */
 	SHORT = 8,
 
-	/* An address holds too much if it has more than one in so many of all slots, and a few;
-	 * a host if it blocks more than one in SHORT of all slots or threads, and some. */
+	/* An address holds too much if it has more than 1/SHARE of all slots and more than
+	 * ADDRESS_MIN; a host if it blocks more than 1/SHORT of all slots or threads and more than
+	 * HOST_MIN. */
 	SHARE = 16,
 	ADDRESS_MIN = 4,
 	HOST_MIN = 16,
 
-	/* All lookups together may take one in so many threads. */
+	/* All lookups together may occupy 1/LOOKUPS of the threads. */
 	LOOKUPS = 4,
 
-	/* How long a connection may take until its backend is connected; less as slots become
-	 * fewer, but never less than an honest client needs: its hello comes right behind the
-	 * end of the TCP handshake, however far away it is. Once connected, a connection is not
-	 * evicted before so long without progress: TCP repeats a lost packet after 200 ms and a
-	 * round trip. A backend is seen to take something once it has taken a whole write;
-	 * one that has answered has longer for that. */
+	/* A connection that does not relay may be evicted after PATIENCE_MS in its state. As slots
+	 * become fewer, that shrinks, but not below PATIENCE_MIN_MS: an honest client's hello comes
+	 * right after the end of the TCP handshake, however far away it is. A connection that
+	 * relays may be evicted after PATIENCE_MS without progress: TCP repeats a lost packet after
+	 * 200 ms and a round trip. A backend's progress shows only when it has taken a whole write,
+	 * so one that has answered has BACKEND_PATIENCE_MS. */
 	PATIENCE_MS = 1000,
 	BACKEND_PATIENCE_MS = 5000,
 	PATIENCE_MIN_MS = 10,
 
-	/* How many connections of each state are looked at for one to evict. */
+	/* Maximum number of connections of each state that are considered for eviction. */
 	LOOKS = 16,
 
-	/* How many lookups may be under way in one host's directory: a maze of symlinks costs
-	 * milliseconds of a processor each. And when they hang: if none has ended for so long. */
+	/* Maximum number of pending lookups in one host's directory: a chain of symlinks may cost
+	 * milliseconds of processor time each. They hang if none has ended for LOOKUPS_HANG_MS. */
 	LOOKUPS_OF_HOST = 4,
 	LOOKUPS_HANG_MS = 1000,
 
-	/* How often the log says that connections are evicted, at most. */
+	/* Minimum interval between log lines on evictions. */
 	NOTICE_MS = 10 * 1000,
 };
 
 static struct {
 	pthread_mutex_t mutex;
-	struct connection lists[CONNECTION_STATES]; /* the longest in its state first */
+	struct connection lists[CONNECTION_STATES]; /* the longest in the state first */
 	unsigned sizes[CONNECTION_STATES];          /* of the lists */
 	int slots;
-	atomic_int free; /* how many are free, or will be at once; any thread may read it */
+	atomic_int free; /* free slots and those of evicted ones; any thread may read it */
 	struct table_counts counts;
 	struct lookups lookups; /* of all hosts */
 	int64_t next_notice_ms;
@@ -80,7 +81,7 @@ table_unlock(void)
 
 /* --- Coming and going --- */
 
-/* C is in STATE from now on. */
+/* Appends C to the list of STATE. */
 static void
 append(struct connection *c, enum connection_state state, int64_t now_ms)
 {
@@ -208,8 +209,8 @@ table_count(void)
 	return counts;
 }
 
-/* C, which is of KIND, is to end because of SHORTAGE: its slot counts as free from now on. The
- * log says so now and then. */
+/* Marks C as evicted because of SHORTAGE, and counts it under KIND. Its slot counts as free from now
+ * on. Logs that from time to time. */
 static void
 mark_evicted(struct connection *c, unsigned kind, enum table_shortage shortage)
 {
@@ -227,8 +228,8 @@ mark_evicted(struct connection *c, unsigned kind, enum table_shortage shortage)
 	    shortage == TABLE_SLOTS ? "slots" : "threads", table.counts.open, table.slots);
 }
 
-/* What an address may hold, and each state but RELAYING may have, without being the cause of a
- * shortage. */
+/* Returns how many slots an address, or a state other than RELAYING, may have without being the
+ * cause of a shortage. */
 static unsigned
 fair_share(void)
 {
@@ -244,7 +245,7 @@ table_rejects(struct connection *c)
 	unsigned most = thread_count().limit, slots = (unsigned)table.slots;
 	most = (most < slots ? most : slots) / SHORT;
 	table_lock();
-	/* Others may have been rejected meanwhile, which is enough. */
+	/* Checked again: others may have been rejected meanwhile. */
 	bool rejects = (table_is_short() && c->address->connections > fair_share()) ||
 	    (c->host != NULL && c->host->blocked > (most > HOST_MIN ? most : HOST_MIN));
 	if (rejects && !c->is_evicted)
@@ -315,8 +316,8 @@ table_set_parked(struct connection *c)
 {
 	c->is_parked = true;
 	table.counts.parked++;
-	/* If threads are short, it was not quiet for long, and bytes may be unsent for other
-	 * reasons. */
+	/* If threads are short, it was not quiet for long, so unsent bytes may have another
+	 * reason. */
 	relay_set_blocked(&c->relay,
 	    c->state == CONNECTION_RELAYING && !thread_is_short() &&
 		(system_unsent(c->relay.client) > 0 || system_unsent(c->relay.backend) > 0));
@@ -341,7 +342,7 @@ table_take(struct connection *c)
 	return true;
 }
 
-/* Whether the time of C is over. */
+/* Whether the timeout of C has expired. */
 static bool
 is_over(const struct connection *c, int64_t now_ms)
 {
@@ -361,7 +362,7 @@ table_take_expired(struct connection *taken[TABLE_EXPIRED_MAX], int64_t now_ms)
 		const struct connection *list = &table.lists[state];
 		for (struct connection *c = list->next;
 		     c != list && is_over(c, now_ms) && count < TABLE_EXPIRED_MAX; c = c->next)
-			if (table_take(c)) /* or else its own thread is about to see */
+			if (table_take(c)) /* otherwise its thread is about to notice */
 				taken[count++] = c;
 	}
 	return count;
@@ -379,7 +380,7 @@ table_end_all(void (*end)(const struct connection *c, enum connection_end how))
 
 /* --- Evicting --- */
 
-/* How long a connection may take until its backend is connected, while so few slots are free. */
+/* Returns how long a connection without a backend may stay in its state at present. */
 static int64_t
 patience_ms(void)
 {
@@ -388,8 +389,8 @@ patience_ms(void)
 	return ms > PATIENCE_MIN_MS ? ms : PATIENCE_MIN_MS;
 }
 
-/* How much C's holder has of what is short: its address, of the slots; its host, of the threads.
- * Addresses that do not hold too much are equal. */
+/* Returns how much C's holder has of what is short: its address, of the slots; its host, of the
+ * threads. Addresses that do not hold too much count as equal. */
 static unsigned
 held_with(const struct connection *c, enum table_shortage shortage)
 {
@@ -399,9 +400,9 @@ held_with(const struct connection *c, enum table_shortage shortage)
 	return c->address->connections > share ? c->address->connections : share;
 }
 
-/* Whether C, which relays, has made no progress for long enough since it was first looked at,
- * though bytes wait to be taken, or its address holds too much. To look costs system calls, so
- * that is done once in that time. */
+/* Whether C, which relays, may be evicted: no progress since the last check, and bytes are unsent
+ * or its address holds too much. A check costs system calls, so C has at most one per
+ * PATIENCE_MS. */
 static bool
 is_stalled(struct connection *c, enum table_shortage shortage, int64_t now_ms)
 {
@@ -434,7 +435,7 @@ may_be_evicted(struct connection *c, enum table_shortage shortage, int64_t now_m
 	    now_ms - c->since_ms >= patience_ms() && waits_for_others;
 }
 
-/* The largest holder pays; of equal ones, the connection that waits longest. */
+/* Whether A is evicted before B: it has the larger holder or, of equal ones, has waited longer. */
 static bool
 pays_before(const struct connection *a, const struct connection *b, enum table_shortage shortage)
 {
@@ -442,8 +443,9 @@ pays_before(const struct connection *a, const struct connection *b, enum table_s
 	return held_a != held_b ? held_a > held_b : a->since_ms < b->since_ms;
 }
 
-/* Looks at those that have waited longest in each state. One that relays and may stay is put at
- * the end of its list, so that the next look is at others. */
+/* Returns the connection to evict, or NULL. Considers the longest waits in each state. Moves
+ * relaying connections that may stay to the end of their list, so that the next call considers
+ * others. */
 static struct connection *
 choose(enum table_shortage shortage, int64_t now_ms)
 {

@@ -1,17 +1,17 @@
 /* The table of open connections, and the rule by which one of them is evicted.
  *
- * A connection has one owner at a time: the thread that serves it; or, when nobody works on it, the
- * table. Its owner alone reads and writes its sockets, closes and frees it, and needs no lock for
- * that. It changes hands at these moments:
+ * A connection has one owner at a time: the thread that serves it or, if no thread works on it, the
+ * table. Only its owner reads and writes its sockets, closes and frees it, and needs no lock for
+ * that. The owner changes at these moments:
  *
  *   main thread -> its thread    proxy_accept(), by thread_spawn()
  *   its thread -> table          idle_park(), if nothing happens
- *   table -> idle.c -> a thread  table_take(), if something does or its time is over
- *   table -> main thread         table_evict(), to be ended
+ *   table -> idle.c -> a thread  table_take(), on an event or a timeout
+ *   table -> main thread         table_evict(); the main thread ends it
  *
- * From a thread that hangs in a file system, a connection is taken likewise. While it is in the
- * table, others may look behind the lock at what is behind it, and at its sockets, and may ask the
- * owner to end it: by relay.stop and shutdown(2). It leaves before its sockets are closed. */
+ * A connection is also taken from a thread whose lookup hangs. With the lock, other threads may
+ * read the members that it guards, query the sockets, and ask the owner to end the connection: by
+ * relay.stop and shutdown(2). A connection leaves the table before its sockets are closed. */
 #ifndef TABLE_H
 #define TABLE_H
 
@@ -32,11 +32,11 @@ enum connection_state {
 	CONNECTION_STATES,
 };
 
-/* How a connection has ended. */
+/* How a connection ended. */
 enum connection_end {
 	END_OPEN,           /* it has not */
 	END_FAILED,         /* something broke here */
-	END_SILENT,         /* the client has left, and had sent nothing */
+	END_SILENT,         /* the client left without having sent anything */
 	END_CLOSED,         /* both sides have ended their streams */
 	END_BACKEND_CLOSED, /* the backend closed before the client had ended its stream */
 	END_BACKEND_RESET,
@@ -49,91 +49,91 @@ enum connection_end {
 };
 
 enum {
-	/* From accept to the end of the ClientHello, and to the last attempt to connect. */
+	/* Time from accept(2) to the end of the ClientHello, and to the last attempt to connect. */
 	TABLE_HELLO_MS = 10 * 1000,
 
-	/* How much longer a lookup may take until its client is told. */
+	/* Additional time for a lookup, before the client is rejected. */
 	TABLE_LOOKUP_MS = 1000,
 
-	/* How long a client that gets nothing more is read from. */
+	/* Maximum time of a lingering close. */
 	TABLE_LINGER_MS = 5 * 1000,
 };
 
 struct connection {
-	/* Written behind the table's lock; the owner may read it without: */
-	struct connection *next, *previous; /* in its state's list; first of all, for insque(3) */
+	/* Written under the table's lock; the owner may read it without: */
+	struct connection *next, *previous; /* in its state's list; first members, for insque(3) */
 	enum connection_state state;
-	int64_t since_ms;  /* since when it is in this state; if relaying, without progress */
-	uint64_t progress; /* 1, and the bytes passed on and taken until then; 0 at first */
-	bool all_taken, backend_is_slow; /* no bytes waited to be taken then; some, by a backend */
+	int64_t since_ms;                /* start of this state; if relaying, of the stall */
+	uint64_t progress;               /* 1 plus the bytes relayed and taken then; 0 at first */
+	bool all_taken, backend_is_slow; /* then, no bytes were unsent; some were, to a backend */
 	bool is_evicted;
 	bool is_parked;               /* the table owns it, and idle.c watches it */
-	struct lookup *lookup;        /* it is looked up in a file system, which may hang */
+	struct lookup *lookup;        /* the lookup of its backend, which may hang */
 	struct share *address, *host; /* host is NULL until the name is known */
 	union address peer;           /* the client; before its PROXY header, the balancer */
 
 	/* Its owner's: */
-	struct relay relay; /* its sockets; others may use what is said to be for them */
+	struct relay relay; /* its sockets; relay.h says what others may use */
 	int64_t accepted_ms;
-	union address server; /* the address it connected to, if a balancer has said so */
-	struct hello *hello;  /* what was received of it; NULL before and after */
-	bool awaits_header;   /* a balancer's PROXY header is to come */
+	union address server; /* the address it connected to, if a balancer sent that */
+	struct hello *hello;  /* the received part; NULL before and after */
+	bool awaits_header;   /* a balancer must send a PROXY header first */
 	enum connection_end end;
 	enum tls_alert alert; /* if rejected */
-	bool resets;          /* close with a reset: what the client has not taken is discarded */
-	size_t header_length; /* of the PROXY header to the backend, which no client sent */
-	uint64_t dropped;     /* bytes that were read in the lingering close */
+	bool resets;          /* close with SO_LINGER 0: sends RST and discards unsent data */
+	size_t header_length; /* of the PROXY header sent to the backend */
+	uint64_t dropped;     /* bytes read in the lingering close */
 };
 
-/* A lookup in a host directory. Nothing ends one that hangs, so the connection may be taken from
- * its thread meanwhile. */
+/* A lookup in a host directory. A hanging one cannot be interrupted, so the connection may be taken
+ * from its thread. */
 struct lookup {
 	struct connection *connection; /* NULL if it was taken */
 	struct share *host;
 };
 
-/* Prepares for SLOTS connections at once. To be called before there are threads. */
+/* Allows SLOTS connections at once. Call it before any thread starts. */
 void table_prepare(unsigned slots);
 
 void table_lock(void);
 void table_unlock(void);
 
-/* Opens a connection for the socket CLIENT, just accepted from PEER, in the state HELLO. Returns
- * it: the caller's, with the socket. Or returns NULL if memory is short. */
+/* Creates a connection for the socket CLIENT, just accepted from PEER, in the state HELLO. Returns
+ * it; the caller owns it and the socket. Returns NULL if memory is short. */
 struct connection *table_enter(int client, const union address *peer);
 
-/* C's client has become known by a PROXY header: C is counted by that address from now on. */
+/* Sets the address of C's CLIENT from a PROXY header. C is counted by that address from now on. */
 void table_set_client(struct connection *c, const union address *client);
 
-/* Counts C as one of the host NAME; it is CONNECTING from now on. Returns false if memory is
+/* Counts C as one of the host NAME, and sets its state to CONNECTING. Returns false if memory is
  * short. */
 bool table_join_host(struct connection *c, const char *name);
 
-/* C is in STATE from now on. */
+/* Sets the state of C. */
 void table_set_state(struct connection *c, enum connection_state state);
 
-/* The name of C's host, or "-". */
+/* Returns the name of C's host, or "-". */
 const char *table_host(const struct connection *c);
 
-/* Removes C from the table, so that no other thread finds it. When its sockets are closed,
- * table_free() is to follow, which frees its slot and its memory. */
+/* Removes C from the table, so that no other thread can find it. Then close its sockets and call
+ * table_free(), which frees its slot and its memory. */
 void table_remove(struct connection *c);
 void table_free(struct connection *c);
 
-/* --- Lookups: no host, and no file system, may have all threads --- */
+/* --- Lookups: no host, and no file system, may block all threads --- */
 
-/* Begins LOOKUP, of C's host. Returns 0; EBUSY if as many are under way as may be, so that C
- * has to wait; or ETIMEDOUT if none of these has ended for a second: the file system hangs.
- * After 0, table_end_lookup() is to follow. */
+/* Begins LOOKUP, of C's host. Returns 0; EBUSY if as many as allowed are pending, so that C must
+ * wait; or ETIMEDOUT if the file system hangs, because no lookup of the host, or none at all of
+ * those allowed, has ended for a second. After 0, call table_end_lookup(). */
 int table_begin_lookup(struct lookup *lookup, struct connection *c);
 
-/* Ends LOOKUP. Returns its connection; or NULL if that was taken meanwhile and is the caller's
- * no more. */
+/* Ends LOOKUP. Returns its connection; or NULL if that was taken, and the caller no longer owns
+ * it. */
 struct connection *table_end_lookup(struct lookup *lookup);
 
 /* --- Slots --- */
 
-/* Evicted connections are counted by their state; among those that relayed, idle ones apart. */
+/* Evicted connections are counted by state; idle ones apart from others that relayed. */
 enum { TABLE_IDLE = CONNECTION_STATES, TABLE_EVICTED_KINDS };
 
 struct table_counts {
@@ -148,9 +148,9 @@ struct table_counts table_count(void);
 bool table_is_full(void);
 bool table_is_short(void);
 
-/* Whether C, which is new, is too much for its holder: for an address with more than a sixteenth of
- * all slots, while these are short; for a host that blocks more than an eighth of the slots or
- * threads, while either are. Then it is counted as evicted, and to be ended. */
+/* Whether the holder of C, which is new, has too much: an address more than a sixteenth of all
+ * slots, while these are short; a host that blocks more than an eighth of the slots or threads,
+ * while either are. If so, counts C as evicted; the caller must end it. */
 bool table_rejects(struct connection *c);
 
 /* --- Taking and evicting: see docs/limits.md --- */
@@ -158,22 +158,22 @@ bool table_rejects(struct connection *c);
 enum table_shortage { TABLE_SLOTS, TABLE_THREADS };
 
 /* Evicts a connection because of SHORTAGE. Returns it, or NULL if none may be evicted now. If it
- * IS_TAKEN, it is the caller's, to be ended; or else its thread is asked to end it. */
+ * IS_TAKEN, the caller owns it and must end it. Otherwise its thread was asked to end it. */
 struct connection *table_evict(enum table_shortage shortage, bool *is_taken);
 
-/* Takes C from the parked connections, or from a lookup. Returns false if another thread owns
- * it. After it, C is the caller's. The caller has the lock. */
+/* Takes C from the parked connections, or from a lookup. Returns false if a thread works on it;
+ * otherwise the caller owns it. Requires the lock. */
 bool table_take(struct connection *c);
 
-/* C is parked from now on. The caller has the lock. */
+/* Marks C as parked. Requires the lock. */
 void table_set_parked(struct connection *c);
 
-/* Takes connections whose time is over, so few at once that the lock is not held for long.
- * Returns how many. The caller has the lock. */
+/* Takes connections whose timeout has expired; TABLE_EXPIRED_MAX at most, so that the lock is not
+ * held for long. Returns how many. Requires the lock. */
 enum { TABLE_EXPIRED_MAX = 64 };
 int table_take_expired(struct connection *taken[TABLE_EXPIRED_MAX], int64_t now_ms);
 
-/* Calls END for each open connection, and keeps the lock, so that none ends any more. */
+/* Calls END for each open connection. Keeps the lock, so that no connection ends afterwards. */
 void table_end_all(void (*end)(const struct connection *c, enum connection_end how));
 
 #endif

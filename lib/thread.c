@@ -10,10 +10,10 @@
 #include <unistd.h>
 
 enum {
-	/* Threads are short while fewer than one in so many is still to be had. */
+	/* Threads are short while fewer than 1/SHORT of them are available. */
 	SHORT = 8,
 
-	/* How often it is looked whether there are more spare threads than needed. */
+	/* How often surplus spare threads are ended. */
 	SURPLUS_MS = 1000,
 };
 
@@ -25,13 +25,13 @@ struct spare {
 };
 
 static struct {
-	/* Set before there are threads: */
+	/* Set before any thread starts: */
 	unsigned max;
 	void (*serve)(struct connection *c);
 
 	atomic_bool is_short; /* any thread may read it */
 
-	pthread_mutex_t mutex;    /* for what follows */
+	pthread_mutex_t mutex;    /* guards what follows */
 	pthread_cond_t has_spare; /* for thread_spawn() */
 	struct thread_counts counts;
 	unsigned spare_count, spare_least; /* now; the least since SURPLUS_SINCE_MS */
@@ -50,7 +50,7 @@ thread_start(void *(*run)(void *), void *argument)
 	if (error != 0)
 		return error;
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	/* Some machines need more; then the size stays the usual one, and is too large. */
+	/* Some machines need more. */
 	long size_min = sysconf(_SC_THREAD_STACK_MIN);
 	size_t size = size_min > THREAD_STACK_SIZE ? (size_t)size_min : THREAD_STACK_SIZE;
 	error = pthread_attr_setstacksize(&attributes, size);
@@ -67,7 +67,7 @@ thread_prepare(unsigned max, void (*serve)(struct connection *c))
 	pool.serve = serve;
 }
 
-/* The fewer threads are free, the sooner a quiet connection gives up its own. */
+/* Updates the quiet time, which is shorter the fewer threads are available. Requires the lock. */
 static void
 adapt_quiet_ms(void)
 {
@@ -80,7 +80,7 @@ adapt_quiet_ms(void)
 	atomic_store_explicit(&thread_quiet_ms, ms, memory_order_relaxed);
 }
 
-/* Waits for the next connection as a spare. Returns NULL if the thread is to end. */
+/* Waits for the next connection as a spare. Returns NULL if the thread must end. */
 static struct connection *
 next_connection(struct spare *me)
 {
@@ -108,13 +108,13 @@ run(void *first)
 		c = NULL;
 	}
 	sem_destroy(&me.has_work);
-	system_release_stack((size_t)40 * 1024); /* most of it relay_run() has used */
+	system_release_stack((size_t)40 * 1024); /* relay_run() uses most of it */
 	return NULL;
 }
 
-/* Makes a thread for C, or a spare one if C is NULL. Behind the lock, which is given up
- * meanwhile. Returns 0, or an errno. If the system refuses, there may be no more than there are,
- * until thread_end_surplus() says otherwise. */
+/* Starts a thread for C, or a spare one if C is NULL. Requires the lock, and releases it meanwhile.
+ * Returns 0, or an errno. If the system refuses, lowers the limit to the present number of threads;
+ * thread_end_surplus() raises it again. */
 static int
 make_thread(struct connection *c)
 {
@@ -129,7 +129,7 @@ make_thread(struct connection *c)
 	return error;
 }
 
-/* Takes a spare thread, or returns NULL. */
+/* Takes a spare thread, or returns NULL. Requires the lock. */
 static struct spare *
 take_spare(void)
 {
@@ -159,7 +159,7 @@ thread_spawn(struct connection *c, bool waits)
 	pool.counts.waiting += waits;
 	while ((spare = take_spare()) == NULL && (error = make_thread(c)) != 0 && waits) {
 		adapt_quiet_ms();
-		if (pool.spares == NULL) /* none has come since the lock was given up */
+		if (pool.spares == NULL) /* none has become spare while the lock was released */
 			pthread_cond_wait(&pool.has_spare, &pool.mutex);
 	}
 	pool.counts.waiting -= waits;

@@ -230,8 +230,8 @@ PROGRAM_TEST(backend, hosts_of_several_users_where_it_is_not_known_who_listens)
 	struct proxy *proxy = proxy_start_default();
 	int backend = backend_listen(HOST);
 	set_hosts_mode(0775);
-	expect_distrusted(proxy, HOST,
-	    "host directory: others than its owner may write to the hosts directory", 0, 0);
+	expect_distrusted(
+	    proxy, HOST, "host directory: the hosts directory is writable by other users", 0, 0);
 	set_hosts_mode(0755);
 	expect_served(backend, hello_for(HOST));
 }

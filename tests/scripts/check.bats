@@ -508,7 +508,7 @@ make_hosts_of_users() {
 	chmod 775 .
 	check
 	[ "$status" = 1 ]
-	says "others than its owner may write to the hosts directory"
+	says "the hosts directory is writable by other users"
 	says "-> take that right from them: chmod go-w; a build with PORTABLE=1 cannot tell whose a host is"
 	chmod go-w .
 	check

@@ -601,8 +601,8 @@ Test(backend, where_it_is_not_known_who_listens_no_host_is_served)
 	if (knows_owners())
 		skip_test("only in the portable core");
 	cr_assert(chmod(root, 0775) == 0);
-	expect_distrust("a.example", "host directory",
-	    "others than its owner may write to the hosts directory", 0, 0);
+	expect_distrust(
+	    "a.example", "host directory", "the hosts directory is writable by other users", 0, 0);
 	cr_assert(chmod(root, 0755) == 0);
 	struct backend backend = backend_connect(hosts, "a.example");
 	cr_assert(backend.socket != -1, "%s", backend_why(&backend));
