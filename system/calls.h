@@ -1,11 +1,11 @@
-/* The system calls that are made in service, by glibc, by musl, and by this program. filter.c
- * makes a filter for seccomp(2) of them; tests compare that with one by libseccomp, and the list
- * with what strace(1) sees. Of these, the first that fits decides:
+/* The system calls that are made in service, by glibc, by musl, and by this program. filter.c makes
+ * a filter for seccomp(2) of them. Tests compare it with one by libseccomp, and the list with the
+ * output of strace(1). The first entry that matches decides:
  *   ALLOW(call), REFUSE(call)
  *   ALLOW_IF(call, argument, mask, value)   if that argument, and MASK, are VALUE
  *   ALLOW_IF_BOTH(call, argument, mask, value, argument, mask, value)
- * Arguments are counted from 0, and their low 32 bits are compared: they are of type int, or
- * flags. They are looked at if the kernel does much by one number, of which little is used. */
+ * Arguments are counted from 0. Their low 32 bits are compared, because they are of type int, or
+ * flags. They are compared if the kernel does much by one call, of which little is used. */
 #ifndef CALLS_H
 #define CALLS_H
 
@@ -21,7 +21,7 @@
 
 #define CALLS_ALL 0xffffffffU
 
-/* Of a thread, and of nothing else; musl has the last one, which has no effect. */
+/* The flags with which only threads are started. musl adds CLONE_DETACHED, which has no effect. */
 #define CALLS_THREAD \
 	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | \
 	    CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
@@ -30,8 +30,8 @@
 #define CALLS_OPTION(ALLOW_IF_BOTH, call, level, name) \
 	ALLOW_IF_BOTH(call, 1, CALLS_ALL, level, 2, CALLS_ALL, name)
 
-/* With MSG_FASTOPEN, or an address, a socket would connect. No other socket than a Unix socket
- * is made, and of the options that there are, these are set. */
+/* With MSG_FASTOPEN or an address, sendto(2) would connect a socket. Only Unix sockets are created,
+ * and only these options are used. */
 #define CALLS_OF_SOCKETS(ALLOW, ALLOW_IF, ALLOW_IF_BOTH, REFUSE) \
 	ALLOW_IF_BOTH(sendto, 3, ~(unsigned)MSG_NOSIGNAL, 0, 5, CALLS_ALL, 0) \
 	REFUSE(sendto) \
@@ -62,7 +62,7 @@
 	ALLOW_IF(ioctl, 1, CALLS_ALL, TIOCOUTQ) \
 	REFUSE(ioctl)
 
-/* Nothing is opened to be read, or written. */
+/* No file is opened for reading or writing. */
 #define CALLS_OF_FILES(ALLOW, ALLOW_IF, REFUSE) \
 	ALLOW_IF(openat, 2, O_PATH, O_PATH) \
 	REFUSE(openat) \
@@ -84,10 +84,10 @@
 	ALLOW(ppoll) \
 	ALLOW(pselect6) \
 	ALLOW(write) \
-	ALLOW(writev) /* the C library's last words */
+	ALLOW(writev) /* a message of the C library before it aborts */
 
-/* A thread is begun with clone(2), since the arguments of clone3(2) cannot be looked at: where
- * that is not there, the C library does without. */
+/* Threads are started with clone(2): a filter cannot compare the arguments of clone3(2), and the C
+ * library does without that call if it fails. */
 #define CALLS_OF_THREADS(ALLOW, ALLOW_IF, ALLOW_IF_BOTH, REFUSE) \
 	ALLOW(futex) \
 	ALLOW_IF(clone, 0, CALLS_THREAD_MASK, CALLS_THREAD) \
@@ -109,7 +109,7 @@
 	ALLOW(exit) \
 	ALLOW(exit_group)
 
-/* Memory is never executable, nor a file. */
+/* No memory is executable or maps a file. */
 #define CALLS_OF_MEMORY(ALLOW, ALLOW_IF, ALLOW_IF_BOTH, REFUSE) \
 	ALLOW_IF_BOTH(mmap, 2, PROT_EXEC, 0, 3, MAP_ANONYMOUS, MAP_ANONYMOUS) \
 	REFUSE(mmap) \
@@ -122,7 +122,7 @@
 	ALLOW(getrandom) \
 	ALLOW(clock_gettime)
 
-/* What x86-64 has besides, and newer machines do by a call from above. */
+/* Calls of x86-64 that newer machines replace by one from above. */
 #ifdef __x86_64__
 #define CALLS_OF_OLD(ALLOW) \
 	ALLOW(access) \

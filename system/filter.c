@@ -12,12 +12,12 @@
 #define LOAD_ARGUMENT(n) LOAD(offsetof(struct seccomp_data, args) + (n) * sizeof(__u64))
 #define RETURN(value) BPF_STMT(BPF_RET | BPF_K, value)
 
-/* Goes on where what was loaded is VALUE, with the mask; else so many instructions further. */
+/* Goes on if the loaded value, masked, is VALUE; otherwise skips so many instructions. */
 #define IF(value, otherwise) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (__u32)(value), 0, otherwise)
 #define IF_MASKED(mask, value, otherwise) \
 	BPF_STMT(BPF_ALU | BPF_AND | BPF_K, (__u32)(mask)), IF(value, otherwise)
 
-/* The number of the call is loaded before each of these, and after it. */
+/* Each of these finds the number of the call loaded, and leaves it loaded. */
 #define ALLOW(call) IF(SYS_##call, 1), RETURN(SECCOMP_RET_ALLOW),
 #define REFUSE(call) IF(SYS_##call, 1), RETURN(SECCOMP_RET_ERRNO | EPERM),
 #define ALLOW_IF(call, n, mask, value) \
@@ -34,8 +34,8 @@
 #endif
 
 #ifdef MACHINE
-/* x32 is told by a bit in the number, see __X32_SYSCALL_BIT; -1 is what is left of a call that a
- * tracer has cancelled. */
+/* x32 calls have a bit set in their number, see __X32_SYSCALL_BIT. A tracer that cancels a call
+ * sets its number to -1. */
 #define X32_MIN 0x40000000
 #define CANCELLED 0xffffffff
 

@@ -4,12 +4,11 @@
 
 #include <linux/filter.h>
 
-/* It goes through calls.h in order: what is allowed there is, what is refused fails with EPERM.
- * What is not there fails with ENOSYS, as if the kernel did not have it: a C library that tries
- * a new call does it in the old way then. Calls of another architecture, which have other
- * numbers, kill the process.
+/* Compares a call with calls.h, in order: allows it, or refuses it with EPERM. A call that is not
+ * there fails with ENOSYS, as in a kernel that does not have it, so that the C library uses an
+ * older call instead. Calls of another architecture, which have other numbers, kill the process.
  *
- * Of no length on machines for which there is none: others than x86-64 and AArch64. */
+ * The length is 0 on machines without a filter: all except x86-64 and AArch64. */
 extern const struct sock_filter filter_program[];
 extern const unsigned short filter_length;
 

@@ -1,5 +1,5 @@
 /* FreeBSD 13, from its headers and manuals: connectat(2), accept4(2), getsockopt(2), tcp(4). Older
- * ones have no O_SEARCH. */
+ * versions have no O_SEARCH. */
 #include "system/system.h"
 
 #include <errno.h>
@@ -42,7 +42,7 @@ system_accept_heeds_timeout(int listener)
 	return false;
 }
 
-/* There is nothing for UNSENT_MAX. */
+/* There is no option for UNSENT_MAX. */
 void
 system_tune_tcp(int socket, int idle_s, int interval_s, int probes, int unsent_max)
 {
@@ -66,8 +66,8 @@ system_has_unread(int socket)
 	return poll(&entry, 1, 0) == 1;
 }
 
-/* How many of the unacknowledged bytes are under way is not known: none, if there is no room for
- * more. What was written to a Unix socket is counted at the other end. */
+/* The system does not tell how many unacknowledged bytes are unsent. If there is no room for more,
+ * all count as unsent, otherwise none. Bytes for a Unix socket are counted at the other end. */
 int
 system_unsent(int socket)
 {

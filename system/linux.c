@@ -26,7 +26,7 @@
 
 /* --- Sockets --- */
 
-/* From Linux 6.16 on, a backend passes no descriptors: to close one may take long (SO_LINGER). */
+/* Forbids backends to pass descriptors (Linux 6.16): closing one may take long (SO_LINGER). */
 int
 system_socket(int domain)
 {
@@ -58,7 +58,7 @@ system_is_tcp(int socket)
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
 }
 
-/* A socket of MPTCP does not. */
+/* An MPTCP socket does not. */
 bool
 system_accept_heeds_timeout(int listener)
 {
@@ -131,7 +131,7 @@ system_watch_remove(int socket)
 	epoll_ctl(watched, EPOLL_CTL_DEL, socket, NULL);
 }
 
-/* Events are not fetched here: an owner may go until the caller has the lock for that. */
+/* Does not fetch events: an owner may end before the caller has the lock. */
 void
 system_watch_wait(int timeout_ms)
 {
@@ -152,7 +152,7 @@ system_watch_fetch(void *owners[], int most)
 
 /* --- Bytes that are not copied --- */
 
-/* A pipe is small if its user has many (pipe(7), pipe-user-pages-soft). */
+/* New pipes are small if the user has many (pipe(7), pipe-user-pages-soft). */
 bool
 system_open_pipe(int ends[2], int size, int size_min)
 {
@@ -212,10 +212,10 @@ connect_to(int socket, const char *path)
 	return connect(socket, (const struct sockaddr *)&address, sizeof address);
 }
 
-/* A host directory may have a longer name than a socket's address holds, and there is no
- * connectat(2). So the thread goes there, with a working directory of its own. It comes back,
- * since to stay would keep the directory from being unmounted. If the system does not let it
- * have one (some containers do not), /proc has a short name for the descriptor. */
+/* A host directory's name may be too long for a socket address, and there is no connectat(2). So
+ * the thread gets a working directory of its own and changes to that directory. It changes back,
+ * because otherwise the directory could not be unmounted. If unshare(2) is refused, as in some
+ * containers, /proc has a short name for the descriptor. */
 int
 system_connect(int hosts, int directory, const char *path, int socket, const char **failed)
 {
@@ -261,7 +261,7 @@ system_schedule_batch(void)
 	sched_setscheduler(0, SCHED_BATCH, &parameter);
 }
 
-/* glibc keeps the stacks of some hundred threads that have ended, with what they have used. */
+/* glibc keeps the stacks of hundreds of ended threads, with the memory that these have used. */
 void
 system_release_stack(size_t size)
 {

@@ -1,5 +1,5 @@
 /* macOS 13, from its headers and manuals: pthread_fchdir_np(3), getsockopt(2), tcp(4), sysctl(3).
- * Older ones have no O_SEARCH. */
+ * Older versions have no O_SEARCH. */
 #include "system/system.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 /* --- Sockets --- */
 
-/* Makes SOCKET, which may be -1, as those of system_socket() are. Returns it. */
+/* Makes SOCKET, which may be -1, non-blocking and closed by exec(3). Returns it. */
 static int
 prepare(int socket)
 {
@@ -76,8 +76,8 @@ system_has_unread(int socket)
 	return poll(&entry, 1, 0) == 1;
 }
 
-/* How many of the unacknowledged bytes are under way is not known: none, if there is no room for
- * more. What was written to a Unix socket is counted at the other end. */
+/* The system does not tell how many unacknowledged bytes are unsent. If there is no room for more,
+ * all count as unsent, otherwise none. Bytes for a Unix socket are counted at the other end. */
 int
 system_unsent(int socket)
 {
@@ -116,7 +116,7 @@ system_splice(int from, int to, size_t length)
 
 /* --- Directories: a thread may have a working directory of its own --- */
 
-/* The C library has it, and no header that is installed with it does. */
+/* The C library has this function, but no installed header declares it. */
 int pthread_fchdir_np(int directory);
 
 const char system_long_path[] = "tls-socket";
@@ -140,8 +140,8 @@ system_open_host(int hosts, const char *name, char prefix[256])
 	return openat(hosts, name, O_SEARCH | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* The path is short, since it begins in the host directory. To stay there would keep the directory
- * from being unmounted. */
+/* The path is short, since it begins in the host directory. Changes back, because otherwise the
+ * directory could not be unmounted. */
 int
 system_connect(int hosts, int directory, const char *path, int socket, const char **failed)
 {

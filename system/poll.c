@@ -1,8 +1,8 @@
 /* The set of watched sockets by poll(2), for systems without epoll(7).
  *
- * The descriptor of a socket is the index of its entry. The thread that waits polls a copy of the
- * set. If the set changes meanwhile, a byte in a pipe ends the wait: what was added is not in the
- * copy, and the kernel keeps a socket that is polled open in spite of close(2). */
+ * The descriptor of a socket is the index of its entry. The waiting thread polls a copy of the set.
+ * If the set changes meanwhile, a byte in a pipe ends the wait: an added socket is not in the copy,
+ * and the kernel keeps a polled socket open in spite of close(2). */
 #include "system/system.h"
 
 #include <errno.h>
@@ -13,27 +13,27 @@
 #include <string.h>
 #include <unistd.h>
 
-/* When to poll again if the system had no memory for it. */
+/* Delay before poll(2) is called again if it has failed. */
 enum { SHORTAGE_MS = 10 };
 
 const char system_watch_call[] = "poll";
 
 static struct {
-	pthread_mutex_t mutex;     /* for what follows */
+	pthread_mutex_t mutex;     /* guards what follows */
 	struct pollfd *entries;    /* by descriptor; poll(2) ignores those with -1 */
 	void **owners;             /* by descriptor */
 	size_t size, end;          /* of both; all entries in use are before END */
-	struct pollfd *larger;     /* not NULL: has room for SIZE, and is to replace POLLED */
+	struct pollfd *larger;     /* if not NULL, has room for SIZE and will replace POLLED */
 	bool is_polling, is_woken; /* a copy is polled; a byte is in the pipe */
 
-	/* Of the thread that waits, and fetches: */
+	/* Used only by the thread that waits and fetches: */
 	struct pollfd *polled; /* the copy */
 	size_t count;
 } set = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static int wakes[2] = {-1, -1}; /* the pipe, which is in the set */
 
-/* Returns ARRAY with room for BYTES; or as it was, and sets *FAILED. */
+/* Returns ARRAY with room for BYTES. On failure, returns it unchanged and sets *FAILED. */
 static void *
 enlarge(void *array, size_t bytes, bool *failed)
 {

@@ -1,5 +1,5 @@
-/* Any system with POSIX.1-2008 and XSI: nothing here, nor in any other source file but those of
- * other systems, is beyond that. */
+/* Any system with POSIX.1-2008 and XSI. The proxy uses nothing beyond that, except in the files of
+ * other systems. */
 #include "system/system.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 
 /* --- Sockets --- */
 
-/* Makes SOCKET, which may be -1, as those of system_socket() are. Returns it. */
+/* Makes SOCKET, which may be -1, non-blocking and closed by exec(3). Returns it. */
 static int
 prepare(int socket)
 {
@@ -35,7 +35,7 @@ system_accept(int listener, struct sockaddr *peer, socklen_t *size)
 	return prepare(accept(listener, peer, size));
 }
 
-/* Of SOCK_STREAM, there is nothing else on most systems. */
+/* On most systems, TCP is the only protocol of SOCK_STREAM. */
 bool
 system_is_tcp(int socket)
 {
@@ -100,8 +100,8 @@ system_splice(int from, int to, size_t length)
 const char system_long_path[] =
     "tls-socket (by its path, because threads share one working directory)";
 
-/* Returns a socket instead: to open the directory would take the right to read it, and nothing
- * needs the descriptor. What is written to a socket that is not connected goes nowhere. */
+/* Returns an unconnected socket instead: opening the directory would need the right to read it, and
+ * no function uses the descriptor. Writing to that socket fails. */
 int
 system_open_hosts(void)
 {
@@ -126,7 +126,7 @@ system_open_host(int hosts, const char *name, char prefix[256])
 	return stat(path, &status) == 0 ? AT_FDCWD : -1;
 }
 
-/* The systems known need no NUL at the end of the path. */
+/* No known system needs a NUL at the end of the path. */
 int
 system_connect(int hosts, int directory, const char *path, int socket, const char **failed)
 {

@@ -10,8 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* What C libraries have no functions for, and headers that are older than the kernel do not
- * have. The numbers are the same on all machines that filter.c knows. */
+/* System calls for which C libraries have no functions, and old headers no numbers. The numbers are
+ * the same on all machines that filter.c supports. */
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
 #define SYS_landlock_restrict_self 446
@@ -31,15 +31,14 @@ enum {
  * refer, 3 truncate, 5 ioctl of a device. */
 static const uint64_t files_by_version[] = {0, 0x1fff, 0x3fff, 0x7fff, 0x7fff, 0xffff};
 
-/* struct landlock_ruleset_attr: what is not allowed, where no rule says so. An older kernel
- * takes it as long as what it does not know is 0. */
+/* struct landlock_ruleset_attr: what is denied unless a rule allows it. An older kernel accepts it
+ * if the members that it does not know are 0. */
 struct ruleset {
 	uint64_t files, tcp, scopes;
 };
 
-/* Raises those of the walls WANTED that are Landlock's. There is no rule, since nothing is
- * needed: it leaves alone to look names up, to go into directories, and to connect to sockets in
- * them. */
+/* Enters the Landlock layers in WANTED. No rules are needed: Landlock does not restrict looking up
+ * names, changing directories, and connecting to Unix sockets by their path. */
 static unsigned
 enter_landlock(unsigned wanted)
 {
@@ -65,7 +64,7 @@ enter_landlock(unsigned wanted)
 static unsigned
 enter_filter(void)
 {
-	/* It is not written to. */
+	/* The kernel only reads it. */
 	const struct sock_fprog program = {filter_length, (struct sock_filter *)filter_program};
 	if (filter_length == 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == -1)
 		return 0;
@@ -79,7 +78,7 @@ sandbox_enter(unsigned wanted)
 	if ((wanted & SANDBOX_NO_NEW_PRIVS) != 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
 		raised |= SANDBOX_NO_NEW_PRIVS;
 	raised |= enter_landlock(wanted);
-	/* The last one, as it would refuse the others. */
+	/* Entered last, because it denies the calls for the others. */
 	if ((wanted & SANDBOX_CALLS) != 0)
 		raised |= enter_filter();
 	return raised;

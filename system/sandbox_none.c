@@ -1,4 +1,4 @@
-/* For other systems, and for builds with sanitizers, which open files, trace and execute. */
+/* No sandbox: for other systems, and for sanitizers, which open files, trace and execute. */
 #include "system/sandbox.h"
 
 unsigned

@@ -1,10 +1,9 @@
-/* What each system does in a way of its own, or cannot do. The Makefile takes one of these
- * files: linux.c, freebsd.c, macos.c; or posix.c, which needs nothing but POSIX.1-2008 (with
- * XSI) and so runs on any of them. All but linux.c take poll.c besides. No other source file
- * asks which system it is.
+/* System-dependent functions. The Makefile selects one file: linux.c, freebsd.c, macos.c; or
+ * posix.c, which needs nothing beyond POSIX.1-2008 (with XSI) and so runs on any of them. All
+ * except linux.c use poll.c too. No other source file depends on the system.
  *
- * Any thread may call these functions. They share nothing, and wait for nothing, unless it is
- * said. */
+ * Any thread may call these functions. They share nothing and do not block, unless stated
+ * otherwise. */
 #ifndef SYSTEM_H
 #define SYSTEM_H
 
@@ -17,60 +16,60 @@
 
 /* --- Sockets --- */
 
-/* Makes a non-blocking stream socket of the family DOMAIN, and accepts one from LISTENER, which
- * may wait as LISTENER has it. No program that is executed inherits them. Return -1 with errno
- * set. */
+/* Creates a stream socket of the family DOMAIN; accepts one from LISTENER, and blocks as LISTENER
+ * does. Both are non-blocking, and closed by exec(3). Return -1 with errno set. */
 int system_socket(int domain);
 int system_accept(int listener, struct sockaddr *peer, socklen_t *size);
 
-/* Whether SOCKET, which is of AF_INET or AF_INET6, is one of TCP, as far as the system tells. */
+/* Whether SOCKET, of AF_INET or AF_INET6, is a TCP socket, as far as the system tells. */
 bool system_is_tcp(int socket);
 
 /* Whether accept(2) heeds the SO_RCVTIMEO of LISTENER. */
 bool system_accept_heeds_timeout(int listener);
 
-/* Sets what TCP has beyond POSIX: when the other end is taken to have vanished (PROBES
- * unanswered, INTERVAL_S apart, after IDLE_S of silence; or, for as long as that takes, none of
- * the bytes taken that wait for it), and how many bytes the kernel takes beyond what it has sent.
- * Where a system lacks one of them, it is as usual there. */
+/* Sets TCP options beyond POSIX. The peer counts as vanished after PROBES unanswered probes,
+ * INTERVAL_S apart, after IDLE_S of silence; or if it has acknowledged no bytes for the sum of
+ * these times. The kernel holds UNSENT_MAX unsent bytes at most. If the system lacks an option, its
+ * default stays. */
 void system_tune_tcp(int socket, int idle_s, int interval_s, int probes, int unsent_max);
 
-/* Whether bytes have come on SOCKET that this program has not read yet. */
+/* Whether SOCKET has received bytes that this program has not read yet. */
 bool system_has_unread(int socket);
 
-/* How many bytes the kernel holds because the other end of SOCKET, of TCP or a Unix socket,
- * takes none: they are not even under way. If a system does not tell, 1 if there is no room for
- * more, and 0. */
+/* Returns how many bytes for SOCKET, a TCP or Unix socket, the kernel has not sent yet, because the
+ * peer takes none. If the system does not tell, returns 1 if there is no room for more, otherwise
+ * 0. */
 int system_unsent(int socket);
 
-/* How many bytes the other end of the TCP socket SOCKET has not acknowledged; likewise. */
+/* Returns how many bytes the peer of the TCP socket SOCKET has not acknowledged; or the same as
+ * above. */
 int system_unacknowledged(int socket);
 
 /* --- Watching many sockets: by epoll(7), or by poll(2) --- */
 
-/* Makes the set of watched sockets, of which there is one. Returns false with errno set. To be
- * called once. */
+/* Creates the only set of watched sockets. Returns false with errno set on failure. Call it
+ * once. */
 bool system_watch_open(void);
 
-/* What the system has for it, for the log. */
+/* The name of the mechanism, for the log. */
 extern const char system_watch_call[];
 
-/* Watches SOCKET, for OWNER: for a hang-up; and for bytes, or the end of the stream, if READS.
- * Returns false with errno set. It is watched until it is removed, which does nothing otherwise. */
+/* Watches SOCKET for OWNER, until it is removed: for a hang-up and, if READS, for bytes or the end
+ * of the stream. Returns false with errno set on failure. Removing an unwatched socket has no
+ * effect. */
 bool system_watch_add(int socket, bool reads, void *owner);
 void system_watch_remove(int socket);
 
-/* Waits until something has happened on a watched socket, for TIMEOUT_MS at most, for ever if
- * that is -1. Only one thread may wait. */
+/* Waits for an event on a watched socket, for TIMEOUT_MS at most; without limit if that is -1. Only
+ * one thread may wait. */
 void system_watch_wait(int timeout_ms);
 
-/* Says in OWNERS on whose sockets something has happened, at most MOST. Returns how many. Does
- * not wait. */
+/* Stores in OWNERS up to MOST owners of sockets with events. Returns how many. Does not block. */
 int system_watch_fetch(void *owners[], int most);
 
 /* --- Bytes that are not copied --- */
 
-/* Makes a pipe that holds SIZE bytes, or SIZE_MIN at least. Returns whether there is one. */
+/* Creates a pipe that holds SIZE bytes, or at least SIZE_MIN. Returns whether that succeeded. */
 bool system_open_pipe(int ends[2], int size, int size_min);
 
 /* Moves up to LENGTH bytes between a pipe and a non-blocking socket, one of which is FROM.
@@ -79,43 +78,42 @@ ssize_t system_splice(int from, int to, size_t length);
 
 /* --- Directories --- */
 
-/* Opens the working directory, which is the hosts directory, as the descriptor that the
- * functions below take. Takes the right to search it alone. -1 with errno set. */
+/* Opens the working directory, which is the hosts directory, for the functions below. Needs only
+ * the right to search it. Returns a descriptor, or -1 with errno set. */
 int system_open_hosts(void);
 
-/* fstat(2) of it. */
+/* Calls fstat(2) for HOSTS. */
 int system_stat_hosts(int hosts, struct stat *status);
 
-/* Opens the directory NAME of HOSTS. Returns a descriptor, the caller's, or AT_FDCWD: from
- * there, a path that begins with PREFIX leads into it. -1 with errno set. */
+/* Opens the directory NAME in HOSTS. Returns a descriptor that the caller owns, or AT_FDCWD: then
+ * paths that begin with PREFIX lead into the directory. Returns -1 with errno set on failure. */
 int system_open_host(int hosts, const char *name, char prefix[256]);
 
-/* Connects SOCKET to the Unix socket at PATH, which begins at DIRECTORY. Returns 0, or -1 with
- * errno set; if that is not for the socket's sake, says in FAILED what has failed. */
+/* Connects SOCKET to the Unix socket at PATH, relative to DIRECTORY. Returns 0, or -1 with errno
+ * set. If the cause is not the socket, sets FAILED to what has failed. */
 int system_connect(int hosts, int directory, const char *path, int socket, const char **failed);
 
-/* What FAILED is if the path is too long for the system. */
+/* The value of FAILED if the path is too long for the system. */
 extern const char system_long_path[];
 
 /* --- Whose a host is --- */
 
-/* openat(2) with FLAGS, O_DIRECTORY or O_NOFOLLOW, without the right to read: the descriptor,
- * which is the caller's, can be asked whose it is, and connected from; that of a symlink can be
- * read by readlinkat(2) with an empty path. -1 with errno ENOSYS if the system has no such
- * thing. */
+/* Calls openat(2) with FLAGS, O_DIRECTORY or O_NOFOLLOW; needs no right to read. The caller owns
+ * the descriptor, which fstat(2) and system_connect() accept; for a symlink, readlinkat(2) with an
+ * empty path does too. Returns -1 with errno set, ENOSYS if the system has no such descriptors. */
 int system_open_path(int directory, const char *name, int flags);
 
-/* Asks which USER called listen(2) at the other end of SOCKET, a connected Unix socket. Returns
- * false with errno set where that is not known. */
+/* Sets USER to the user that called listen(2) at the other end of SOCKET, a connected Unix socket.
+ * Returns false with errno set if that is unknown. */
 bool system_know_listener(int socket, uid_t *user);
 
 /* --- Threads --- */
 
-/* Lets the calling thread, and those that it starts, not preempt the one that wakes it: batch
- * scheduling. */
+/* Sets batch scheduling for the calling thread and those that it starts: they do not preempt the
+ * thread that wakes them. */
 void system_schedule_batch(void);
 
-/* Gives back the memory of SIZE bytes of the calling thread's stack, below what is in use. */
+/* Frees the memory of SIZE bytes of the calling thread's stack, below the part in use. */
 void system_release_stack(size_t size);
 
 /* --- The machine --- */
@@ -125,11 +123,11 @@ void system_release_stack(size_t size);
 uint64_t system_memory(void);
 uint64_t system_threads(void);
 
-/* How many files a process may have open if the hard limit does not say it; 0 if it does. */
+/* Returns how many files a process may have open, or 0 if the hard limit on them says it. */
 uint64_t system_open_files(void);
 
-/* Has all threads allocate from one arena. With one for each thread, as glibc has it, what one
- * thread frees is not there for the next, and memory grows beyond the budget. */
+/* Makes all threads allocate from one arena. With one for each thread, glibc's default, memory that
+ * one thread frees is not available to others, and usage grows beyond the budget. */
 void system_share_memory(void);
 
 #endif
