@@ -1,5 +1,5 @@
-/* Says of each entry of a hosts directory whether the proxy would serve it, and if not, why. It
- * looks hosts up by the proxy's own code, with the rights and the view that the proxy has. */
+/* Reports whether the proxy would serve each entry of a hosts directory and, if not, why. Looks up
+ * hosts with the proxy's own code, and with the rights and the view that the proxy has. */
 #include "check/entry.h"
 #include "check/report.h"
 #include "check/unit.h"
@@ -21,10 +21,10 @@
 #include <unistd.h>
 
 enum {
-	/* How many entries are looked at at once. Most of the time is spent waiting. */
+	/* Number of entries checked at the same time. Most of the time is spent waiting. */
 	THREADS_MAX = 32,
 
-	/* For one entry, by default; for all. */
+	/* Default timeouts: for one entry, and for all. */
 	TIMEOUT_MS = 2000,
 	DEADLINE_MS = 300 * 1000,
 
@@ -32,7 +32,7 @@ enum {
 	NOTES_MAX = 4,
 };
 
-/* The unit that is checked if it is installed, and if nothing else is asked for. */
+/* The unit that is checked by default, if it is installed. */
 static const char default_unit[] = "sniproxy.service";
 
 static const char usage[] = "usage: sniproxy-check [--user USER] [--root ROOT] [--unit "
@@ -52,11 +52,11 @@ struct options {
 	int timeout_ms, deadline_ms;
 };
 
-/* What the threads share. Each entry belongs to the thread that has drawn its number. */
+/* Shared by the threads. Each entry belongs to the thread that took its number from NEXT. */
 struct work {
 	struct entry *entries;
 	size_t count;
-	bool are_hosts; /* the entries are names that were asked for */
+	bool are_hosts; /* the entries are names of hosts, from --name */
 	atomic_size_t next;
 	int hosts; /* the hosts directory */
 	const struct entry_settings *settings;
@@ -100,7 +100,7 @@ refuse_usage(void)
 	exit(2);
 }
 
-/* Prints what an option asks for, and ends. */
+/* Prints LINE and exits. */
 static _Noreturn void
 answer(const char *line)
 {
@@ -110,7 +110,7 @@ answer(const char *line)
 	exit(printed ? 0 : 2);
 }
 
-/* The SECONDS, up to an hour, in milliseconds. */
+/* Returns SECONDS, an hour at most, in milliseconds. */
 static int
 milliseconds(const char *seconds)
 {
@@ -163,7 +163,7 @@ take_option(struct options *options, int option)
 	}
 }
 
-/* Whether nothing says which directory is wanted, or how it is seen. */
+/* Whether no option selects a directory or a view. */
 static bool
 names_no_place(const struct options *options)
 {
@@ -185,15 +185,14 @@ read_options(struct options *options, int argc, char **argv)
 		options->unit = default_unit;
 	if (options->unit == NULL)
 		return;
-	/* An instance of a unit is what is meant, and so is a service. */
 	if (options->view.root != NULL || options->view.user != NULL || options->directory != NULL)
-		errx(2, "--unit tells user, root and directory itself");
+		errx(2, "--unit already sets user, root and directory");
 	if (!unit_read(&options->view, &options->directory, options->unit))
 		exit(2);
 	unit_check_sockets(&options->fault, options->unit);
 }
 
-/* --- Whose rights, and what is seen --- */
+/* --- The proxy's rights and view --- */
 
 static void
 note(const char **notes, const char *text)
@@ -203,7 +202,8 @@ note(const char **notes, const char *text)
 	*notes = text;
 }
 
-/* Goes where the proxy is, as far as this process may; else notes what stays unknown. */
+/* Enters the proxy's root and the hosts directory, as far as this process may. Adds a note on what
+ * remains unknown. */
 static void
 enter(struct options *options, const char **notes)
 {
@@ -218,7 +218,7 @@ enter(struct options *options, const char **notes)
 		err(2, "%s", options->directory);
 }
 
-/* Who runs this. */
+/* Sets USER to the user that runs this program. */
 static void
 find_self(struct view_user *user)
 {
@@ -230,8 +230,8 @@ find_self(struct view_user *user)
 		snprintf(user->name, sizeof user->name, "%u", (unsigned)geteuid());
 }
 
-/* Sees whose rights the proxy has, and notes what stays unknown of them. Returns whether USER is to
- * be become. */
+/* Sets USER to the user whose rights are checked. Adds a note on what remains unknown. Returns
+ * whether this process must become USER. */
 static bool
 find_user(struct view_user *user, const char *name, const char **notes)
 {
@@ -255,7 +255,7 @@ find_user(struct view_user *user, const char *name, const char **notes)
 
 /* --- The entries --- */
 
-/* Names that begin with a dot are nobody's, and what fsck(8) makes is no host. */
+/* A host's name never begins with a dot; fsck(8) makes lost+found. */
 static int
 may_be_host(const struct dirent *entry)
 {
@@ -318,7 +318,7 @@ check_all(struct work *work)
 		pthread_join(threads[i], NULL);
 }
 
-/* --- What is told --- */
+/* --- Output --- */
 
 static bool
 uses_colour(void)
@@ -328,7 +328,7 @@ uses_colour(void)
 	    strcmp(terminal, "dumb") != 0;
 }
 
-/* Returns the exit status. */
+/* Prints the report. Returns the exit status. */
 static int
 tell(const struct work *work, const struct options *options, const struct report *report)
 {
@@ -385,7 +385,7 @@ main(int argc, char **argv)
 {
 	static struct options options = {.timeout_ms = TIMEOUT_MS, .deadline_ms = DEADLINE_MS};
 	read_options(&options, argc, argv);
-	signal(SIGPIPE, SIG_IGN); /* what backends close, and a reader of ours */
+	signal(SIGPIPE, SIG_IGN); /* a backend may close, and so may the reader of stdout */
 
 	const char *error;
 	struct UIDNA *idna = idna_open(&error);

@@ -1,6 +1,6 @@
-/* Prints the names of the directories in which the proxy looks for hosts. People write a
- * host's name as they like to read it; clients send it as UTS #46 maps it to ASCII, and
- * so must the directory be named. */
+/* Prints the names of the directories in which the proxy looks for hosts. Users write a host's name
+ * in Unicode. Clients send it as UTS #46 maps it to ASCII, and the directory must have that
+ * name. */
 #include "lib/idna.h"
 
 #include <stdio.h>
@@ -25,7 +25,7 @@ print(const char *line)
 	return false;
 }
 
-/* Prints what belongs to the names. Returns the exit status. */
+/* Prints the directory of each of NAMES. Returns the exit status. */
 static int
 print_directories(const struct UIDNA *idna, char **names)
 {
@@ -47,7 +47,7 @@ print_directories(const struct UIDNA *idna, char **names)
 
 static const char usage[] = "usage: sniproxy-hostname [--] NAME... | --help | --version";
 
-/* What an option asks for, or NULL where OPTION is none. No name begins with a hyphen. */
+/* Returns the answer to OPTION, or NULL if it is not an option. No name begins with a hyphen. */
 static const char *
 answer(const char *option)
 {
@@ -59,7 +59,7 @@ answer(const char *option)
 int
 main(int argc, char **argv)
 {
-	/* Each line goes out whole, in its turn, and a write that fails is seen. */
+	/* Line buffering keeps lines whole and in order, and lets puts(3) report failed writes. */
 	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 	setvbuf(stderr, NULL, _IOLBF, BUFSIZ);
 	const char *answered = argc == 2 ? answer(argv[1]) : NULL;

@@ -19,10 +19,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* The longest path that a server can bind: sun_path, with the NUL that most put at its end. */
+/* The longest path that a server can bind: sun_path without the NUL that most servers add. */
 enum { BOUND_PATH_MAX = sizeof((struct sockaddr_un *)NULL)->sun_path - 1 };
 
-/* When to try a backend again whose backlog is full. */
+/* Delay before another attempt if a backlog is full. */
 enum { RETRY_MS = 10 };
 
 static const char *const state_names[] = {
@@ -54,7 +54,7 @@ entry_state_name(enum entry_state state)
 
 /* --- Words --- */
 
-/* What printf makes of it, or NULL. */
+/* Returns a string formatted as by printf(3), or NULL. */
 static char *__attribute__((format(printf, 1, 2))) words(const char *format, ...)
 {
 	char *text = NULL;
@@ -79,7 +79,7 @@ faults_in_words(uint32_t faults)
 	return text;
 }
 
-/* Says that ENTRY is in STATE; REASON and REMEDY become the entry's. */
+/* Sets STATE, REASON and REMEDY of ENTRY, which owns these strings from then on. */
 static void
 say(struct entry *entry, enum entry_state state, char *reason, char *remedy)
 {
@@ -88,7 +88,7 @@ say(struct entry *entry, enum entry_state state, char *reason, char *remedy)
 	entry->remedy = remedy;
 }
 
-/* Adds TEXT, which becomes the entry's, to the warnings. */
+/* Adds TEXT to the warnings of ENTRY, which owns it from then on. */
 static void
 add_warning(struct entry *entry, char *text)
 {
@@ -117,7 +117,7 @@ is_looked_up(const char *name)
 #endif
 }
 
-/* Why nobody comes to the directory NAME, which is called DIRECTORY as it should be. */
+/* Returns why no client's name leads to the directory NAME. */
 static const char *
 why_not_looked_up(const char *name)
 {
@@ -129,13 +129,13 @@ why_not_looked_up(const char *name)
 		if ((unsigned char)*c >= 0x80)
 			return "never looked up: clients send such a name in Punycode";
 	return name[strlen(name) - 1] == '.'
-	    ? "never looked up: there is no dot at the end of the names that are"
+	    ? "never looked up: names with a dot at the end are rejected"
 	    : "never looked up: names are turned into lowercase";
 #endif
 }
 
-/* Whether the name of ENTRY, which is never looked up, would stand for several hosts in another
- * server; says so. */
+/* Explains a name of ENTRY that would stand for several hosts in another server. Returns false if
+ * it is not such a name. */
 static bool
 explain_pattern(struct entry *entry)
 {
@@ -149,7 +149,7 @@ explain_pattern(struct entry *entry)
 	return true;
 }
 
-/* Says what ENTRY, a directory that is never looked up, should be called. */
+/* Explains what is wrong with the name of ENTRY, which is never looked up. */
 static void
 explain_name(struct entry *entry, const struct entry_settings *settings)
 {
@@ -181,7 +181,8 @@ explain_name(struct entry *entry, const struct entry_settings *settings)
 					 : words("rename it to %s", directory));
 }
 
-/* Finds out what is looked up for ENTRY, if anything. */
+/* Sets the directory of ENTRY that is looked up. Returns false, and explains why, if there is
+ * none. */
 static bool
 find_directory(struct entry *entry, bool is_host, const struct entry_settings *settings)
 {
@@ -212,7 +213,7 @@ find_directory(struct entry *entry, bool is_host, const struct entry_settings *s
 	return true;
 }
 
-/* Warns if clients hardly ask for the name of ENTRY. */
+/* Warns if clients are unlikely to ask for the name of ENTRY. */
 static void
 warn_of_name(struct entry *entry, const struct entry_settings *settings)
 {
@@ -232,7 +233,7 @@ warn_of_name(struct entry *entry, const struct entry_settings *settings)
 			entry->host));
 }
 
-/* Warns of a file that has no effect, and was probably meant to be send-proxy-v1. */
+/* Warns of a file that has no effect and was probably meant to be send-proxy-v1. */
 static void
 warn_of_header_file(struct entry *entry)
 {
@@ -244,16 +245,17 @@ warn_of_header_file(struct entry *entry)
 			name));
 }
 
-/* --- The way to the socket --- */
+/* --- The path to the socket --- */
 
-/* Whether others than its owner may write to the hosts directory, where this is. */
+/* Whether users other than its owner may write to the hosts directory, which is the working
+ * directory. */
 static bool
 is_shared(struct stat *status)
 {
 	return stat(".", status) == 0 && owner_is_shared(status);
 }
 
-/* Goes the way that backend.c goes. */
+/* Follows PATH as backend.c does. */
 static void
 walk_to(struct path_walk *walk, const char *path)
 {
@@ -261,7 +263,7 @@ walk_to(struct path_walk *walk, const char *path)
 	path_walk(walk, path, is_shared(&status));
 }
 
-/* Whether AT is nowhere that the proxy sees, rather than missing. */
+/* Whether AT is outside the proxy's view, rather than missing. */
 static bool
 leads_out(const struct path_walk *walk, const char *at, const struct entry_settings *settings)
 {
@@ -270,8 +272,8 @@ leads_out(const struct path_walk *walk, const char *at, const struct entry_setti
 	    (view->is_made ? !view_shows(view, at) : !path_is_below(at, settings->directory));
 }
 
-/* Says that no server can bind the missing socket by its path AT, SHOWN, which is too long. Suggests
- * a place below the hosts directory, which the proxy sees whatever its root directory is. */
+/* Explains that AT, the path of the missing socket, is too long to bind. Suggests a place below the
+ * hosts directory, which is always in the proxy's view. SHOWN_AT is AT, safe to print. */
 static void
 explain_bound_path(struct entry *entry, const struct path_walk *walk, const char *at,
     const char *shown_at, const struct entry_settings *settings)
@@ -296,8 +298,8 @@ explain_bound_path(struct entry *entry, const struct path_walk *walk, const char
 	free(shown_place);
 }
 
-/* Says that there is nothing AT, SHOWN, where the way to the socket, or else to the directory,
- * leads. */
+/* Explains that nothing exists at AT, the path of the socket or, unless IS_SOCKET, of the
+ * directory. SHOWN_AT is AT, safe to print. */
 static void
 explain_missing(struct entry *entry, const struct path_walk *walk, bool is_socket, const char *at,
     const char *shown_at, const struct entry_settings *settings)
@@ -324,8 +326,8 @@ explain_missing(struct entry *entry, const struct path_walk *walk, bool is_socke
 		    words("have its server listen at %s", shown_at));
 }
 
-/* What is wrong AT, SHOWN, other than that nothing is there. Returns false where nothing is known
- * to be. */
+/* Explains what END says about AT, if it is not PATH_MISSING. Returns false if there is nothing to
+ * explain. */
 static bool
 explain_end(struct entry *entry, enum path_end end, const char *at, const char *user)
 {
@@ -357,8 +359,8 @@ explain_end(struct entry *entry, enum path_end end, const char *at, const char *
 	}
 }
 
-/* Why PATH, of the socket or else of the directory, could not be reached. Returns false where it
- * can be. */
+/* Explains why PATH, of the socket or, unless IS_SOCKET, of the directory, could not be reached.
+ * Returns false if it can be reached. */
 static bool
 explain_way(struct entry *entry, struct path_walk *walk, const char *path, bool is_socket,
     const struct entry_settings *settings)
@@ -391,8 +393,8 @@ open_host(int hosts, const char *name, char prefix[256])
 				  : system_open_host(hosts, name, prefix);
 }
 
-/* Whether a server has the socket of DIRECTORY, on which it does not listen. The kernel says of a
- * socket of another type that it is one, and refuses if there is none. */
+/* Whether a server has bound the socket of DIRECTORY, on which it does not listen. If so,
+ * connecting with another type of socket fails with EPROTOTYPE, otherwise with ECONNREFUSED. */
 static bool
 is_bound(int hosts, const char *directory)
 {
@@ -417,8 +419,8 @@ struct socket_words {
 	char *subject;
 };
 
-/* Sets NAMES for the socket at the end of WALK. If a symlink leads to it, that is its path: a
- * remedy for tls-socket would hit the symlink. */
+/* Sets NAMES for the socket at the end of WALK. If a symlink leads to it, they have the socket's
+ * own path, because a remedy for tls-socket would affect the symlink. */
 static void
 name_socket(
     struct socket_words *names, const struct path_walk *walk, const struct entry_settings *settings)
@@ -433,7 +435,7 @@ name_socket(
 	names->subject = words("a symlink leads to %s, which", names->object);
 }
 
-/* Says that the socket exists and is none. */
+/* Explains that the file exists and is not a socket. */
 static void
 say_no_socket(struct entry *entry, const struct path_walk *walk, const struct socket_words *names)
 {
@@ -442,7 +444,7 @@ say_no_socket(struct entry *entry, const struct path_walk *walk, const struct so
 			   : words("remove it, and have the server make it"));
 }
 
-/* Says why the socket, which exists, refuses. */
+/* Explains why the existing socket refuses connections. */
 static void
 explain_refusal(struct entry *entry, const struct socket_words *names, int hosts)
 {
@@ -458,7 +460,7 @@ explain_refusal(struct entry *entry, const struct socket_words *names, int hosts
 			names->object));
 }
 
-/* Whether the socket may not be written to; says so. */
+/* Explains that the socket may not be written to. Returns false if it may. */
 static bool
 explain_right(struct entry *entry, const struct path_walk *walk, const struct socket_words *names,
     const char *user)
@@ -472,8 +474,8 @@ explain_right(struct entry *entry, const struct path_walk *walk, const struct so
 	return true;
 }
 
-/* Says why connecting to the socket, called NAMES, failed with ERROR. Returns false if the file at
- * the end of WALK does not explain it. */
+/* Explains why connecting to the socket, called NAMES, failed with ERROR. Returns false if the file
+ * at the end of WALK does not explain it. */
 static bool
 explain_error(struct entry *entry, const struct path_walk *walk, const struct socket_words *names,
     int error, int hosts, const char *user)
@@ -503,7 +505,8 @@ explain_error(struct entry *entry, const struct path_walk *walk, const struct so
 	}
 }
 
-/* Whether what is there explains why connecting failed with ERROR; says so. */
+/* Explains why connecting failed with ERROR. Returns false if the file at the end of WALK does not
+ * explain it. */
 static bool
 explain_socket(struct entry *entry, const struct path_walk *walk, int error, int hosts,
     const struct entry_settings *settings)
@@ -516,7 +519,7 @@ explain_socket(struct entry *entry, const struct path_walk *walk, int error, int
 	return explained;
 }
 
-/* Whether this build has nothing beyond POSIX. */
+/* Whether this build uses nothing beyond POSIX. */
 static bool
 is_portable(void)
 {
@@ -527,7 +530,7 @@ is_portable(void)
 	return false;
 }
 
-/* That the host is not all of one user, for what BACKEND says. */
+/* Explains that the host does not belong to one user, as BACKEND says. */
 static void
 explain_owner(struct entry *entry, const struct backend *backend)
 {
@@ -544,7 +547,7 @@ explain_owner(struct entry *entry, const struct backend *backend)
 	say(entry, ENTRY_NOT_OWNED, words("%s", backend->why), remedy);
 }
 
-/* That the proxy connects by a path, which does not hold so long a name. */
+/* Explains that the name is too long, because the proxy connects by a path. */
 static void
 explain_length(struct entry *entry, const struct backend *backend)
 {
@@ -554,7 +557,7 @@ explain_length(struct entry *entry, const struct backend *backend)
 		is_portable() ? "a build without PORTABLE=1" : "let the proxy call unshare(2)"));
 }
 
-/* Says why there is no BACKEND for ENTRY. */
+/* Explains why there is no BACKEND for ENTRY. */
 static void
 explain(struct entry *entry, const struct backend *backend, int hosts,
     const struct entry_settings *settings)
@@ -598,7 +601,7 @@ date(time_t time)
 	return words("%s", strftime(text, sizeof text, "%F", &parts) > 0 ? text : "?");
 }
 
-/* Why it failed, from what is known of it. */
+/* Explains why the handshake failed. */
 static void
 explain_failure(struct entry *entry)
 {
@@ -615,7 +618,7 @@ explain_failure(struct entry *entry)
 				      "send-proxy-v1; its log says more");
 }
 
-/* What clients will not like about the certificate. */
+/* Explains why clients would reject the certificate. */
 static void
 explain_certificate(struct entry *entry)
 {
@@ -655,8 +658,8 @@ try_handshake(
 
 /* --- All of it --- */
 
-/* Sends a PROXY header, as the proxy would: a backend that awaits one may complain of its lack.
- * There is room for it, at the start; where the backend is gone, the handshake tells. */
+/* Sends a PROXY header as the proxy would, because a backend that expects one may log that it is
+ * missing. A new socket has room for it. If the backend is gone, the handshake fails later. */
 static void
 send_proxy_header(int socket)
 {
@@ -668,7 +671,7 @@ send_proxy_header(int socket)
 	send(socket, header, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* Connects to the backend, whose backlog may be full until DEADLINE_MS. */
+/* Connects to the backend. Tries again until DEADLINE_MS if its backlog is full. */
 static struct backend
 connect_until(int hosts, const char *directory, int64_t deadline_ms)
 {

@@ -1,5 +1,5 @@
-/* One entry of the hosts directory: whether the proxy would serve it, and if not, why, and what to
- * do. The verdict is backend.c's and hostname.c's, which are the proxy's own. */
+/* Checks an entry of the hosts directory: whether the proxy would serve it and, if not, why, and
+ * what to do. The verdict is that of the proxy's own backend.c and hostname.c. */
 #ifndef ENTRY_H
 #define ENTRY_H
 
@@ -12,62 +12,62 @@ struct UIDNA;
 
 enum entry_state {
 	ENTRY_SERVED,
-	ENTRY_NOT_LOOKED_UP, /* no client's name leads to a directory called that */
-	ENTRY_NO_DIRECTORY,  /* it is not there, or a symlink to nothing */
+	ENTRY_NOT_LOOKED_UP, /* no client's name leads to a directory of that name */
+	ENTRY_NO_DIRECTORY,  /* it does not exist, or is a symlink to nothing */
 	ENTRY_NOT_A_DIRECTORY,
 	ENTRY_NO_SOCKET,
-	ENTRY_PATH_TOO_LONG, /* there is no socket, and no server can make it by its path */
+	ENTRY_PATH_TOO_LONG, /* the path of the socket is too long to bind, or to connect to */
 	ENTRY_NOT_A_SOCKET,
-	ENTRY_WRONG_TYPE,    /* a socket, but no stream */
-	ENTRY_STALE,         /* no server has the socket any more */
-	ENTRY_NOT_LISTENING, /* one has, and does not listen */
+	ENTRY_WRONG_TYPE,    /* a socket of another type */
+	ENTRY_STALE,         /* no server has the socket bound any more */
+	ENTRY_NOT_LISTENING, /* a server has bound it, but does not listen */
 	ENTRY_BACKLOG_FULL,
 	ENTRY_NOT_PERMITTED,
-	ENTRY_LEADS_OUT,      /* of what the proxy sees */
+	ENTRY_LEADS_OUT,      /* of the proxy's view */
 	ENTRY_LINK_FORBIDDEN, /* by fs.protected_symlinks */
-	ENTRY_NOT_OWNED,      /* by one user, where several may make hosts; see owner.h */
+	ENTRY_NOT_OWNED,      /* by one user, although several may make hosts; see owner.h */
 	ENTRY_LOOP,
-	ENTRY_FAILED,      /* for another reason of backend.c's */
-	ENTRY_NOT_CHECKED, /* the time was over */
+	ENTRY_FAILED,      /* for another reason; see backend.c */
+	ENTRY_NOT_CHECKED, /* the deadline has passed */
 };
 
-/* How a state is called in JSON. */
+/* Returns the name of STATE in JSON. */
 const char *entry_state_name(enum entry_state state);
 
 struct entry {
-	char *name; /* as it stands in the directory, or was asked for: any bytes */
+	char *name; /* as in the directory, or as asked for: any bytes */
 
-	/* What follows is entry_check()'s. */
+	/* Set by entry_check(): */
 	enum entry_state state;
-	int alert;                /* what a client gets that asks for it; 0 where it is served */
-	char host[HOSTNAME_SIZE]; /* the server name; "" where it is not known */
-	char directory[HOSTNAME_SIZE]; /* what is looked up; "" for nothing */
+	int alert;                     /* the alert for its clients; 0 if it is served */
+	char host[HOSTNAME_SIZE];      /* the server name; "" if unknown */
+	char directory[HOSTNAME_SIZE]; /* what is looked up; "" if nothing is */
 	bool send_proxy_v1;
-	char *reason;  /* for people, nothing in it is dangerous to show; NULL where it is served */
-	char *remedy;  /* likewise */
-	char *warning; /* likewise; NULL where there is none */
+	char *reason;  /* what is wrong, safe to print; NULL if nothing is */
+	char *remedy;  /* what to do, safe to print; or NULL */
+	char *warning; /* safe to print; or NULL */
 	bool has_handshake;
 	struct handshake handshake;
 };
 
-/* What is the same for all entries. */
+/* Settings common to all entries. */
 struct entry_settings {
 	const struct UIDNA *idna;
 	const struct view *view;
-	const char *directory;         /* the hosts directory, as people know it; absolute */
-	const char *user;              /* whose rights are in force */
+	const char *directory;         /* the absolute path of the hosts directory, for messages */
+	const char *user;              /* whose rights this process has */
 	int timeout_ms;                /* for one entry */
 	int64_t deadline_ms;           /* for all */
 	struct ssl_ctx_st *handshakes; /* NULL for none */
 };
 
-/* Looks at ENTRY: connects to its backend, sends the PROXY header if there is one, and closes.
- * With IS_HOST, its name is a host's as people write it, and not a directory's. HOSTS is the
- * calling thread's. */
+/* Checks ENTRY: connects to its backend, sends a PROXY header if there is send-proxy-v1, makes a
+ * handshake if there are HANDSHAKES, and closes. If IS_HOST, its name is a host's name, as users
+ * write it; otherwise a directory's. HOSTS is the descriptor of the hosts directory. */
 void
 entry_check(struct entry *entry, bool is_host, int hosts, const struct entry_settings *settings);
 
-/* Whether clients of ENTRY are content: it is served, and nothing was wrong with its TLS. */
+/* Whether ENTRY is served, and a handshake with it, if any, found nothing wrong. */
 bool entry_is_well(const struct entry *entry);
 
 void entry_free(struct entry *entry);

@@ -27,7 +27,7 @@ handshake_close(struct ssl_ctx_st *context)
 	SSL_CTX_free(context);
 }
 
-/* Waits for what OpenSSL waits for; returns false where the time is over. */
+/* Waits for the event that OpenSSL needs. Returns false if the deadline has passed. */
 static bool
 wait_for(SSL *ssl, int error, int64_t deadline_ms)
 {
@@ -36,7 +36,7 @@ wait_for(SSL *ssl, int error, int64_t deadline_ms)
 	return poll(&ready, 1, clock_left_ms(deadline_ms)) == 1;
 }
 
-/* OpenSSL's words for what has gone wrong; they live for ever. */
+/* Returns OpenSSL's description of the error; static. */
 static const char *
 describe(void)
 {
@@ -44,7 +44,7 @@ describe(void)
 	return reason != NULL ? reason : "the backend closed the connection";
 }
 
-/* Returns NULL when it is done, or why it is not. */
+/* Returns NULL if the handshake succeeded, otherwise why it did not. */
 static const char *
 shake_hands(SSL *ssl, int64_t deadline_ms)
 {
@@ -71,7 +71,7 @@ add_name(struct handshake *handshake, const void *bytes, size_t length)
 		handshake->names[handshake->names_count++] = name;
 }
 
-/* The DNS names that CERTIFICATE is for (RFC 6125, 6.4); clients ask for no others. */
+/* Reads the DNS names of CERTIFICATE (RFC 6125, 6.4). Clients ask for no others. */
 static void
 read_names(struct handshake *handshake, const X509 *certificate)
 {
@@ -94,7 +94,8 @@ seconds(const ASN1_TIME *time)
 	return ASN1_TIME_to_tm(time, &parts) == 1 ? timegm(&parts) : 0;
 }
 
-/* A certificate that lives for six days is renewed when it has less than two weeks left. */
+/* A certificate for six days always expires within two weeks, so a third of its lifetime counts
+ * too. */
 static void
 read_times(struct handshake *handshake, const X509 *certificate)
 {

@@ -10,9 +10,9 @@ bool hint_is_wildcard(const char *name);
 /* Whether NAME is one that other servers use for the host of all names that they do not know. */
 bool hint_is_default(const char *name);
 
-/* Returns the name of a file in the host directory DIRECTORY that is probably meant to be
- * send-proxy-v1. Returns NULL if there is none, or if send-proxy-v1 exists. Needs the right to search
- * DIRECTORY, and none to read it. The string is static. */
+/* Returns the name of a file in the host directory DIRECTORY that was probably meant to be
+ * send-proxy-v1. Returns NULL if there is none, or if send-proxy-v1 exists. Needs the right to
+ * search DIRECTORY, and none to read it. The string is static. */
 const char *hint_header_file(const char *directory);
 
 #endif

@@ -5,10 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What the kernel follows in one lookup (path_resolution(7)). */
+/* Maximum number of symlinks in one lookup (path_resolution(7)). */
 enum { LINKS_MAX = 40 };
 
-/* Appends the component NAME of LENGTH bytes; returns false where there is no room. */
+/* Appends the component NAME of LENGTH bytes. Returns false if there is no room. */
 static bool
 go_down(char path[PATH_MAX], const char *name, size_t length)
 {
@@ -18,7 +18,7 @@ go_down(char path[PATH_MAX], const char *name, size_t length)
 	    (int)(PATH_MAX - end);
 }
 
-/* Takes the last component off PATH, or adds one that leads up. */
+/* Removes the last component of PATH, or appends "..". */
 static void
 go_up(char path[PATH_MAX])
 {
@@ -40,7 +40,7 @@ protects_symlinks(void)
 	static const char setting[] = "/proc/sys/fs/protected_symlinks";
 	FILE *file = fopen(setting, "re");
 	if (file == NULL)
-		return true; /* it is, nearly everywhere; in a root of its own, nothing tells */
+		return true; /* most systems do; without /proc, nothing tells */
 	int value = fgetc(file);
 	fclose(file);
 	return value != '0';
@@ -57,7 +57,8 @@ is_forbidden(const char *directory, const struct stat *link)
 	    link->st_uid != status.st_uid && protects_symlinks();
 }
 
-/* Puts what the link at PATH says before LEFT, what is left of the way. */
+/* Prepends the target of the symlink PATH to LEFT, the rest of the path. Returns false on
+ * failure. */
 static bool
 read_link(const char *path, char left[PATH_MAX])
 {
@@ -70,7 +71,8 @@ read_link(const char *path, char left[PATH_MAX])
 	return snprintf(left, PATH_MAX, "%s", target) < PATH_MAX;
 }
 
-/* Where AT was left, with ERROR. */
+/* Returns how a path ends if lstat(2) of AT fails with ERROR. Sets AT to the directory that is the
+ * cause. */
 static enum path_end
 end_by(char at[PATH_MAX], int error)
 {
@@ -88,8 +90,8 @@ end_by(char at[PATH_MAX], int error)
 	}
 }
 
-/* Goes one step, to the component NAME; sets *IS_LINK where it was a symlink, whose target is
- * before LEFT then. IS_READ as for path_walk(). Returns PATH_THERE where it can go on. */
+/* Goes one step, to the component NAME. If that is a symlink, sets *IS_LINK and prepends its target
+ * to LEFT. IS_READ is as for path_walk(). Returns PATH_THERE if the path can go on. */
 static enum path_end
 step(struct path_walk *walk, char left[PATH_MAX], const char *name, bool is_read, bool *is_link)
 {
@@ -114,7 +116,7 @@ step(struct path_walk *walk, char left[PATH_MAX], const char *name, bool is_read
 	return PATH_THERE;
 }
 
-/* Takes the first component off LEFT; returns false where there is none. */
+/* Removes the first component of LEFT. Returns false if there is none. */
 static bool
 next_name(char name[PATH_MAX], char left[PATH_MAX])
 {

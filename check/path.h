@@ -1,5 +1,5 @@
-/* Why a lookup fails: goes the way that the kernel goes, step by step, and tells where it ends. It
- * explains what has happened already, and decides nothing. */
+/* Explains why a lookup failed: follows the path as the kernel does, step by step, and reports
+ * where it ends. It decides nothing. */
 #ifndef PATH_H
 #define PATH_H
 
@@ -7,12 +7,12 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
-/* How a way ends. */
+/* How a path ends. */
 enum path_end {
 	PATH_THERE,
-	PATH_MISSING,         /* AT does not exist, or a directory on the way to it */
+	PATH_MISSING,         /* AT, or a directory on the path to it, does not exist */
 	PATH_NOT_SEARCHABLE,  /* the directory AT may not be searched */
-	PATH_NOT_A_DIRECTORY, /* AT is none, and there is more to come */
+	PATH_NOT_A_DIRECTORY, /* AT is not a directory, but the path goes on */
 	PATH_LINK_FORBIDDEN,  /* AT is a symlink that fs.protected_symlinks forbids to follow */
 	PATH_LOOP,            /* too many symlinks */
 	PATH_UNKNOWN,         /* anything else */
@@ -20,14 +20,14 @@ enum path_end {
 
 struct path_walk {
 	enum path_end end;
-	char at[PATH_MAX];  /* where it ended; relative where no symlink was absolute */
+	char at[PATH_MAX];  /* where it ended; relative unless a symlink was absolute */
 	bool was_link;      /* a symlink was followed */
-	struct stat status; /* if it is there: of what it is */
+	struct stat status; /* of AT, if that exists */
 };
 
-/* Follows PATH from the working directory, with the rights of the process. Where IS_READ, a symlink
- * that PATH begins with is read, and what it says is followed: as owner.c does, which
- * fs.protected_symlinks does not forbid. Shares nothing. */
+/* Follows PATH from the working directory, with the rights of the process. If IS_READ, reads a
+ * symlink that PATH begins with and follows its target, as owner.c does: fs.protected_symlinks does
+ * not forbid that. Shares nothing. */
 void path_walk(struct path_walk *walk, const char *path, bool is_read);
 
 /* Writes AT, if it is relative to DIRECTORY, as an absolute path without "..". DIRECTORY is

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-/* The longest name that others are aligned with. */
+/* Longer names do not widen the column of names. */
 enum { COLUMN_MAX = 40 };
 
 static size_t
@@ -27,7 +27,7 @@ is_left_out(const struct report *report, const struct entry *entry)
 
 /* --- The table --- */
 
-/* The characters of TEXT, which is UTF-8. */
+/* Returns the number of characters in TEXT, which is UTF-8. */
 static int
 width(const char *text)
 {
@@ -37,7 +37,7 @@ width(const char *text)
 	return characters;
 }
 
-/* How wide the column of names is. */
+/* Returns the width of the column of names. */
 static int
 column(const struct report *report)
 {
@@ -52,7 +52,7 @@ column(const struct report *report)
 	return widest;
 }
 
-/* A line that goes on below the names. */
+/* Prints a line below the name of an entry. */
 static void
 print_line(FILE *stream, int column, const char *mark, const char *text)
 {
@@ -129,7 +129,7 @@ report_table(FILE *stream, const struct report *report, bool uses_colour)
 
 /* --- JSON --- */
 
-/* TEXT as it can be shown, or null. */
+/* Returns TEXT, made safe to print; or null. */
 static json_t *
 string(const char *text)
 {
@@ -139,7 +139,7 @@ string(const char *text)
 	return value;
 }
 
-/* What entry.c has made to be shown. */
+/* Returns TEXT, which entry.c has made safe to print; or null. */
 static json_t *
 phrase(const char *text)
 {

@@ -12,16 +12,16 @@ struct report {
 	size_t count;
 	const char *directory;    /* the hosts directory */
 	const char *user;         /* whose rights were in force */
-	const char *const *notes; /* what could not be found out; ends with NULL */
+	const char *const *notes; /* on what remained unknown; ends with NULL */
 	const char *unit;         /* the service, or NULL */
-	struct unit_fault fault;  /* of that */
-	bool only_faults;         /* leaves out what is well and has no warning */
+	struct unit_fault fault;  /* of the service */
+	bool only_faults;         /* leaves out entries that are well and have no warning */
 };
 
-/* Prints a table, with colours where USES_COLOUR. Returns whether STREAM took it. */
+/* Prints a table, with colours if USES_COLOUR. Returns whether writing to STREAM succeeded. */
 bool report_table(FILE *stream, const struct report *report, bool uses_colour);
 
-/* Prints one JSON object. Returns whether STREAM took it. */
+/* Prints one JSON object. Returns whether writing to STREAM succeeded. */
 bool report_json(FILE *stream, const struct report *report);
 
 #endif

@@ -29,7 +29,7 @@ start_systemctl(pid_t *pid, const char *unit, const char *properties, bool is_si
 	posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
 	if (is_silent)
 		posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-	/* It takes no argument to be its own, but the type has no const. */
+	/* The arguments are not modified, but their type has no const. */
 	int error = posix_spawnp(
 	    pid, arguments[0], &actions, NULL, (char *const *)(const void *)arguments, environ);
 	posix_spawn_file_actions_destroy(&actions);
@@ -55,8 +55,7 @@ take_line(char *line, take_property *take, void *taker)
 }
 
 /* Asks systemctl for PROPERTIES of UNIT, a list with commas, and gives TAKE, with TAKER, each that
- * is not empty. Returns whether that was possible; if not, and unless IS_SILENT, says why on
- * stderr. */
+ * is not empty. Returns whether that succeeded; if not, prints why on stderr, unless IS_SILENT. */
 static bool
 show(const char *unit, const char *properties, bool is_silent, take_property *take, void *taker)
 {
@@ -138,7 +137,7 @@ take_view(void *taker, const char *name, char *value)
 	if (strcmp(name, "User") == 0)
 		reading->view->user = value;
 	else if (strcmp(name, "WorkingDirectory") == 0)
-		*reading->directory = value + (value[0] == '!'); /* where it may be missing */
+		*reading->directory = value + (value[0] == '!'); /* if it may be missing */
 	else if (strcmp(name, "RootDirectory") == 0)
 		reading->view->root = value;
 	else if (strncmp(name, "Bind", strlen("Bind")) == 0)
@@ -170,7 +169,7 @@ unit_read(struct view *view, const char **directory, const char *unit)
 struct sockets {
 	FILE *list; /* of addresses, for people */
 	size_t count;
-	char *other; /* one that is no TCP socket, or NULL */
+	char *other; /* one that is not a TCP socket, or NULL */
 
 	/* Of one unit. */
 	const char *unit;

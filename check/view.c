@@ -19,7 +19,7 @@
 
 /* --- The root directory --- */
 
-/* Makes the directory PATH, which is absolute, in the root directory, with those above it. */
+/* Creates the directory PATH, which is absolute, in ROOT, with its parents. */
 static bool
 make_directories(const char *root, const char *path, char made[PATH_MAX])
 {
@@ -36,7 +36,7 @@ make_directories(const char *root, const char *path, char made[PATH_MAX])
 	return mkdir(made, 0755) == 0 || errno == EEXIST;
 }
 
-/* Opens the folders, before anything covers them. Files are left out. */
+/* Opens the folders before a mount covers them. Leaves out files. */
 static bool
 open_binds(const struct view *view, int folders[VIEW_BINDS_MAX])
 {
@@ -52,7 +52,7 @@ open_binds(const struct view *view, int folders[VIEW_BINDS_MAX])
 	return true;
 }
 
-/* Puts FOLDER, which it closes, at TARGET in the root directory. Musl has no move_mount(2). */
+/* Mounts FOLDER, which it closes, at TARGET in the root directory. Musl has no move_mount(2). */
 static bool
 put_folder(int folder, const char *root, const char *target)
 {
@@ -66,7 +66,7 @@ put_folder(int folder, const char *root, const char *target)
 	return is_put;
 }
 
-/* Puts the folders into an empty root directory, as systemd does. */
+/* Mounts the folders in an empty root directory, as systemd does. */
 static bool
 make_root(const struct view *view)
 {

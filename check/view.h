@@ -1,5 +1,5 @@
-/* What the proxy may do and see: its user and its root directory, which the calling program can
- * take on for itself. Failures are told on stderr. */
+/* The proxy's rights and view: its user and its root directory, which the calling process can
+ * adopt. Failures are printed on stderr. */
 #ifndef VIEW_H
 #define VIEW_H
 
@@ -10,25 +10,24 @@
 
 enum { VIEW_BINDS_MAX = 64 };
 
-/* A folder that is to be seen in the root directory, at another place, or at its own. */
+/* A folder that is mounted in the root directory, at another place or at its own. */
 struct view_bind {
 	char *source;
 	char *target;
 	bool may_be_missing;
 };
 
-/* All zero is that of the calling program. Its strings live as long as the program. */
+/* All zero is the view of the calling process. The strings are never freed. */
 struct view {
-	const char *user; /* whose rights it has; or NULL */
-	const char *root; /* its root directory; or NULL */
-	bool is_made;     /* there is nothing in ROOT but these: */
+	const char *user; /* the user; or NULL */
+	const char *root; /* the root directory; or NULL */
+	bool is_made;     /* ROOT contains only these: */
 	struct view_bind binds[VIEW_BINDS_MAX];
 	size_t binds_count;
 };
 
-/* Takes the root directory of VIEW on, for good; the working directory is its top then. What is
- * mounted for that is in a mount namespace of the process's own. Needs root, and a single thread.
- * Returns whether that was possible. */
+/* Changes to the root directory of VIEW, for good, and to its top. Mounts go into a mount namespace
+ * of this process. Needs root and a single thread. Returns whether that succeeded. */
 bool view_enter(const struct view *view);
 
 /* Whether VIEW shows PATH, which is absolute, if it exists. */
@@ -41,10 +40,11 @@ struct view_user {
 	gid_t group;
 };
 
-/* Looks NAME up, a name or a number. Returns false where there is no such user. */
+/* Looks up NAME, a name or a number. Returns false if there is no such user. */
 bool view_find_user(struct view_user *user, const char *name);
 
-/* Gives up all rights but those of USER and of the groups that it is in, for good. Needs root. */
+/* Drops all rights except those of USER and its groups, for good. Needs root. Returns whether that
+ * succeeded. */
 bool view_become(const struct view_user *user);
 
 #endif

@@ -195,7 +195,7 @@ link_to() {
 	says "-> rename it to blog.example"
 	says "never looked up: clients send such a name in Punycode"
 	says "-> remove it: there is xn--bcher-kva.example already"
-	says "never looked up: there is no dot at the end of the names that are"
+	says "never looked up: names with a dot at the end are rejected"
 	says "-> rename it to dot.example"
 	says "never looked up: not a host's name: character that no host name may have"
 	says "never looked up: the name is longer than 254 bytes"
