@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs those of some Debian packages that are missing, and removes none for them. No service is
-# enabled or runs after it that was not and did not before. What came is listed in the file .deps,
-# for deps-remove, but for what a build needs.
+# Installs those of the given Debian packages that are missing, and removes none. Enables and starts
+# no service. Lists what it has installed in the file .deps, for deps-remove, except for a build's
+# packages.
 #
 # usage: packaging/deps.sh TARGET PACKAGE...    for `make deps` and its like
 #        packaging/deps.sh deps-remove
-# GOAL in the environment: the target that was asked for, which this one is needed by.
+# GOAL in the environment: the target that the user asked for, which needs this one.
 set -eu
 export LC_ALL=C
 cd "$(dirname "$0")/.."
@@ -21,13 +21,13 @@ installed() {
 	dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | sort -u
 }
 
-# The services that could be started.
+# Prints the services that could be started.
 services() {
 	find /etc/init.d /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system \
 	    ! -type d -printf '%f\n' 2>/dev/null | sed 's/\.service$//'
 }
 
-# What starts with the system: systemd's units, and another init's scripts.
+# Prints what starts with the system: systemd's units, and another init's scripts.
 enabled() {
 	{
 		find /etc/systemd/system -type l -printf '%f\n' 2>/dev/null || :
@@ -35,17 +35,17 @@ enabled() {
 	} | sort -u
 }
 
-# Where packages ask whether they may start or stop a service. If an administrator has one, that
-# one decides.
+# Packages ask this program whether they may start or stop a service. An administrator's own program
+# is not replaced.
 policy=/usr/sbin/policy-rc.d
 
 put_policy() {
 	services >"$work/services"
 	cat >"$work/policy" <<-END
 		#!/bin/sh
-		# Of sniproxy's "make $target", which removes it at its end: what is new is not started.
+		# Of sniproxy's "make $target", which removes it at its end: no new service is started.
 		[ "\$1" != --quiet ] || shift
-		# Nor is what would not be without this file: where no init is, or where it is disabled.
+		# Nor is one that would not be without this file: without an init, or if it is disabled.
 		[ -e /sbin/init ] || exit 101
 		case \$2 in "("*) exit 101 ;; esac
 		grep -qxF -e "\${1%.service}" $work/services || exit 101
@@ -95,7 +95,7 @@ install_packages() { # PACKAGE...
 		disable "$service"
 	done
 	for service in $names; do
-		say "$service came now, and is left disabled"
+		say "$service was installed now, and is left disabled"
 	done
 	return $status
 }
@@ -104,10 +104,10 @@ command -v apt-get >/dev/null || {
 	say 'this is not Debian; packaging/packages.txt says what is needed' >&2
 	exit 1
 }
-# Which of the packages there is something to be done for.
+# The packages to remove, or to install.
 if [ "$target" = deps-remove ]; then
 	packages=$(installed | { cat; sort -u .deps 2>/dev/null; } | sort | uniq -d)
-	nothing='nothing is there that came by make deps'
+	nothing='no package from make deps is left'
 else
 	packages=$({ installed; installed; printf '%s\n' "$@" | sort -u; } | sort | uniq -u)
 	nothing='all packages are installed'
@@ -118,7 +118,7 @@ if [ -z "$packages" ]; then
 fi
 if [ "$(id -u)" != 0 ]; then
 	command -v sudo >/dev/null || {
-		say "this takes root, and there is no sudo. Run  su -c 'make ${GOAL:-$target}'  first." \
+		say "this needs root, and there is no sudo. Run  su -c 'make ${GOAL:-$target}'  first." \
 		    "It is about $(echo "$packages" | tr '\n' ' ')" >&2
 		exit 1
 	}
@@ -126,6 +126,6 @@ if [ "$(id -u)" != 0 ]; then
 fi
 # shellcheck disable=SC2086 # names of packages
 case $target in
-deps-remove) apt-get purge $packages && rm -f .deps ;; # it asks
+deps-remove) apt-get purge $packages && rm -f .deps ;; # apt-get asks first
 *) install_packages $packages ;;
 esac

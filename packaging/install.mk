@@ -15,7 +15,7 @@ manuals := $(wildcard man/*.[1-8])
 installed_manuals := $(foreach manual,$(notdir $(manuals)),\
 	$(mandir)/man$(patsubst .%,%,$(suffix $(manual)))/$(manual))
 
-# install_text FROM TO: with PREFIX for what it says of paths.
+# $(call install_text,FROM,TO): installs a text, in which paths begin with PREFIX.
 install_text = sed 's|/usr/local/|$(PREFIX)/|g; s|@PROGRAM@|$(PREFIX)/sbin/sniproxy|g; \
 	s|@CHECK@|$(PREFIX)/bin/sniproxy-check|g' $(1) | install -D -m 644 /dev/stdin $(2)
 
@@ -43,8 +43,8 @@ install: static sniproxy-hostname sniproxy-check
 	    systemctl --quiet is-active sniproxy.service 'sniproxy@*.service'; then \
 	    echo 'Run sniproxy-upgrade to replace the running copies of sniproxy.'; fi
 
-# Where they are this system's units, they are stopped and disabled first: nothing else would do it
-# when they are gone.
+# If these are the running system's units, they are stopped and disabled first. Without their files,
+# systemctl could not disable them.
 units := $(foreach type,socket service timer,$(unitdir)/sniproxy.$(type) \
 	    $(unitdir)/sniproxy@.$(type)) \
 	$(unitdir)/sniproxy-check@.service \

@@ -118,7 +118,7 @@ run_deps() {
 	put_machine
 	run_deps deps curl bats nginx-light
 	[ "$status" = 1 ]
-	[ "${lines[0]}" = "make deps: this takes root, and there is no sudo. Run  su -c 'make deps'  first." ]
+	[ "${lines[0]}" = "make deps: this needs root, and there is no sudo. Run  su -c 'make deps'  first." ]
 	[ "${lines[1]}" = "make deps: It is about bats nginx-light " ]
 	goal=deps-bench run_deps deps curl bats
 	[[ ${lines[0]} == *"Run  su -c 'make deps-bench'  first." ]]
@@ -252,7 +252,7 @@ try_in_copy() { # SCRIPT
 @test "what deps brings is neither enabled nor started, and what was there goes on" {
 	try_in_copy '
 		packaging/deps.sh deps sniproxy-new | tee /said
-		[ "$(grep "left disabled" /said)" = "make deps: sniproxy-new came now, and is left disabled" ]
+		[ "$(grep "left disabled" /said)" = "make deps: sniproxy-new was installed now, and is left disabled" ]
 		fails systemctl is-enabled sniproxy-new.service
 		test -e /etc/init.d/sniproxy-new
 		fails ls /etc/rc2.d/S*sniproxy-new /etc/rc5.d/S*sniproxy-new
@@ -287,13 +287,13 @@ try_in_copy() { # SCRIPT
 		packaging/deps.sh deps-remove
 		fails dpkg-query -W sniproxy-new
 		dpkg-query -W sniproxy-old
-		packaging/deps.sh deps-remove | grep "nothing is there"'
+		packaging/deps.sh deps-remove | grep "no package from make deps is left"'
 }
 
 @test "deps-remove leaves what deps-build has installed" {
 	try_in_copy '
 		packaging/deps.sh deps-build sniproxy-new
-		packaging/deps.sh deps-remove | grep "nothing is there"
+		packaging/deps.sh deps-remove | grep "no package from make deps is left"
 		dpkg-query -W sniproxy-new'
 }
 
