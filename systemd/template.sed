@@ -1,5 +1,5 @@
-# Makes the template units sniproxy@.socket, .service and .timer of the plain ones: an instance
-# is named by what it listens at.
+# Makes the template units sniproxy@.socket, .service and .timer from the plain ones. An instance is
+# named after the address that it listens on.
 s/sniproxy\.\(socket\|service\|timer\)/sniproxy@%i.\1/g
 s/^Description=.*/& (%I)/
 s/^ListenStream=.*/ListenStream=%I/
