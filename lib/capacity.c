@@ -3,37 +3,29 @@
 #include "system/system.h"
 
 #include <fcntl.h>
+#include <stdbool.h>
 #include <sys/resource.h>
 
 enum {
-	/* A connection's descriptors: the client's and the backend's. A client that is accepted
-	 * must also get a backend. */
-	DESCRIPTORS_A_CONNECTION = 2,
-
-	/* Of so many descriptors, two may be a pipe's; and not more pipes than these. */
-	DESCRIPTORS_A_PIPE = 64,
+	DESCRIPTORS_A_CONNECTION = 2, /* the client's and the backend's */
+	DESCRIPTORS_A_PIPE = 64,      /* two are the pipe's, the others of connections */
 	PIPES_MAX = 256,
+	INHERITED_MAX = 1024, /* inherited descriptors are below it */
+	LOG_DESCRIPTORS = 1,
 
-	/* The program may have inherited descriptors below this, besides 0 to 2. */
-	INHERITED_MAX = 1024,
-
-	/* What the log opens. */
-	OWN_DESCRIPTORS = 1,
-
-	/* If no limit says otherwise. */
+	/* Maxima if no limit says otherwise. */
 	CONNECTIONS_MAX = 1 << 20,
 	THREADS_MAX = 512,
 
-	/* One connection takes so much memory at most while it is idle: what the kernel keeps
-	 * for its sockets, and the first buffer for its hello. */
+	/* Memory for a connection. An idle one uses a third of it at most: the kernel's for its
+	 * sockets, and the first buffer of its hello. */
 	MEMORY_A_CONNECTION = 32 * 1024,
 
-	/* There may be one thread for so much memory, of which it takes an eighth at most: its
-	 * stack, what the kernel keeps for it, and some for what it works with. */
+	/* Memory for a thread. It uses an eighth at most: stack, kernel memory, allocations. */
 	MEMORY_A_THREAD = 1024 * 1024,
 	THREADS_MIN = 16,
 
-	/* Hellos may take one byte in so many, and no more than these. */
+	/* Hellos may use one byte in so many, and no more than HELLOS_MAX. */
 	HELLOS_SHARE = 8,
 	HELLOS_MAX = 64 * 1024 * 1024,
 };
@@ -65,24 +57,17 @@ raise_open_files(void)
 	return files.rlim_cur;
 }
 
-static uint64_t
-find_memory(void)
-{
-	struct rlimit space;
-	if (getrlimit(RLIMIT_AS, &space) == -1 || space.rlim_cur == RLIM_INFINITY)
-		space.rlim_cur = 0;
-	return lower(system_memory(), space.rlim_cur);
-}
-
 struct capacity
 capacity_find(void)
 {
-	uint64_t memory = find_memory();
+	struct rlimit space;
+	bool is_limited = getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY;
+	uint64_t memory = lower(system_memory(), is_limited ? space.rlim_cur : 0);
 	uint64_t files = raise_open_files();
 	uint64_t pipes = files / DESCRIPTORS_A_PIPE;
 	if (pipes > PIPES_MAX)
 		pipes = PIPES_MAX;
-	uint64_t used = OWN_DESCRIPTORS + count_open() + 2 * pipes;
+	uint64_t used = LOG_DESCRIPTORS + count_open() + 2 * pipes;
 	uint64_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
 	uint64_t most = lower(CONNECTIONS_MAX, memory / MEMORY_A_CONNECTION);
 	uint64_t threads = memory == 0 ? THREADS_MAX : memory / MEMORY_A_THREAD;

@@ -49,7 +49,8 @@ enter_landlock(unsigned wanted)
 	if (raised == 0)
 		return 0;
 	const struct ruleset ruleset = {
-	    .files = (raised & SANDBOX_FILES) != 0 ? files_by_version[version < 5 ? version : 5] : 0,
+	    .files =
+		(raised & SANDBOX_FILES) != 0 ? files_by_version[version < 5 ? version : 5] : 0,
 	    .tcp = (raised & SANDBOX_TCP) != 0 ? TCP_4 : 0,
 	    .scopes = (raised & SANDBOX_SCOPES) != 0 ? SCOPES_6 : 0,
 	};
