@@ -259,7 +259,7 @@ is_busy(const struct loop *l)
 static int
 wait_for(struct loop *l, struct pollfd sides[2])
 {
-	int ms = quiet_ms();
+	int ms = l->relay->quiet_ms = quiet_ms();
 	if (!is_busy(l)) {
 		relay_set_blocked(l->relay, false);
 		return poll(sides, 2, ms);

@@ -38,6 +38,7 @@ struct relay {
 	 * is full. And the count of blocked connections of the same host, or NULL. */
 	atomic_bool is_blocked;
 	atomic_uint *blocked;
+	int quiet_ms; /* for how long both sides were quiet before RELAY_QUIET */
 
 	/* Other threads may read the counts of bytes relayed. To end relay_run(), they set STOP and
 	 * call shutdown(2) on the client's socket. */

@@ -316,10 +316,11 @@ table_set_parked(struct connection *c)
 {
 	c->is_parked = true;
 	table.counts.parked++;
-	/* If threads are short, it was not quiet for long, so unsent bytes may have another
+	/* If threads are or were short, it was not quiet for long, so unsent bytes may have another
 	 * reason. */
+	bool was_quiet = c->relay.quiet_ms >= THREAD_QUIET_MS || table_is_short();
 	relay_set_blocked(&c->relay,
-	    c->state == CONNECTION_RELAYING && !thread_is_short() &&
+	    c->state == CONNECTION_RELAYING && was_quiet && !thread_is_short() &&
 		(system_unsent(c->relay.client) > 0 || system_unsent(c->relay.backend) > 0));
 }
 

@@ -895,6 +895,7 @@ Test(relay, goes_on_after_it_was_quiet)
 		pass(&s, CLIENT, 10);
 		wait_for_end(&s, RELAY_QUIET);
 		CHECK(clock_ms() - began_ms >= NOTHING_MS, "it has not waited");
+		CHECK(s.relay.quiet_ms == NOTHING_MS, "%d ms", s.relay.quiet_ms);
 		expect_counted(&s);
 	}
 	quiet_ms = -1;

@@ -453,6 +453,7 @@ Test(table, counts_a_parked_connection_as_blocked_for_which_bytes_wait)
 	struct connection *c = enter_state("192.0.2.1", "a.example", CONNECTION_RELAYING);
 	struct connection *d = enter_state("192.0.2.1", "a.example", CONNECTION_RELAYING);
 	sockets[c->relay.backend - FIRST_SOCKET].unsent = 1;
+	c->relay.quiet_ms = d->relay.quiet_ms = THREAD_QUIET_MS;
 	park(c);
 	park(d);
 	cr_assert(c->host->blocked == 1);
@@ -463,6 +464,16 @@ Test(table, counts_a_parked_connection_as_blocked_for_which_bytes_wait)
 	cr_assert(c->host->blocked == 0);
 	cr_assert(take(c));
 	cr_assert(c->host->blocked == 0);
+	threads_are_short = false; /* but they were, when it became quiet */
+	c->relay.quiet_ms = THREAD_QUIET_MS - 1;
+	park(c);
+	cr_assert(c->host->blocked == 0);
+	cr_assert(take(c));
+	enter_many(SLOTS, CONNECTION_RELAYING);
+	cr_assert(table_is_short());
+	park(c);
+	cr_assert(c->host->blocked == 1);
+	cr_assert(take(c));
 }
 
 /* --- Time --- */
