@@ -55,14 +55,14 @@ if [ "$build" = --one ]; then
 	esac
 	case $test in
 	*/clients/*.bats) set -- timeout 900 bats --tap --timing "$test" ;;
-	*.bats) set -- timeout 300 bats --tap "$test" ;;
+	*.bats) set -- timeout 900 bats --tap "$test" ;;
 	*/oracle) set -- timeout 300 "$test" ;;
 	*/replay_*)
 		mkdir "$result.tmp"
 		set -- env TMPDIR="$result.tmp" timeout 300 ${EMULATOR-} "$test" "tests/fuzz/corpus/${test##*_}"
 		;;
 	*-linux-gnu*/test_*) set -- timeout 600 "$EMULATOR" "$test" "$SKIPPED" ;;
-	*) set -- timeout 600 "$test" --jobs=$jobs --tap="$result.tap" ;;
+	*) set -- timeout 1200 "$test" --jobs=$jobs --tap="$result.tap" ;;
 	esac
 	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
 	case $build in *thread*) set -- setarch -R "$@" ;; esac
