@@ -44,6 +44,7 @@ job_of(struct connection *c)
 
 /* --- What thread.c sees of the system, by the linker's option --wrap --- */
 
+static atomic_int last_begun; /* the id of the thread that has begun last */
 static atomic_bool refuses_threads;
 static struct job *ends_meanwhile; /* its thread is spare before the next one is refused */
 static _Atomic int64_t skipped_ms; /* by which the clock is ahead */
@@ -77,6 +78,7 @@ __wrap_pthread_create(
 void
 __wrap_system_schedule_batch(void)
 {
+	last_begun = gettid();
 	begun++;
 	__real_system_schedule_batch();
 }
@@ -307,14 +309,14 @@ Test(thread, makes_sure_that_one_is_spare)
 	prepare(2);
 	cr_expect(thread_ensure() == 0 && thread_count().threads == 1);
 	AWAIT(begun == 1);
-	poll(NULL, 0, 50); /* until it is spare */
+	await_call(&last_begun, SYS_futex); /* it is spare */
 	cr_expect(thread_ensure() == 0 && thread_count().threads == 1, "there was one");
 	spawn(0, 1);
 	await_start(0, 1);
 	cr_expect(thread_count().threads == 1);
 	cr_expect(thread_ensure() == 0 && thread_count().threads == 2);
 	AWAIT(begun == 2);
-	poll(NULL, 0, 50);
+	await_call(&last_begun, SYS_futex);
 	spawn(1, 2);
 	await_start(1, 2);
 	cr_expect(thread_ensure() != 0 && thread_count().threads == 2);
