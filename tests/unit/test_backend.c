@@ -430,7 +430,7 @@ Test(backend, does_not_wait_for_a_full_backlog)
 	for (int i = 0; i < 10; i++)
 		expect_failure("a.example", "tls-socket", EAGAIN);
 	int64_t ms = clock_ms() - began_ms;
-	cr_expect(ms < 500, "%lld ms", (long long)ms);
+	cr_expect(ms < 5000, "%lld ms", (long long)ms); /* a wait would be endless */
 
 	cr_assert(accept(listener, NULL, NULL) != -1);
 	struct backend backend = backend_connect(hosts, "a.example");

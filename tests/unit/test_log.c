@@ -21,7 +21,13 @@
 #include "lib/thread.h"
 #include "tests/unit/check.h"
 
-enum { TEXT_SIZE = 64 * 1024 };
+enum {
+	TEXT_SIZE = 64 * 1024,
+
+	/* Bounds for calls that do not wait for a reader: such a wait would not end. */
+	AT_ONCE_MS = 3000,
+	FLUSHED_MS = 3000, /* besides */
+};
 
 static int reader = -1; /* the other end of descriptor 2 */
 
@@ -39,7 +45,7 @@ open_log(void)
 	log_open();
 }
 
-TestSuite(log, .init = open_log, .timeout = 20);
+TestSuite(log, .init = open_log, .timeout = 60);
 
 /* Takes what is in the log by now. */
 static void
@@ -271,9 +277,9 @@ expect_no_waiting(int stderr_flags)
 	int64_t begin_ms = clock_ms();
 	for (int i = 0; i < LINES; i++)
 		log_line(LOG_HOST, "line %d", i);
-	cr_expect(clock_ms() - begin_ms < 500, "logging waited");
+	cr_expect(clock_ms() - begin_ms < AT_ONCE_MS, "logging waited");
 	log_flush();
-	cr_expect(clock_ms() - begin_ms < 3000, "flushing waited");
+	cr_expect(clock_ms() - begin_ms < AT_ONCE_MS + FLUSHED_MS, "flushing waited");
 	cr_assert(read(reader, text, filled) == (ssize_t)filled);
 	count_until(&counts, LINES);
 	log_line(LOG_HOST, "after");
@@ -315,7 +321,7 @@ Test(log, bounds_connections_apart_from_failures)
 	int64_t begin_ms = clock_ms();
 	for (int i = 0; i < CONNECTIONS; i++)
 		log_line(LOG_END, "connection %d", i);
-	cr_expect(clock_ms() - begin_ms < 500, "logging waited");
+	cr_expect(clock_ms() - begin_ms < AT_ONCE_MS, "logging waited");
 	for (int i = 0; i < LOG_BURST; i++)
 		log_line(LOG_HOST, "failure %d", i);
 	cr_assert(read(reader, text, filled) == (ssize_t)filled);
@@ -401,7 +407,7 @@ open_syslog(void)
 	open_log();
 }
 
-TestSuite(syslog, .init = open_syslog, .timeout = 20);
+TestSuite(syslog, .init = open_syslog, .timeout = 60);
 
 Test(syslog, gets_a_line)
 {
@@ -446,7 +452,7 @@ Test(syslog, is_not_waited_for)
 	int64_t begin_ms = clock_ms();
 	for (int i = 0; i < LINES; i++)
 		log_line(LOG_HOST, "line %d", i);
-	cr_expect(clock_ms() - begin_ms < 500, "logging waited");
+	cr_expect(clock_ms() - begin_ms < AT_ONCE_MS, "logging waited");
 
 	for (int i = 0; i < LINES;) {
 		char text[TEXT_SIZE] = "", expected[100];
