@@ -423,6 +423,6 @@ PROGRAM_TEST(deadline, last_connection_ends_in_time)
 	poll(NULL, 0, DEADLINE_MS - 3000);
 	pair_talk(pair);
 	pair_close(pair);
-	int status = proxy_wait(proxy, 1000);
+	int status = proxy_wait(proxy, 2000);
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status is %#x", status);
 }

@@ -327,8 +327,8 @@ PROGRAM_TEST(start, slower_copy_does_not_wait_in_accept)
 		kill(copies[1 - round % 2]->pid, SIGCONT);
 		close(backend_accept(backend));
 		close(client);
-		wait_until(proxy_sleeps_outside_accept(copies[0]), 1000);
-		wait_until(proxy_sleeps_outside_accept(copies[1]), 1000);
+		wait_until(proxy_sleeps_outside_accept(copies[0]), 5000);
+		wait_until(proxy_sleeps_outside_accept(copies[1]), 5000);
 	}
 	kill(copies[0]->pid, SIGHUP);
 	int status = proxy_wait(copies[0], 5000);
@@ -401,7 +401,7 @@ PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
 	expect_served(backend, hello_for(HOST));
 	int flags = fcntl(server.listener, F_GETFL);
 	cr_assert(fcntl(server.listener, F_SETFL, flags & ~O_NONBLOCK) == 0);
-	wait_until(proxy_sleeps_outside_accept(proxy), 1000);
+	wait_until(proxy_sleeps_outside_accept(proxy), 5000);
 	pid_t tracer = fault_begin(proxy, "?accept4,?accept", "delay_enter=1000000");
 	int client = client_connect();
 	poll(NULL, 0, 300); /* until it is on its way into accept(2) */

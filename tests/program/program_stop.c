@@ -75,7 +75,7 @@ expect_finishes_connections(int signal)
 	expect_end(half.backend);
 	close(server.listener);
 	kill(proxy->pid, signal);
-	wait_until(is_refused(), 1000);
+	wait_until(is_refused(), 3000);
 
 	for (int i = 0; i < 100; i++) {
 		pair_talk(busy);
@@ -94,7 +94,7 @@ expect_finishes_connections(int signal)
 	close(silent.client);
 	expect_end(silent.backend);
 	close(silent.backend);
-	expect_exit(proxy, 0, 1000);
+	expect_exit(proxy, 0, 3000);
 }
 
 PROGRAM_TEST(stop, sighup_lets_connections_end)
@@ -122,10 +122,10 @@ PROGRAM_TEST(stop, socket_on_another_descriptor_too)
 	struct pair pair = pair_open(backend);
 	close(server.listener);
 	kill(proxy->pid, SIGHUP);
-	wait_until(is_refused(), 1000);
+	wait_until(is_refused(), 3000);
 	pair_talk(pair);
 	pair_close(pair);
-	expect_exit(proxy, 0, 1000);
+	expect_exit(proxy, 0, 3000);
 }
 
 /* A client whose hello is on its way has an open connection too. */
@@ -137,13 +137,13 @@ PROGRAM_TEST(stop, hello_on_its_way_is_still_served)
 	wait_drained();
 	close(server.listener);
 	kill(proxy->pid, SIGHUP);
-	wait_until(is_refused(), 1000);
+	wait_until(is_refused(), 3000);
 	send_all(pair.client, slice(hello, 40, hello.length - 40));
 	pair.backend = backend_accept(backend);
 	expect_bytes(pair.backend, hello);
 	pair_talk(pair);
 	pair_close(pair);
-	expect_exit(proxy, 0, 1000);
+	expect_exit(proxy, 0, 3000);
 }
 
 /* A client that was refused but stays is no reason to wait until it leaves. */
@@ -200,10 +200,10 @@ expect_second_signal_exits(int first, int second)
 	struct pair pair = pair_open(backend);
 	close(server.listener);
 	kill(proxy->pid, first);
-	wait_until(is_refused(), 1000);
+	wait_until(is_refused(), 3000);
 	pair_talk(pair);
 	kill(proxy->pid, second);
-	int status = proxy_wait(proxy, 1000);
+	int status = proxy_wait(proxy, 3000);
 	cr_assert(WIFEXITED(status), "wait status is %#x", status);
 	cr_assert_eq(WEXITSTATUS(status), 1, "a connection was cut off");
 	expect_gone(pair.client, 1000);
@@ -238,9 +238,9 @@ PROGRAM_TEST(stop, second_signal_while_a_backend_is_waited_for)
 	cr_assert(silent_for(client, 300));
 	close(server.listener);
 	kill(proxy->pid, SIGHUP);
-	wait_until(is_refused(), 1000);
+	wait_until(is_refused(), 3000);
 	kill(proxy->pid, SIGHUP);
-	int status = proxy_wait(proxy, 1000);
+	int status = proxy_wait(proxy, 3000);
 	cr_assert(WIFEXITED(status), "wait status is %#x", status);
 }
 
@@ -294,7 +294,7 @@ PROGRAM_TEST(stop, stopping_copy_accepts_no_more)
 	cr_assert_eq(load.failed, 0, "%d connections failed: %d", load.failed, load.error);
 	pair_talk(open);
 	pair_close(open);
-	expect_exit(proxy, 0, 1000);
+	expect_exit(proxy, 0, 3000);
 }
 
 /* Copies follow each other while clients connect: nobody is refused, nobody is cut off.

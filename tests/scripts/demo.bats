@@ -142,7 +142,7 @@ refusals_logged_are() { # COUNT
 	SECONDS=0
 	kill -INT "$demo"
 	ends_with 0
-	[ "$SECONDS" -lt 5 ]
+	[ "$SECONDS" -lt 8 ]
 	wait "$client" || :
 }
 
