@@ -567,14 +567,15 @@ load_with_crowd(int seconds, const struct copy *copy)
 	pthread_mutex_lock(&soak.mutex);
 	soak.crowd_since_ms = now_ms();
 	pthread_mutex_unlock(&soak.mutex);
-	start_clients(threads, run_one_of_the_crowd, CLIENTS, CROWD);
 	start_clients(threads, run_client, 0, CLIENTS);
-	while (clients_running > CLIENTS) {
+	start_clients(threads, run_one_of_the_crowd, CLIENTS, CROWD);
+	pthread_barrier_wait(&crowd_is_there); /* the crowd begins when this thread looks */
+	do {
 		int descriptors = copy_usage(copy).descriptors;
 		most = descriptors > most ? descriptors : most;
 		copies_reap();
 		sleep_ms(20);
-	}
+	} while (clients_running > CLIENTS);
 	pthread_mutex_lock(&soak.mutex);
 	soak.crowd_since_ms = 0;
 	soak.crowd_until_ms = now_ms();
@@ -734,7 +735,7 @@ main(int argc, char *argv[])
 		pthread_mutex_init(&records[i].mutex, NULL);
 		pthread_cond_init(&records[i].changed, NULL);
 	}
-	pthread_barrier_init(&crowd_is_there, NULL, CROWD);
+	pthread_barrier_init(&crowd_is_there, NULL, CROWD + 1);
 	int listener = listen_for_clients();
 	copies_init(program, listener);
 	hosts_start(ntohs(proxy_address.sin_port));
