@@ -32,7 +32,7 @@
  *
  * and where each connection is to keep a thread:
  *
- *	sipped		as stalled, but take a little now and then
+ *	sipped		as stalled, but take a little every few seconds
  *	trickle		send a hello for echo.example, and a byte now and then
  *	upload		send a hello for asleep.example, and as much as is taken
  *	threads		stalled, unaccepted, and all of these in turn
@@ -77,6 +77,9 @@ enum {
 	DESCRIPTORS_MAX = 20000,
 	SPARE_DESCRIPTORS = 64,
 	NARROW = 4096, /* the receive buffer of one who does not read */
+
+	/* One that takes something each second makes progress, and may keep its thread. */
+	SIP_INTERVAL_MS = 2500,
 };
 
 /* Where connections come from: the first address of each kind, and how many. */
@@ -330,6 +333,7 @@ struct attacker {
 	int socket; /* -1 where there is none */
 	unsigned kind;
 	size_t sent;
+	int64_t sips_us; /* when it takes a little next */
 };
 
 static struct {
@@ -388,7 +392,8 @@ attack_more(struct attacker *a)
 	case NOTHING:
 		return;
 	case SIP:
-		recv(a->socket, bytes, sizeof bytes, 0);
+		if (now_us() >= a->sips_us && recv(a->socket, bytes, sizeof bytes, 0) > 0)
+			a->sips_us = now_us() + SIP_INTERVAL_MS * 1000;
 		return;
 	case TRICKLE:
 		recv(a->socket, bytes, sizeof bytes, 0);
@@ -410,6 +415,7 @@ attack_again(struct attacker *a)
 		reset(a->socket);
 	a->kind = attack.first_kind + (unsigned)(number % attack.kinds);
 	a->sent = 0;
+	a->sips_us = 0;
 	a->socket = connect_from(
 	    ATTACKER_ADDRESS + (uint32_t)(number % addresses), kinds[a->kind].receive_buffer);
 	if (a->socket == -1 && errno != EADDRNOTAVAIL)
@@ -428,7 +434,8 @@ attack_on(unsigned opened)
 	for (int i = 0; i < count; i++)
 		attack_send(events[i].data.ptr);
 	for (int i = 0; i < EVENTS; i++) {
-		struct attacker *a = &attack.all[attack.dribbler++ % opened];
+		attack.dribbler = (attack.dribbler + 1) % opened;
+		struct attacker *a = &attack.all[attack.dribbler];
 		if (kinds[a->kind].part == BYTEWISE)
 			attack_send(a);
 		attack_more(a);
