@@ -367,7 +367,7 @@ guest_leaves(struct guest *guest)
 static int
 receive_guests(int a_second, int ms)
 {
-	enum { GUESTS_MAX = 512, STAY_MS = 1500 };
+	enum { GUESTS_MAX = 512, STAY_MS = 1500, AT_ONCE = 4 };
 	static struct guest guests[GUESTS_MAX];
 	static int first, count;
 	int failed = 0;
@@ -377,13 +377,13 @@ receive_guests(int a_second, int ms)
 			failed += !guest_leaves(&guests[first]);
 			first = (first + 1) % GUESTS_MAX;
 		}
-		/* Not several at once after a delay: those that have left may still have slots. */
-		if (come < (int)(now_ms() - began_ms) * a_second / 1000) {
+		/* Few at once after a delay: those that have left may still have slots. */
+		int due = (int)(now_ms() - began_ms) * a_second / 1000 - come;
+		for (int i = 0; i < due && i < AT_ONCE; i++, come++) {
 			struct guest *guest = &guests[(first + count++) % GUESTS_MAX];
 			*guest = (struct guest){client_connect(), now_ms() + STAY_MS};
 			(void)!send(
 			    guest->fd, echo_request.data, echo_request.length, MSG_NOSIGNAL);
-			come++;
 		}
 	}
 	return failed;
