@@ -215,7 +215,7 @@ nss_database() {
 	needs go
 	HOME=$work/home GO111MODULE=off GOCACHE=$work/go GOFLAGS='' \
 		go build -o "$work/go-client" "$clients/client.go"
-	timeout 20 "$work/go-client" "$work/ca.pem" "https://clients.example:$port/" >"$work/out" 2>&1
+	timeout 60 "$work/go-client" "$work/ca.pem" "https://clients.example:$port/" >"$work/out" 2>&1
 	shows_page
 	out_has HTTP/2.0
 }
@@ -238,7 +238,7 @@ nss_database() {
 			cargo build --quiet --offline
 	)
 	openssl x509 -in "$work/ca.pem" -outform DER -out "$work/ca.der"
-	timeout 20 "$work/rust/target/debug/client" "$work/ca.der" clients.example "$port" \
+	timeout 60 "$work/rust/target/debug/client" "$work/ca.der" clients.example "$port" \
 		>"$work/out" 2>&1
 	shows_page
 }
@@ -273,7 +273,7 @@ start_challenge() { # NAME DIGEST
 # validates NAME DIGEST: as RFC 8737 says, one thing after the other.
 validates() {
 	local certificate=$work/validated.pem text
-	timeout 20 openssl s_client -connect "127.0.0.1:$port" -servername "$1" -alpn acme-tls/1 \
+	timeout 60 openssl s_client -connect "127.0.0.1:$port" -servername "$1" -alpn acme-tls/1 \
 		</dev/null >"$work/out" 2>&1 || return
 	cat "$work/out"
 	out_has 'ALPN protocol: acme-tls/1' || return
@@ -434,13 +434,13 @@ curl_says() {
 }
 
 gnutls_says() {
-	request "$1" | timeout 20 gnutls-cli --port "$port" --sni-hostname "$1" \
+	request "$1" | timeout 60 gnutls-cli --port "$port" --sni-hostname "$1" \
 		--x509cafile "$work/ca.pem" 127.0.0.1
 }
 
 nss_says() {
 	nss_database "$work/nss"
-	timeout 20 tstclnt -d "sql:$work/nss" -h 127.0.0.1 -p "$port" -a "$1" -Q
+	timeout 60 tstclnt -d "sql:$work/nss" -h 127.0.0.1 -p "$port" -a "$1" -Q
 }
 
 # Its log has the number of the error that its page names.

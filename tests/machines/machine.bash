@@ -98,7 +98,7 @@ processes() { # NAME
 # --- clients ---
 
 says_hello() { # ADDRESS
-	[ "$(inside curl -sS --max-time 15 --cacert "$work/ca.pem" \
+	[ "$(inside curl -sS --max-time 30 --cacert "$work/ca.pem" \
 		--resolve "blog.example:443:$1" https://blog.example/)" = hello ]
 }
 

@@ -189,7 +189,7 @@ curl_is_refused() {
 }
 
 @test "plain HTTP gets unexpected_message" {
-	timeout 20 curl --silent --http0.9 --output "$work/out" "http://127.0.0.1:$port/"
+	timeout 60 curl --silent --http0.9 --output "$work/out" "http://127.0.0.1:$port/"
 	[ "$(od -An -tx1 "$work/out")" = " 15 03 03 00 02 02 0a" ]
 }
 

@@ -257,7 +257,7 @@ openssl_get() {
 
 # What it is to send comes on stdin.
 openssl_client() {
-	timeout 20 openssl s_client -connect "127.0.0.1:$port" -verify_return_error \
+	timeout 60 openssl s_client -connect "127.0.0.1:$port" -verify_return_error \
 		-CAfile "$work/ca.pem" -ign_eof "$@" >"$work/out" 2>&1
 }
 
@@ -266,7 +266,7 @@ gnutls_get() {
 }
 
 gnutls_client() {
-	timeout 20 gnutls-cli --port "$port" --sni-hostname "$1" --verify-hostname "$1" \
+	timeout 60 gnutls-cli --port "$port" --sni-hostname "$1" --verify-hostname "$1" \
 		--x509cafile "$work/ca.pem" "${@:2}" 127.0.0.1 >"$work/out" 2>&1
 }
 
@@ -276,7 +276,7 @@ curl_get() {
 
 # curl_file NAME PATH OPTIONS...: the file goes to stdout.
 curl_file() {
-	timeout 20 curl --silent --show-error --resolve "$1:$port:${address:-127.0.0.1}" \
+	timeout 60 curl --silent --show-error --resolve "$1:$port:${address:-127.0.0.1}" \
 		--cacert "$work/ca.pem" "https://$1:$port$2" "${@:3}"
 }
 
