@@ -578,7 +578,7 @@ proxy_accept(int client, const union address *peer)
 	struct connection *c = table_enter(client, peer);
 	status_count(STATUS_ACCEPTED);
 	if (c == NULL) {
-		status_count(STATUS_LOST);
+		status_ended(NULL, END_FAILED);
 		close(client);
 		return;
 	}

@@ -77,7 +77,7 @@ status_ended(const struct connection *c, enum connection_end end)
 		if (tls_alert_names[i].alert == c->alert)
 			atomic_fetch_add(&status.rejected[i], 1);
 	atomic_fetch_add(&status.ended[end], 1);
-	if (status.logs_connections)
+	if (status.logs_connections && c != NULL)
 		log_end(c, end);
 }
 
@@ -90,8 +90,6 @@ status_report(void)
 	unsigned long long ended[CONNECTION_ENDS], ended_sum = 0;
 	for (size_t end = 0; end < CONNECTION_ENDS; end++)
 		ended_sum += ended[end] = atomic_load(&status.ended[end]);
-	ended[END_FAILED] += status.events[STATUS_LOST];
-	ended_sum += status.events[STATUS_LOST];
 	unsigned long long accepted = status.events[STATUS_ACCEPTED];
 	struct table_counts counts = table_count();
 	int64_t ms = clock_ms() - status.began_ms;

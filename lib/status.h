@@ -15,12 +15,12 @@ void status_begin(bool logs_connections);
 enum status_event {
 	STATUS_ACCEPTED,
 	STATUS_ROUTED, /* it got a backend */
-	STATUS_LOST,   /* it could not be served because memory was short */
 	STATUS_EVENTS,
 };
 void status_count(enum status_event event);
 
-/* Counts that C has ended as END, and logs it if each connection gets a line. */
+/* Counts that C has ended as END, and logs it if each connection gets a line. If memory was too
+ * short for the connection, C is NULL. */
 void status_ended(const struct connection *c, enum connection_end end);
 
 /* Logs a line with all counts. */

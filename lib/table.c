@@ -209,8 +209,8 @@ table_count(void)
 	return counts;
 }
 
-/* Marks C as evicted because of SHORTAGE, and counts it under KIND. Its slot counts as free from now
- * on. Logs that from time to time. */
+/* Marks C as evicted because of SHORTAGE, and counts it under KIND. Its slot counts as free from
+ * now on. Logs that from time to time. */
 static void
 mark_evicted(struct connection *c, unsigned kind, enum table_shortage shortage)
 {

@@ -272,25 +272,13 @@ system_release_stack(size_t size)
 
 /* --- The machine --- */
 
-/* LIMIT, or the number in the file PATH if that is less. A LIMIT of 0 is none, as is "max". */
-static uint64_t
-lower_limit(uint64_t limit, const char *path)
-{
-	unsigned long long number;
-	FILE *file = fopen(path, "re");
-	if (file == NULL)
-		return limit;
-	bool is_number = fscanf(file, "%llu", &number) == 1;
-	fclose(file);
-	return is_number && (limit == 0 || number < limit) ? number : limit;
-}
-
 /* Returns LIMIT, or the least limit that a control group of this process, or a group around it,
- * has in FILE; in version 1, FILE_V1. See cgroups(7). */
+ * has in FILE; in version 1, FILE_V1. See cgroups(7). A limit of 0 is none, as is "max". */
 static uint64_t
 group_limit(uint64_t limit, const char *file, const char *file_v1)
 {
 	char controller[64] = "", group[PATH_MAX], path[PATH_MAX + 128];
+	unsigned long long found;
 	FILE *groups = fopen("/proc/self/cgroup", "re");
 	if (groups == NULL)
 		return limit;
@@ -299,7 +287,12 @@ group_limit(uint64_t limit, const char *file, const char *file_v1)
 		for (char *end = group; end != NULL;) {
 			snprintf(path, sizeof path, "/sys/fs/cgroup/%s%s/%s", controller, group,
 			    controller[0] == '\0' ? file : file_v1);
-			limit = lower_limit(limit, path);
+			FILE *of_group = fopen(path, "re");
+			if (of_group != NULL && fscanf(of_group, "%llu", &found) == 1 &&
+			    (limit == 0 || found < limit))
+				limit = found;
+			if (of_group != NULL)
+				fclose(of_group);
 			end = strrchr(group, '/');
 			if (end != NULL)
 				*end = '\0';

@@ -839,8 +839,9 @@ PROGRAM_TEST(memory, limits_of_the_process_are_found)
 	if (sanitized())
 		skip("the sanitizers reserve terabytes");
 	start(limit_address_space_and_processes);
-	snprintf(line, sizeof line, "sniproxy: at most %d connections, %d threads (memory %d MiB)\n",
-	    SMALL_CONNECTIONS, is_portable() ? SMALL_MIB : 40, SMALL_MIB);
+	snprintf(line, sizeof line,
+	    "sniproxy: at most %d connections, %d threads (memory %d MiB)\n", SMALL_CONNECTIONS,
+	    is_portable() ? SMALL_MIB : 40, SMALL_MIB);
 	expect_capacity(line);
 }
 
@@ -851,8 +852,9 @@ PROGRAM_TEST(memory, limit_of_an_outer_control_group_is_found)
 	need_memory_group(SMALL_MIB);
 	make_inner_group();
 	start(join_group);
-	snprintf(line, sizeof line, "sniproxy: at most %d connections, %d threads (memory %d MiB)\n",
-	    SMALL_CONNECTIONS, SMALL_MIB, SMALL_MIB);
+	snprintf(line, sizeof line,
+	    "sniproxy: at most %d connections, %d threads (memory %d MiB)\n", SMALL_CONNECTIONS,
+	    SMALL_MIB, SMALL_MIB);
 	expect_capacity(line);
 }
 

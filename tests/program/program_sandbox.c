@@ -168,7 +168,8 @@ PROGRAM_TEST(sandbox, builds_without_any_say_so)
 {
 	if (!is_portable() && !sanitized())
 		skip("this build has a sandbox");
-	expect_line(NULL, "sniproxy: sandbox: none; missing: " NO_NEW_PRIVS ", " LANDLOCK ", seccomp");
+	expect_line(
+	    NULL, "sniproxy: sandbox: none; missing: " NO_NEW_PRIVS ", " LANDLOCK ", seccomp");
 }
 
 /* --- Root --- */

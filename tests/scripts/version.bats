@@ -24,6 +24,14 @@ tells() { # PROGRAM LINE
 	[ ! -x "$SNIPROXY_STATIC" ] || tells "$SNIPROXY_STATIC" "sniproxy $version"
 }
 
+@test "sniproxy --help says what stdin and the working directory are" {
+	run "$SNIPROXY" --help </dev/null
+	[ "$status" = 0 ]
+	[ "${#lines[@]}" = 2 ]
+	[[ ${lines[0]} == "stdin is the listening TCP socket"* ]]
+	[[ ${lines[1]} == "the working directory is the hosts directory"* ]]
+}
+
 # Versions that stand in a file, the newest first.
 is_first() { # FILE SED_SCRIPT [VERSION]
 	local first
