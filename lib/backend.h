@@ -20,9 +20,9 @@ struct backend {
 
 /* Connects to tls-socket in the directory NAME of the hosts directory, at the descriptor HOSTS. All
  * files of the host are looked up in one directory, even if another replaces it meanwhile. The
- * caller owns the socket. If the backend's backlog is full, fails immediately with EAGAIN. If users
- * other than its owner may write to the hosts directory, fails with EACCES unless the host belongs
- * to one user or to root (owner.h). Shares nothing. Blocks only on the file system. */
+ * caller owns the socket. If the backend's backlog is full, fails immediately with EAGAIN. If other
+ * users may write to the hosts directory, fails with EACCES unless the host belongs to one user or
+ * to root (owner.h). Shares nothing. Blocks only on the file system. */
 struct backend backend_connect(int hosts, const char *name);
 
 /* Returns how BACKEND has failed, in words. They may be inside BACKEND, or be overwritten by the

@@ -16,12 +16,11 @@ enum { HOSTNAME_SIZE = HOSTNAME_MAX + 1 };
 /* Writes the canonical form of the LENGTH bytes at BYTES into NAME: ASCII letters in lowercase,
  * ended by a NUL.
  *
- * A name is valid when it is 1 to HOSTNAME_MAX bytes of a-z, 0-9, '-' and '.', when none of its
- * labels is empty or starts with '-', and when it does not end with a dot. So it is never "..",
- * holds no '/', and never begins with a dot: it is safe as the name of a directory and in a log
- * line.
+ * A valid name is 1 to HOSTNAME_MAX bytes of a-z, 0-9, '-' and '.'. None of its labels is empty or
+ * starts with '-', and it does not end with a dot. So it is never "..", holds no '/', and never
+ * begins with a dot: it is safe as the name of a directory and in a log line.
  *
- * Returns true, or false if the name is not valid; then nothing useful is in NAME. */
+ * Returns whether the name is valid. If it is not, NAME is undefined. */
 bool hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length);
 
 /* Writes the name of the directory of NAME, which hostname_canonical() made, into DIRECTORY. It

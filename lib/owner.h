@@ -1,5 +1,5 @@
 /* Ownership of hosts, in a hosts directory that several users may write to. The proxy connects with
- * its own rights, so a user could make it connect to another user's service, by a symlink in place
+ * its own rights. So a user could make it connect to another user's service, by a symlink in place
  * of the socket or the host directory. */
 #ifndef OWNER_H
 #define OWNER_H

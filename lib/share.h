@@ -24,9 +24,9 @@ struct share {
 	char key[];             /* a host's name, or '@' and an address */
 };
 
-/* Counts a connection in the share of the host NAME, or of PEER's address (of the first 64 bits of
- * an IPv6 address, which usually belong to one customer). Returns the share, or NULL if memory is
- * short. */
+/* Counts a connection in the share of the host NAME, or of PEER's address. Of an IPv6 address, only
+ * the first 64 bits count, which usually belong to one customer. Returns the share, or NULL if
+ * memory is short. */
 struct share *share_join(const char *name);
 struct share *share_join_address(const union address *peer);
 

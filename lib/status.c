@@ -26,7 +26,7 @@ static const char *const end_names[CONNECTION_ENDS] = {
 };
 
 static struct {
-	/* Set before there are threads. */
+	/* Set before any thread starts. */
 	bool logs_connections;
 	int64_t began_ms;
 

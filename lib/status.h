@@ -11,7 +11,7 @@
  * before any thread starts. */
 void status_begin(bool logs_connections);
 
-/* What is counted besides the ends of connections. */
+/* Events that are counted, other than the ends of connections. */
 enum status_event {
 	STATUS_ACCEPTED,
 	STATUS_ROUTED, /* it got a backend */

@@ -5,8 +5,8 @@
 #include <linux/filter.h>
 
 /* Compares a call with calls.h, in order: allows it, or refuses it with EPERM. A call that is not
- * there fails with ENOSYS, as in a kernel that does not have it, so that the C library uses an
- * older call instead. Calls of another architecture, which have other numbers, kill the process.
+ * there fails with ENOSYS, as in an older kernel, so that the C library uses an older call instead.
+ * Calls of another architecture, which have other numbers, kill the process.
  *
  * The length is 0 on machines without a filter: all except x86-64 and AArch64. */
 extern const struct sock_filter filter_program[];
