@@ -706,7 +706,7 @@ try_owners() {
 	ok "not where the umask is narrower" is "alert number 112" alert alice.example
 	readme '## By an ACL' 2
 	ok "but one of the socket's own does" reaches alice.example
-	manual sniproxy.8 '.Sh EXAMPLES' 2 's/server\.example/127.0.0.1/' </dev/null >/tmp/output 2>&1
+	manual sniproxy.8 '.Sh EXAMPLES' 1 's/server\.example/127.0.0.1/' </dev/null >/tmp/output 2>&1
 	ok "as sniproxy(8) has it seen" grep -q '^issuer=CN = example' /tmp/output
 	stop_server
 
@@ -1055,7 +1055,7 @@ try_given_up() {
 		ok "which the journal says, too" in_journal 'status=226/NAMESPACE'
 		mv "$directory.away" "$directory"
 	done
-	manual sniproxy.8 '.Ss Starting' 4
+	manual sniproxy.8 '.Ss Starting' 3
 	answers blog.example
 
 	openssl s_server -accept 8443 -key /tmp/key -cert /tmp/certificate >/tmp/taken.log 2>&1 &

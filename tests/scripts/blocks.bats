@@ -93,7 +93,7 @@ finds() {
 
 @test "blocks are shown as they are typed" {
 	[ "$(tests/scripts/readme.sh '## Starting, stopping, removing' 3)" = "systemctl stop sniproxy.socket" ]
-	[ "$(tests/scripts/manual.sh sniproxy.8 '.Ss Stopping and upgrading' 3)" = \
+	[ "$(tests/scripts/manual.sh sniproxy.8 '.Ss Stopping and upgrading')" = \
 		"systemctl disable --now sniproxy.socket" ]
 	[ "$(tests/scripts/manual.sh sniproxy.5 '.Sh EXAMPLES' 1)" = "mkdir /srv/sniproxy/blog.example
 ln -s blog.example /srv/sniproxy/www.blog.example" ]

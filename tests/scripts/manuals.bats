@@ -187,18 +187,12 @@ same() {
 
 @test "sniproxy(8) has the commands of README.md and docs/" {
 	same sniproxy.8 '.Ss Starting' 2 '## Another port, or one address' 2
-	same sniproxy.8 '.Ss Starting' 3 '## More than one address' 2
-	same sniproxy.8 '.Ss Starting' 5 '### inetd' 1
-	same sniproxy.8 '.Ss Starting' 6 '### inetd' 2
-	same sniproxy.8 '.Ss Starting' 7 '### s6' 1
-	same sniproxy.8 '.Ss Starting' 8 '### s6' 2
-	same sniproxy.8 '.Ss Stopping and upgrading' 1 '### s6' 3
-	same sniproxy.8 '.Ss Stopping and upgrading' 2 '### By hand' 1
-	same sniproxy.8 '.Ss Stopping and upgrading' 3 '## Starting, stopping, removing' 4
+	same sniproxy.8 '.Ss Starting' 4 '### inetd' 1
+	same sniproxy.8 '.Ss Starting' 5 '### inetd' 2
+	same sniproxy.8 '.Ss Stopping and upgrading' 1 '## Starting, stopping, removing' 4
 	same sniproxy-upgrade.8 '.Sh DESCRIPTION' 1 '## Starting, stopping, removing' 2
 	same sniproxy.8 '.Sh ENVIRONMENT' 1 '## A balancer in front' 1
 	same sniproxy.8 '.Sh ENVIRONMENT' 2 '## Each connection that ends' 1
-	same sniproxy.8 '.Sh EXAMPLES' 1 '## Who may make hosts' 1
 }
 
 @test "sniproxy(5) has the commands of README.md and docs/" {

@@ -68,6 +68,7 @@ sub pattern {
 sub heads {
 	my ($text) = @_;
 	my ($section, @heads, @settings) = ('');
+	$text =~ s/\\\n//g; # a line that goes on
 	for my $line (split /\n/, $text) {
 		if ($line =~ /^\.Sh (.*)/) {
 			$section = $1;
