@@ -202,9 +202,8 @@ same() {
 	same sniproxy.5 '.Sh EXAMPLES' 3 '## Who may make hosts' 1
 	same sniproxy.5 '.Sh EXAMPLES' 4 '## By an ACL' 1
 	same sniproxy.5 '.Sh EXAMPLES' 5 '## Who may make hosts' 2
-	same sniproxy.5 '.Sh EXAMPLES' 6 '### Symlinks' 2
-	same sniproxy.5 '.Sh EXAMPLES' 7 '## With systemd' 1
-	same sniproxy.5 '.Sh EXAMPLES' 8 '## With systemd' 2
+	same sniproxy.5 '.Sh EXAMPLES' 6 '## With systemd' 1
+	same sniproxy.5 '.Sh EXAMPLES' 7 '## With systemd' 2
 }
 
 @test "sniproxy-check(1) has the commands of docs/" {
