@@ -143,13 +143,13 @@ with_programs() {
 
 @test "sniproxy-hostname(1) makes a directory" {
 	with_programs
-	tests/scripts/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 2 |
+	tests/scripts/manual.sh sniproxy-hostname.1 '.Sh DESCRIPTION' 1 |
 		sed "s|/srv/sniproxy|$BATS_TEST_TMPDIR/hosts|" | sh
 	[ -d "$BATS_TEST_TMPDIR/hosts/$(sniproxy-hostname bücher.example)" ]
 }
 
 @test "sniproxy-hostname(1) has a script that makes no directory of an invalid name" {
-	tests/scripts/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 3 |
+	tests/scripts/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 2 |
 		sed "s|/srv/sniproxy|$BATS_TEST_TMPDIR|" >"$BATS_TEST_TMPDIR/script"
 	with_programs
 	sh "$BATS_TEST_TMPDIR/script" Blog.Example "$(id -u)"
@@ -168,7 +168,7 @@ with_programs() {
 	with_programs
 	mkdir "$BATS_TEST_TMPDIR/hosts/$("$SNIPROXY_HOSTNAME" bücher.example)"
 	printf '%s\n' Blog.Example bücher.example .. shop.example >"$BATS_TEST_TMPDIR/names"
-	tests/scripts/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 4 |
+	tests/scripts/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 3 |
 		sed "s|/srv/sniproxy|hosts|" >"$BATS_TEST_TMPDIR/script"
 	cd "$BATS_TEST_TMPDIR"
 	run sh script
