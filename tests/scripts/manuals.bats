@@ -213,7 +213,8 @@ same() {
 
 @test "sniproxy-upgrade(8) explains each message of the program" {
 	local text=$BATS_TEST_TMPDIR/text
-	sed -n '/^\.Sh DIAGNOSTICS/,/^\.Sh SEE/s/^\.It Li sniproxy-upgrade: //p' man/sniproxy-upgrade.8 >"$text"
+	sed -n ':a; /\\$/{N; s/\\\n//; ba}
+		/^\.Sh DIAGNOSTICS/,/^\.Sh SEE/s/^\.It Li sniproxy-upgrade: //p' man/sniproxy-upgrade.8 >"$text"
 	[ "$(wc -l <"$text")" -ge 4 ]
 	# In the program, a message may be in two strings on two lines.
 	sed -n "s/^.*fail ['\"]\(.*\)['\"].*/\1/p; s/^.*echo 'sniproxy-upgrade: \([^']*\)'.*/\1/p" \
@@ -221,6 +222,16 @@ same() {
 		grep -qF -e "$message" "$text" || { echo "$message"; false; }
 	done
 	[ "$(grep -c "fail ['\"]\|echo 'sniproxy-upgrade: " systemd/sniproxy-upgrade)" = "$(wc -l <"$text")" ]
+}
+
+@test "the pages fit into 80 columns, as they are written and as they are shown" {
+	run grep -nE '^.{81}' man/*
+	[ "$status" = 1 ]
+	local page
+	for page in man/*; do
+		run grep -E '^.{81}' <(mandoc -T ascii "$page" | perl -pe 's/.\x08//g')
+		[ "$status" = 1 ] || { echo "$page: $output"; false; }
+	done
 }
 
 @test "the pages refer to pages that there are" {
