@@ -1,5 +1,5 @@
-/* An assertion for loops: Criterion sends each of its own to the parent process, also one
- * that holds, and in a loop of thousands that takes longer than what is tested. */
+/* An assertion for loops. Criterion sends every assertion to the parent process, even one that
+ * holds; in a loop of thousands that takes longer than the test itself. */
 #ifndef CHECK_H
 #define CHECK_H
 

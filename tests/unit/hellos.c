@@ -112,8 +112,8 @@ hello_add_records(struct bytes *out, const uint8_t *message, size_t length, size
 	}
 }
 
-/* What follows are the hellos of the table. Lengths stand as numbers where a hello is
- * shown whole or where a length is the point; else RECORD and CLIENT_HELLO count. */
+/* The hellos of the table. A length is a number if a hello is shown whole, or if the test is about
+ * that length; otherwise RECORD and CLIENT_HELLO compute it. */
 
 #define COUNT(...) sizeof((const uint8_t[]){__VA_ARGS__})
 #define LENGTH16(...) (uint8_t)(COUNT(__VA_ARGS__) >> 8), (uint8_t)COUNT(__VA_ARGS__)
@@ -140,7 +140,7 @@ hello_add_records(struct bytes *out, const uint8_t *message, size_t length, size
 /* 12 bytes */
 #define BLOG_EXAMPLE 'b', 'l', 'o', 'g', '.', 'e', 'x', 'a', 'm', 'p', 'l', 'e'
 
-/* A ClientHello up to its extensions, as short as it can be: 41 bytes. */
+/* The shortest ClientHello up to its extensions: 41 bytes. */
 #define HEAD \
 	0x03, 0x03,                     /* legacy_version */ \
 	RANDOM, \
@@ -332,7 +332,7 @@ const struct hello_case hello_cases[] = {
 				0x2a,                   /* config_id */
 				0x00, 0x20,             /* enc */
 					REPEAT_32(0xcc),
-				0x00, 0x15,     /* payload: not looked into */
+				0x00, 0x15,     /* payload, which is not read */
 					0x00, 0x00,
 					0x00, 0x11,
 						0x00, 0x0f,
@@ -535,7 +535,7 @@ const struct hello_case hello_cases[] = {
 						BLOG_EXAMPLE)
 )},
 
-/* What is not TLS, or not its beginning. */
+/* Bytes that are not TLS, or not its beginning. */
 
 {"HTTP", REFUSED(TLS_UNEXPECTED_MESSAGE,
 	'G', 'E', 'T', ' ', '/', ' ', 'H', 'T', 'T', 'P', '/', '1', '.', '1', '\r', '\n'
@@ -611,7 +611,7 @@ const struct hello_case hello_cases[] = {
 				SERVER_NAME)
 )},
 
-/* Records and messages whose own lengths are wrong. */
+/* Records and messages with a wrong length of their own. */
 
 {"an empty record first", REFUSED(TLS_DECODE_ERROR,
 	22, 0x03, 0x01, 0x00, 0x00,             /* record */
@@ -670,7 +670,8 @@ const struct hello_case hello_cases[] = {
 				SERVER_NAME
 )},
 
-/* Vectors under their floor, over their ceiling, or at odds with what they hold. */
+/* Vectors shorter than their floor, longer than their ceiling, or of another length than their
+ * content. */
 
 {"a legacy_session_id of 33 bytes", REFUSED(TLS_DECODE_ERROR,
 	CLIENT_HELLO(

@@ -1,6 +1,6 @@
-/* ClientHellos for the tests: a table of what clients send and what becomes of it, and
- * builders for the hellos that are too large for a table. Knows tls.h and nothing of the
- * test framework; where memory is short it aborts. */
+/* ClientHellos for the tests: a table of what clients send and of the result, and builders for
+ * hellos that are too large for a table. Knows tls.h, but not the test framework. Aborts if memory
+ * is short. */
 #ifndef HELLOS_H
 #define HELLOS_H
 
@@ -11,7 +11,7 @@
 
 struct hello_case {
 	const char *what;
-	const uint8_t *bytes; /* what the client sends, records and all */
+	const uint8_t *bytes; /* what the client sends, with its records */
 	size_t length;
 	enum tls_status status;
 	enum tls_alert alert; /* after TLS_REFUSED */
@@ -35,13 +35,13 @@ void bytes_add_fill(struct bytes *out, uint8_t value, size_t count);
 /* Adds VALUE as an unsigned integer of WIDTH bytes, the most significant first. */
 void bytes_add_integer(struct bytes *out, size_t value, size_t width);
 
-/* Frees the bytes and makes OUT ready for others. */
+/* Frees the bytes; OUT is empty then. */
 void bytes_release(struct bytes *out);
 
-/* Leaves a vector out of a hello, its length too. */
+/* Omits a vector and its length from a hello. */
 #define HELLO_ABSENT SIZE_MAX
 
-/* How large the vectors of a ClientHello are, in bytes, without their lengths. */
+/* The sizes of a ClientHello's vectors in bytes, without their lengths. */
 struct hello_sizes {
 	size_t legacy_session_id;
 	size_t cipher_suites;
@@ -50,14 +50,12 @@ struct hello_sizes {
 	size_t host_name; /* in the first extension; another one pads the rest */
 };
 
-/* Adds a handshake message, a ClientHello whose vectors are as large as SIZES says,
- * whether RFC 8446 allows that or not. Its host_name is all 'a'. What extensions leaves
- * beside the server_name extension is nothing, or the four bytes of a header and some
- * padding. */
+/* Adds a handshake message, a ClientHello with vectors of these SIZES, whether RFC 8446 allows them
+ * or not. Its host_name is all 'a'. The rest of the extensions is nothing, or a header of four
+ * bytes and padding. */
 void hello_add_message(struct bytes *out, const struct hello_sizes *sizes);
 
-/* Adds a handshake message of type client_hello with this BODY and a length that fits it.
- */
+/* Adds a handshake message of type client_hello with this BODY and the length of that. */
 void hello_add_body(struct bytes *out, const uint8_t *body, size_t length);
 
 /* Adds MESSAGE in records of up to RECORD_SIZE bytes each. */

@@ -1,4 +1,5 @@
-/* PROXY headers, true and false ones, for the unit test of proxy_protocol.c and for the fuzz test. */
+/* PROXY headers, valid and invalid ones, for the unit test of proxy_protocol.c and for its fuzz
+ * test. */
 #ifndef PROXY_HEADERS_H
 #define PROXY_HEADERS_H
 
@@ -7,10 +8,10 @@
 struct proxy_header_case {
 	const char *what;
 	const char *bytes;
-	size_t size;  /* of what is written here */
-	size_t zeros; /* so many follow */
+	size_t size;  /* of TEXT */
+	size_t zeros; /* how many zeros follow */
 	enum proxy_protocol_status status;
-	const char *client; /* null where it names none */
+	const char *client; /* NULL if it has none */
 	const char *server;
 	const char *reason;
 };

@@ -1,4 +1,4 @@
-/* What a test sees of its own process. */
+/* What a test can see of its own process. */
 #ifndef SELF_H
 #define SELF_H
 
@@ -13,12 +13,12 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 
-/* The kernel's number of a system call, which is another one where the program is emulated. */
+/* The kernel's number of a system call. It differs if the program is emulated. */
 #ifndef KERNELS_NUMBER
 #define KERNELS_NUMBER(call) (call)
 #endif
 
-enum { PATIENCE_MS = 20 * 1000 }; /* how long anything may take before a test fails */
+enum { PATIENCE_MS = 20 * 1000 }; /* How long a test waits until it fails. */
 
 static inline int
 count_descriptors(void)
@@ -45,7 +45,7 @@ is_in_call(int thread, long call)
 	return number == KERNELS_NUMBER(call);
 }
 
-/* Waits until THREAD, which is 0 until the thread has said its id, sleeps in CALL. */
+/* Waits until THREAD sleeps in CALL. THREAD is 0 until the thread has set it. */
 static inline void
 await_call(const atomic_int *thread, long call)
 {
@@ -62,7 +62,7 @@ do_nothing(int number)
 	(void)number;
 }
 
-/* Makes the signal NUMBER interrupt system calls, and do nothing else. */
+/* Makes the signal NUMBER interrupt system calls without any other effect. */
 static inline void
 let_interrupt(int number)
 {

@@ -1,4 +1,4 @@
-/* Tests of address.c: addresses as text, and IPv4 addresses in IPv6 dress. */
+/* Tests of address.c: addresses as text, and IPv4-mapped addresses. */
 #include "tests/unit/addresses.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,6 @@
-/* Tests of backend.c: the lookup in a hosts directory, and the PROXY protocol header.
- * Each test is a process of its own, so it may have the hosts directory as its working
- * directory, limits of its own, and a user of its own. */
+/* Tests of backend.c: the lookup in a hosts directory, and the PROXY header. Each test is a process
+ * of its own: it may have the hosts directory as its working directory, and a user and limits of
+ * its own. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +39,8 @@ static char root[] = "/tmp/sniproxy-backend-XXXXXX";
 
 static int hosts = -1; /* the hosts directory */
 
-/* As if the system forbids a working directory of a thread's own; set before anything is connected to. */
+/* Set before the first connection: the system then behaves as if it allows no thread a working
+ * directory of its own. */
 static bool refuses_unshare;
 
 int __real_unshare(int flags);
@@ -83,7 +84,7 @@ remove_hosts(void)
 	cr_assert(nftw(root, remove_entry, 10, FTW_DEPTH | FTW_PHYS) == 0, "%s", root);
 }
 
-/* A test that skips itself is not cleaned up after. */
+/* Criterion does not clean up after a test that skips itself. */
 #define skip_test(...) \
 	do { \
 		remove_hosts(); \
@@ -92,7 +93,7 @@ remove_hosts(void)
 
 TestSuite(backend, .init = make_hosts, .fini = remove_hosts, .timeout = 60);
 
-/* Whether the system that the program is built for can tell whose a host is. */
+/* Whether the target system can tell which user a host belongs to. */
 static bool
 knows_owners(void)
 {
@@ -117,8 +118,7 @@ make_file(const char *path)
 	close(file);
 }
 
-/* Binds a socket of TYPE that is not listening yet and puts it at PATH, which may be
- * longer than an address holds. */
+/* Binds a socket of TYPE at PATH, which may be longer than an address. It does not listen yet. */
 static int
 bind_at(const char *path, int type)
 {
@@ -165,8 +165,8 @@ expect_to_be_back(void)
 	    "the working directory is another one");
 }
 
-/* Connects to NAME and sees that the connection is the one LISTENER accepts. Returns
- * whether the backend wants a PROXY header. */
+/* Connects to NAME. Fails unless LISTENER accepts that connection. Returns whether the backend
+ * wants a PROXY header. */
 static bool
 expect_connected(const char *name, int listener)
 {
@@ -188,8 +188,7 @@ expect_connected(const char *name, int listener)
 	return backend.send_proxy_v1;
 }
 
-/* Fails unless connecting to NAME does so with ERROR, at WHAT, and leaves nothing open.
- */
+/* Fails unless a connection to NAME fails with ERROR at WHAT, and no descriptor stays open. */
 static void
 expect_failure(const char *name, const char *what, int error)
 {
@@ -212,7 +211,7 @@ Test(backend, connects_to_the_socket_in_the_directory)
 	cr_expect(!expect_connected("first.example", first));
 }
 
-/* The portable core has to say NAME/tls-socket in the 108 bytes of an address. */
+/* In the portable core, NAME/tls-socket must fit into the 108 bytes of an address. */
 static void
 connect_to_names_of_every_length(void)
 {
@@ -310,7 +309,7 @@ Test(backend, says_what_is_missing)
 	expect_failure("datagram.example", "tls-socket", EPROTOTYPE);
 }
 
-/* Root may do everything, so somebody else tries. */
+/* Root may do everything, so another user tries. */
 Test(backend, says_what_is_forbidden)
 {
 	int open_to_all = make_host("a.example");
@@ -344,7 +343,7 @@ Test(backend, says_that_a_name_is_too_long)
 
 static atomic_bool stop_swapping;
 
-/* Puts one directory in the place of the other, over and over. */
+/* Exchanges the two directories, over and over. */
 static void *
 swap_hosts(void *unused)
 {
@@ -355,7 +354,7 @@ swap_hosts(void *unused)
 	return NULL;
 }
 
-/* The address that a socket's peer was bound to tells which of the two it is. */
+/* The address that the peer's socket was bound to tells which of the two it is. */
 static bool
 is_with_header(int s)
 {
@@ -406,7 +405,7 @@ Test(backend, never_mixes_two_directories_that_are_swapped)
 	cr_expect(with > 0 && without > 0, "%u, %u: nothing was swapped", with, without);
 }
 
-/* Connects to PATH until there is no room for more. */
+/* Connects to PATH until the backlog is full. */
 static void
 fill_backlog(const char *path)
 {
@@ -438,7 +437,7 @@ Test(backend, does_not_wait_for_a_full_backlog)
 	close(backend.socket);
 }
 
-/* Opens all the descriptors that there may be; returns one of them. */
+/* Opens descriptors up to the limit. Returns one of them. */
 static int
 take_all_descriptors(void)
 {
@@ -453,7 +452,7 @@ take_all_descriptors(void)
 	return last;
 }
 
-/* One is for the host directory, if the system has that, and one for the socket. */
+/* One is for the host directory, if the system opens that, and one for the socket. */
 Test(backend, says_that_descriptors_are_short)
 {
 	make_host("a.example");
@@ -507,7 +506,7 @@ connect_often(void *listener)
 	return NULL;
 }
 
-/* Wherever that is; the sandbox changes it, too. */
+/* The path is another one inside the sandbox. */
 Test(backend, leaves_the_working_directory_of_other_threads_alone)
 {
 	pthread_t thread;
@@ -527,7 +526,7 @@ Test(backend, leaves_the_working_directory_of_other_threads_alone)
 
 /* --- A hosts directory that several users may write to --- */
 
-/* Skips the test where there are no other users. They may make hosts. */
+/* Skips the test if there are no other users. Otherwise they may make hosts. */
 static void
 need_users(void)
 {
@@ -537,7 +536,7 @@ need_users(void)
 	cr_assert(chmod(root, 0777) == 0);
 }
 
-/* Makes the host NAME of OWNER; LISTENER listens. */
+/* Makes the host NAME of OWNER, whose LISTENER listens. */
 static int
 make_users_host(const char *name, enum user owner, enum user listener)
 {
@@ -549,8 +548,8 @@ make_users_host(const char *name, enum user owner, enum user listener)
 	return s;
 }
 
-/* Fails unless connecting to NAME is refused at WHAT, for WHY, which has the numbers of the users A
- * and B in it. */
+/* Fails unless a connection to NAME is rejected at WHAT, because of WHY, a format for the numbers
+ * of the users A and B. */
 static void
 expect_distrust(const char *name, const char *what, const char *why, uid_t a, uid_t b)
 {
@@ -574,7 +573,8 @@ expect_stranger(const char *name, uid_t listener, uid_t owner)
 	    listener, owner);
 }
 
-/* Takes the connections to LISTENER that were refused, which must be COUNT, without a byte. */
+/* Accepts the COUNT connections to LISTENER that were rejected. Fails if there are more or fewer,
+ * or if one has sent a byte. */
 static void
 take_refused(int listener, int count)
 {
@@ -609,7 +609,7 @@ Test(backend, where_it_is_not_known_who_listens_no_host_is_served)
 	close(backend.socket);
 }
 
-/* Each mode is looked at when it is set, and the sticky bit does not matter. */
+/* A mode takes effect when it is set; the sticky bit does not matter. */
 Test(backend, the_mode_of_the_hosts_directory_decides)
 {
 	static const mode_t of_one[] = {0700, 0711, 0755, 01755, 02755, 04711};
@@ -629,7 +629,7 @@ Test(backend, the_mode_of_the_hosts_directory_decides)
 	}
 }
 
-/* What an ACL lets somebody write shows in the mode; what its mask takes away does not count. */
+/* The mode shows what an ACL lets others write; what the ACL's mask denies does not count. */
 Test(backend, an_acl_of_the_hosts_directory_decides_too)
 {
 	char command[128];
@@ -669,7 +669,7 @@ Test(backend, whoever_listens_must_own_the_host)
 	cr_expect(expect_connected("own.example", own));
 }
 
-/* As systemd does, and Docker, for a service of any user. */
+/* systemd and Docker listen as root for a service of any user. */
 Test(backend, root_may_listen_in_each_host)
 {
 	need_users();
@@ -677,12 +677,12 @@ Test(backend, root_may_listen_in_each_host)
 		skip_test("needs root");
 	int listener = make_users_host("a.example", ALICE, SELF);
 	expect_connected("a.example", listener);
-	/* Also by a link of somebody else's: root is trusted. */
+	/* Root is trusted even behind a link of another user. */
 	user_makes(ALICE, "link.example");
 	int roots = make_users_host("root.example", SELF, SELF);
 	user_links(ALICE, "../root.example/tls-socket", "link.example/tls-socket");
 	expect_connected("link.example", roots);
-	/* Who is given the socket, and calls listen(2) again, is who listens. */
+	/* A process that is passed the socket, and calls listen(2) again, is the listener. */
 	user_listens(BOB, listener);
 	expect_stranger("a.example", user_id(BOB), user_id(ALICE));
 }
@@ -703,7 +703,7 @@ Test(backend, a_symlink_must_belong_to_whom_it_leads_to)
 
 	expect_connected("own.example", listener);
 	expect_connected("of-hosts-owner.example", listener);
-	/* Where a path goes through is its maker's business. */
+	/* The directories that a path leads through are the business of its maker. */
 	expect_connected("own-chain.example", listener);
 	expect_strange_link("other.example", user_id(BOB), user_id(ALICE));
 	expect_strange_link("other-chain.example", user_id(BOB), user_id(ALICE));
@@ -736,7 +736,7 @@ Test(backend, a_symlink_of_root_or_of_the_owner_of_the_hosts_directory_leads_any
 	expect_connected("of-hosts-owner.example", listener);
 }
 
-/* In a user namespace, all users that it does not know are one number. */
+/* In a user namespace, all users that it does not know have one number. */
 Test(backend, users_that_are_not_known_here_are_not_trusted)
 {
 	need_users();
@@ -782,8 +782,8 @@ Test(backend, whoever_listens_must_own_the_host_by_descriptor_too)
 		expect_failure(NAME_254, "/proc/self/fd (because unshare(2) is refused)", ENOENT);
 }
 
-/* Connects to a.example COUNT times, while it and b.example change places. Returns how often that
- * was refused; each other time it must have come to the listener that was bound to GOOD. */
+/* Connects to a.example COUNT times while it and b.example are exchanged. Returns how many
+ * connections were rejected. Each other one must reach the listener that was bound to GOOD. */
 static unsigned
 count_refusals_while_swapped(unsigned count, const char *good)
 {
@@ -809,7 +809,7 @@ count_refusals_while_swapped(unsigned count, const char *good)
 	return refused;
 }
 
-/* Makes the host NAME of OWNER, who listens at a socket that was bound to BOUND. */
+/* Makes the host NAME of OWNER, with a socket of OWNER's that was bound to BOUND. */
 static void
 make_bound_host(const char *name, enum user owner, const char *bound)
 {
@@ -825,7 +825,7 @@ make_bound_host(const char *name, enum user owner, const char *bound)
 	user_listens(owner, s);
 }
 
-/* A link of somebody's own, and one of another user to something else of theirs. */
+/* A link of the user's own, and a link of another user to another host of theirs. */
 Test(backend, never_follows_a_symlink_that_was_put_in_the_place_of_another)
 {
 	need_users();
@@ -837,7 +837,7 @@ Test(backend, never_follows_a_symlink_that_was_put_in_the_place_of_another)
 	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
 }
 
-/* A host of one's own, and a link to somebody else's. */
+/* A host of the user's own, and a link to another user's host. */
 Test(backend, never_follows_a_symlink_that_was_put_in_the_place_of_a_directory)
 {
 	need_users();
@@ -848,7 +848,7 @@ Test(backend, never_follows_a_symlink_that_was_put_in_the_place_of_a_directory)
 	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
 }
 
-/* Somebody's host, and one that connects to another socket of theirs. */
+/* A host of another user, and one that leads to another socket of theirs. */
 Test(backend, never_judges_one_directory_and_connects_in_another)
 {
 	need_users();

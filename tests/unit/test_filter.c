@@ -1,5 +1,6 @@
-/* Tests of filter.c and calls.h: libseccomp, given the same calls by their names, allows the same. Both
- * filters are run here, by an interpreter, for all numbers, and for arguments around those of the list. */
+/* Tests of filter.c and calls.h: libseccomp allows the same if it is given the same calls by their
+ * names. An interpreter runs both filters here, for all numbers, and for arguments around those of
+ * the list. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/audit.h>
@@ -104,7 +105,7 @@ jumps(const struct sock_filter *instruction, uint32_t a)
 	}
 }
 
-/* Runs a filter as the kernel does; returns what it returns. */
+/* Runs a filter as the kernel does. Returns the filter's result. */
 static uint32_t
 run(const struct sock_filter *filter, size_t length, const struct seccomp_data *data)
 {
@@ -147,7 +148,7 @@ is_refused(int number)
 	return false;
 }
 
-/* The other filter knows one error alone. */
+/* The other filter has only one error. */
 static uint32_t
 expected(const struct seccomp_data *data)
 {
@@ -168,7 +169,7 @@ compare(const struct seccomp_data *data)
 	compared++;
 }
 
-/* Values around VALUE: each bit another, and what is above 32 bits. */
+/* Values around VALUE: with each other bit, and with bits above 32. */
 enum { AROUND = 36 };
 
 static uint64_t
@@ -253,8 +254,8 @@ Test(filter, kills_for_calls_of_other_architectures_as_libseccomp_does)
 	}
 }
 
-/* A call is refused with EPERM only behind what is allowed of it: the libraries take ENOSYS for a sign
- * to do it in another way. */
+/* A call gets EPERM only if some form of it is allowed: libraries take ENOSYS as a sign to use
+ * another call. */
 Test(filter, each_condition_is_followed_by_a_refusal)
 {
 	for (size_t i = 0; i < ROWS; i++) {

@@ -1,5 +1,5 @@
-/* Tests of hostname.c: which names are valid, against a table and against the rule said
- * another way; and how directories are named. */
+/* Tests of hostname.c: which names are valid, compared with a table and with the rule in another
+ * form; and the names of directories. */
 #include <criterion/criterion.h>
 #include <regex.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 #define TEXT_250 TEXT_50 TEXT_50 TEXT_50 TEXT_50 TEXT_50
 #define LABELS_255 TEXT_63 "." TEXT_63 "." TEXT_63 "." TEXT_63
 
-/* A name that may hold NULs, and its canonical form; null where it is not valid. */
+/* A name, which may hold NULs, and its canonical form, or NULL if it is invalid. */
 #define NAME(text) text, sizeof text - 1
 
 static const struct {
@@ -76,7 +76,8 @@ static const struct {
     {NAME("\xff"), NULL},
     {NAME("a\x81"), NULL},
 
-    /* What a sloppy lowercasing would let in: each differs from a valid byte by 0x20. */
+    /* What a careless conversion to lowercase would accept: each differs from a valid byte by
+     * 0x20. */
     {NAME("a\x0e"), NULL},
     {NAME("a\r"), NULL},
     {NAME("a\x10"), NULL},
@@ -98,7 +99,7 @@ Test(hostname, judges_each_name_of_the_table)
 	}
 }
 
-/* The rule as hostname.h has it, as a regular expression. */
+/* The rule of hostname.h as a regular expression. */
 static regex_t rule;
 
 static void
@@ -118,8 +119,8 @@ free_rule(void)
 
 TestSuite(hostname_rule, .init = compile_rule, .fini = free_rule);
 
-/* Asks both, and compares the canonical form. The bytes are in a block of just their
- * size, so that AddressSanitizer sees a read past the end. */
+/* Asks both, and compares the canonical form. The block has exactly the size of the bytes, so that
+ * AddressSanitizer detects a read past the end. */
 static void
 compare(const char *bytes, size_t length)
 {
@@ -189,7 +190,7 @@ Test(hostname_rule, holds_for_each_length)
 	}
 }
 
-/* A name's last byte must be looked at, and none after it. */
+/* The last byte of a name must be read, and none after it. */
 Test(hostname, looks_at_its_bytes_and_no_others)
 {
 	char name[HOSTNAME_SIZE];

@@ -1,5 +1,5 @@
-/* Tests of idle.c: connections whose outer ends the test holds, and a function that counts how often each is
- * given to a thread. Each test is a process of its own. */
+/* Tests of idle.c: connections whose outer ends the test holds, and a function that counts how
+ * often each is given to a thread. Each test is a process of its own. */
 #include <criterion/criterion.h>
 
 #include "lib/clock.h"
@@ -22,7 +22,7 @@ enum {
 	SLOTS = 512,
 	MANY = 200,
 
-	/* How long nothing has to happen before the test takes it that nothing will. */
+	/* How long the test waits to conclude that nothing will happen. */
 	NOTHING_MS = 50,
 };
 
@@ -37,7 +37,7 @@ struct idle {
 
 static struct idle all[SLOTS];
 static atomic_bool parks_again;    /* after it has read what was sent */
-static _Atomic int64_t skipped_ms; /* by which the clock is ahead */
+static _Atomic int64_t skipped_ms; /* the clock is so far ahead */
 
 int __real_clock_gettime(clockid_t id, struct timespec *now);
 int __wrap_clock_gettime(clockid_t id, struct timespec *now);
@@ -57,14 +57,14 @@ __wrap_clock_gettime(clockid_t id, struct timespec *now)
 	return result;
 }
 
-/* Its name where a long is too short for the time. */
+/* The name of the function on machines whose long is too short for the time. */
 int
 __wrap___clock_gettime64(clockid_t id, struct timespec *now)
 {
 	return __wrap_clock_gettime(id, now);
 }
 
-/* --- What idle.c stands on --- */
+/* --- What idle.c calls --- */
 
 static void
 serve(struct connection *c)
@@ -145,7 +145,7 @@ await_served(struct idle *idle, unsigned times)
 	}
 }
 
-/* Fails unless it was served so often, and stays as it is. */
+/* Fails unless it was served COUNT times, and that does not change. */
 static void
 expect_served(struct idle *idle, unsigned times)
 {
@@ -167,8 +167,8 @@ Test(idle, resumes_once_when_bytes_come)
 		expect_served(idle, 1);
 		cr_assert(table_count().parked == 0);
 		send_byte(idle, !side);
-		expect_served(idle, 1); /* it is not watched any more */
-		park(idle);             /* and what has come before counts, too */
+		expect_served(idle, 1); /* its socket is not watched any more */
+		park(idle);             /* and what arrived before counts, too */
 		expect_served(idle, 2);
 	}
 }
@@ -183,7 +183,7 @@ Test(idle, resumes_when_a_stream_ends)
 	}
 }
 
-/* That its stream has ended is known, and wakes nobody. */
+/* The end of its stream is known, and wakes no thread. */
 Test(idle, resumes_when_a_half_closed_side_hangs_up)
 {
 	for (enum side side = CLIENT; side < SIDES; side++) {
@@ -319,7 +319,7 @@ Test(idle, leaves_a_connection_alone_that_was_taken)
 	expect_served(idle, 1);
 }
 
-/* The event has been fetched by nobody yet, but it is there. */
+/* The event has occurred, but nothing has fetched it. */
 Test(idle, leaves_a_connection_alone_that_was_taken_just_before)
 {
 	struct idle *idle = enter_relaying();

@@ -1,5 +1,5 @@
-/* Tests of log.c. Each test is a process of its own, whose descriptor 2 is a pipe that
- * the test reads. */
+/* Tests of log.c. Each test is a process of its own; its descriptor 2 is a pipe that the test
+ * reads. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ open_log(void)
 
 TestSuite(log, .init = open_log, .timeout = 60);
 
-/* Takes what is in the log by now. */
+/* Reads what the log has by now. */
 static void
 read_written(char text[TEXT_SIZE])
 {
@@ -58,7 +58,7 @@ read_written(char text[TEXT_SIZE])
 	text[length] = '\0';
 }
 
-/* Takes all that was logged. */
+/* Reads all that was logged. */
 static void
 read_log(char text[TEXT_SIZE])
 {
@@ -74,8 +74,7 @@ expect_log(const char *expected)
 	cr_expect(strcmp(text, expected) == 0, "logged: %s", text);
 }
 
-/* What a log says of a number of lines: how many are in it, and how many it says are not.
- */
+/* How many lines a log has, and how many it says were left out. */
 struct counts {
 	unsigned written;
 	unsigned left_out;
@@ -98,13 +97,13 @@ count_lines(struct counts *counts, char *text)
 	}
 }
 
-/* Adds what the log says until LINES are accounted for, for some seconds at most. */
+/* Adds what the log says until LINES are accounted for, or some seconds are over. */
 static void
 count_until(struct counts *counts, unsigned lines)
 {
 	int64_t deadline_ms = clock_ms() + 5000;
 	char text[TEXT_SIZE];
-	size_t held = 0; /* bytes of a line that has not come whole */
+	size_t held = 0; /* bytes of an incomplete line */
 	do {
 		struct pollfd descriptor = {.fd = reader, .events = POLLIN};
 		log_count_left_out();
@@ -149,7 +148,7 @@ Test(log, cuts_what_is_too_long)
 	}
 }
 
-/* What may have been written so far, if logging began at BEGIN_MS. */
+/* How many lines may have been written if logging began at BEGIN_MS. */
 static unsigned
 allowed_since(int64_t begin_ms)
 {
@@ -171,7 +170,7 @@ Test(log, leaves_out_what_is_too_much_and_says_so)
 	expect_log("after\n");
 }
 
-/* What one kind has left out takes nothing from another. */
+/* The lines of one kind that are left out do not reduce the budget of another. */
 Test(log, has_a_budget_for_each_kind)
 {
 	char text[TEXT_SIZE];
@@ -203,7 +202,7 @@ Test(log, counts_what_it_left_out_before_the_next_line)
 	char text[TEXT_SIZE], first[100], last[100];
 	for (int i = 0; i < 2 * LOG_BURST; i++)
 		log_line(LOG_HOST, "line %d", i);
-	poll(NULL, 0, 1200); /* until some are allowed again */
+	poll(NULL, 0, 1200); /* until more are allowed */
 	log_line(LOG_HOST, "the next");
 	read_log(text);
 	snprintf(first, sizeof first, "line 0\nline 1\nline 2\n");
@@ -237,7 +236,7 @@ Test(log, flushes_the_count_at_once)
 	cr_expect(counts.written + counts.left_out == 2 * LOG_BURST);
 }
 
-/* A flood that does not end: one line a millisecond. */
+/* An endless flood: one line a millisecond. */
 Test(log, is_bounded_in_the_long_run)
 {
 	struct counts counts = {0};
@@ -252,7 +251,7 @@ Test(log, is_bounded_in_the_long_run)
 	cr_expect(counts.written <= allowed_since(begin_ms), "%u written", counts.written);
 }
 
-/* Fills descriptor 2 up. Returns with how many bytes. */
+/* Fills the pipe at descriptor 2. Returns how many bytes that took. */
 static size_t
 fill_pipe(void)
 {
@@ -265,7 +264,7 @@ fill_pipe(void)
 	return filled;
 }
 
-/* Of what is logged while nobody reads, each line comes later, or is counted. */
+/* Each line that is logged while nothing reads the pipe is written later, or is counted. */
 static void
 expect_no_waiting(int stderr_flags)
 {
@@ -291,7 +290,7 @@ Test(log, waits_for_no_reader)
 	expect_no_waiting(0);
 }
 
-/* O_NONBLOCK is whatever those set who share descriptor 2. */
+/* Every process that shares descriptor 2 may set or clear O_NONBLOCK. */
 Test(log, waits_for_no_reader_where_writing_would_fail)
 {
 	expect_no_waiting(O_NONBLOCK);
@@ -311,7 +310,7 @@ Test(log, does_without_a_reader)
 	log_flush();
 }
 
-/* Lines of ended connections have a bound of their own, and leave room for failures. */
+/* Lines of ended connections have a budget of their own, and leave room for failures. */
 Test(log, bounds_connections_apart_from_failures)
 {
 	enum { CONNECTIONS = 5 * LOG_CONNECTIONS };
@@ -433,7 +432,7 @@ Test(syslog, may_be_absent)
 	expect_log("");
 }
 
-/* Sends to /dev/log until a sender would have to wait. */
+/* Sends to /dev/log until a sender would block. */
 static void
 fill_dev_log(void)
 {

@@ -91,7 +91,7 @@ Test(network, reads_lists)
 	char text[] = "10.0.0.0/8,2001:db8::/32,192.0.2.7";
 	cr_assert(network_read_list(&list, text, &wrong));
 	cr_expect(list.count == 3 && wrong == NULL);
-	memset(text, 0, sizeof text); /* it holds nothing of that */
+	memset(text, 0, sizeof text); /* no pointer into TEXT is kept */
 	static const char *const in[] = {"10.1.2.3", "192.0.2.7"};
 	for (size_t i = 0; i < sizeof in / sizeof *in; i++) {
 		union address address = address_of(AF_INET, in[i], 1);

@@ -1,4 +1,4 @@
-/* Tests of path.c: where a way ends, in a directory of the test's own. */
+/* Tests of path.c: the end of a path, in a directory of the test's own. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -42,7 +42,7 @@ tear_down(void)
 	cr_assert(nftw(root, remove_one, 10, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
-/* A test that skips itself is not cleaned up after. */
+/* Criterion does not clean up after a test that skips itself. */
 static void
 skip_test(const char *why)
 {
@@ -52,7 +52,7 @@ skip_test(const char *why)
 
 TestSuite(path, .init = set_up, .fini = tear_down, .timeout = 60);
 
-/* Fails unless WALK, along PATH, has END, AT. */
+/* Fails unless WALK, along PATH, ended as END, at AT. */
 static void
 expect(const struct path_walk *walk, const char *path, enum path_end end, const char *at)
 {
@@ -68,7 +68,7 @@ expect_end(const char *path, enum path_end end, const char *at)
 	expect(&walk, path, end, at);
 }
 
-/* Likewise where the symlink that PATH begins with is read. */
+/* The same, if path_walk() reads a symlink that PATH begins with. */
 static void
 expect_end_where_read(const char *path, enum path_end end, const char *at)
 {
@@ -123,7 +123,7 @@ Test(path, finds_circles)
 	struct path_walk walk;
 	path_walk(&walk, "one/x", false);
 	cr_expect(walk.end == PATH_LOOP, "%d", walk.end);
-	/* As many as the kernel follows. */
+	/* The kernel follows as many. */
 	char name[16], target[16] = "a";
 	for (int i = 1; i <= 41; i++) {
 		snprintf(name, sizeof name, "link-%d", i);
@@ -146,7 +146,7 @@ Test(path, says_what_may_not_be_searched)
 	cr_assert(seteuid(0) == 0);
 }
 
-/* Makes the setting look as if it were VALUE, for this process. */
+/* Makes the setting appear as VALUE to this process. */
 static void
 set_protection(const char *value)
 {

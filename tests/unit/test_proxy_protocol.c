@@ -1,6 +1,6 @@
-/* Tests of proxy_protocol.c: what it makes of every header in the table, of each part of one, and of
- * what follows it. Bytes are in blocks of exactly their size, so that a build with AddressSanitizer
- * sees any read past the end. */
+/* Tests of proxy_protocol.c: its result for every header in the table, for each prefix of one, and
+ * for what follows it. Blocks have exactly the size of their bytes, so that AddressSanitizer
+ * detects any read past the end. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@ read_copy(struct proxy_protocol_header *header, const uint8_t *bytes, size_t len
 	return status;
 }
 
-/* The bytes of a case, and room for SPARE more. */
+/* The bytes of a case, with room for SPARE more. */
 static uint8_t *
 bytes_of(const struct proxy_header_case *this, size_t *length, size_t spare)
 {
@@ -68,7 +68,7 @@ Test(proxy_protocol, reads_the_table)
 	}
 }
 
-/* One that is refused may be refused by a part of it, but no part is accepted. */
+/* A prefix of an invalid header may be rejected; none is accepted. */
 Test(proxy_protocol, no_part_of_a_header_is_enough)
 {
 	for (size_t i = 0; i < proxy_header_case_count; i++) {
@@ -106,8 +106,8 @@ Test(proxy_protocol, what_follows_does_not_matter)
 	}
 }
 
-/* A balancer that is to send a header and does not sends a ClientHello, or what a client has to
- * say: that is seen at once. */
+/* A balancer that sends no header sends a ClientHello, or whatever else a client sends. The first
+ * byte shows that. */
 Test(proxy_protocol, each_first_byte_is_judged)
 {
 	for (unsigned byte = 0; byte <= 0xff; byte++) {
@@ -120,7 +120,7 @@ Test(proxy_protocol, each_first_byte_is_judged)
 	}
 }
 
-/* The two addresses of a header are of one family: another one is written of them. */
+/* An IPv4 address beside an IPv6 address becomes IPv4-mapped. */
 Test(proxy_protocol, both_addresses_are_of_one_family)
 {
 	for (size_t i = 0; i < proxy_header_case_count; i++) {

@@ -1,6 +1,6 @@
-/* Tests of relay.c: a client and a backend, at the outer ends of two connections, and a thread that runs the
- * relay between them. The backend's connection is a pair of Unix sockets, the client's one of TCP or of Unix
- * sockets. Each test is a process of its own. */
+/* Tests of relay.c: a client and a backend at the outer ends of two connections, and a thread that
+ * runs the relay between them. The backend's connection is a pair of Unix sockets; the client's is
+ * TCP or a pair of Unix sockets. Each test is a process of its own. */
 #include <criterion/criterion.h>
 
 #include "lib/clock.h"
@@ -30,7 +30,7 @@ enum {
 	BLOCK = 32 * 1024,
 	MIB = 1024 * 1024,
 
-	/* How long nothing has to happen before the test takes it that nothing will. */
+	/* How long the test waits to conclude that nothing will happen. */
 	NOTHING_MS = 50,
 };
 
@@ -50,7 +50,7 @@ struct session {
 
 	pthread_t thread;
 	atomic_int id; /* of the thread */
-	sem_t over;    /* then, how relay_run() has ended: */
+	sem_t over;    /* then, the result of relay_run(): */
 	enum relay_end end;
 	int error;
 };
@@ -66,7 +66,7 @@ get_quiet_ms(void)
 static void
 prepare(unsigned pipes)
 {
-	signal(SIGPIPE, SIG_IGN); /* splice(2) raises it */
+	signal(SIGPIPE, SIG_IGN); /* splice(2) raises SIGPIPE */
 	relay_prepare(pipes, get_quiet_ms);
 }
 
@@ -81,8 +81,8 @@ TestSuite(relay, .init = prepare_process, .timeout = 90);
 /* --- What relay.c sees of the system, by the linker's option --wrap --- */
 
 static enum { PIPES_USUAL, PIPES_SMALL, PIPES_FAIL } pipe_kind;
-static atomic_size_t spliced;      /* bytes into or out of pipes */
-static _Atomic int64_t skipped_ms; /* by which the clock is ahead */
+static atomic_size_t spliced;      /* bytes spliced into or out of pipes */
+static _Atomic int64_t skipped_ms; /* the clock is so far ahead */
 
 bool __real_system_open_pipe(int ends[2], int size, int size_min);
 bool __wrap_system_open_pipe(int ends[2], int size, int size_min);
@@ -118,7 +118,7 @@ __wrap_clock_gettime(clockid_t id, struct timespec *now)
 	return result;
 }
 
-/* Its name where a long is too short for the time. */
+/* The name of the function on machines whose long is too short for the time. */
 int
 __wrap___clock_gettime64(clockid_t id, struct timespec *now)
 {
@@ -144,7 +144,7 @@ need_splice(void)
 
 /* --- Connections --- */
 
-/* Makes a TCP connection; the first end is the one that was accepted. */
+/* Makes a TCP connection. The first end is the accepted one. */
 static void
 connect_tcp(int ends[2])
 {
@@ -166,7 +166,7 @@ connect_tcp(int ends[2])
 	close(listener);
 }
 
-/* Connects an outer end, which is returned, to a non-blocking one for the relay. */
+/* Connects an outer end, which is returned, to a non-blocking end for the relay. */
 static int
 connect_end(int family, int *inner)
 {
@@ -194,7 +194,7 @@ open_session(struct session *s, int family)
 	CHECK(sem_init(&s->over, 0, 0) == 0, "sem_init");
 }
 
-/* Makes the kernel hold little of what the side has not taken. */
+/* Keeps small what the kernel holds for the side. */
 static void
 hold_little(struct session *s, enum side side)
 {
@@ -228,7 +228,7 @@ start_one(struct session *s, int family)
 	start(s);
 }
 
-/* The same, where the kernel does not make more and more room for what is to stall. */
+/* The same, but the kernel's buffers do not grow while a direction is to stall. */
 static void
 start_small(struct session *s, int family)
 {
@@ -266,7 +266,7 @@ hang_up(struct session *s, enum side side)
 	s->ends[side] = -1;
 }
 
-/* Closes all. Fails if the relay has kept a descriptor, or got one. */
+/* Closes all. Fails if the number of open descriptors has changed. */
 static void
 close_session(struct session *s)
 {
@@ -289,7 +289,7 @@ finish(struct session *s, enum relay_end end)
 
 /* --- Bytes --- */
 
-/* The bytes of the stream of SIDE, which differ from place to place and from side to side. */
+/* The bytes of the stream of SIDE. They differ by position and by side. */
 static void
 make_bytes(uint8_t *bytes, size_t length, size_t offset, enum side side)
 {
@@ -297,7 +297,7 @@ make_bytes(uint8_t *bytes, size_t length, size_t offset, enum side side)
 		bytes[i] = (uint8_t)((offset + i) * 31 + (offset + i) / 251 + 101 * side);
 }
 
-/* SIDE sends up to LENGTH bytes, as many as there is room for, with FLAGS. Returns how many, or -1. */
+/* SIDE sends LENGTH bytes with FLAGS, or fewer if there is less room. Returns how many, or -1. */
 static ssize_t
 send_some(struct session *s, enum side side, size_t length, int flags)
 {
@@ -309,7 +309,8 @@ send_some(struct session *s, enum side side, size_t length, int flags)
 	return n;
 }
 
-/* SIDE receives up to LENGTH bytes, which have to be those that come next. Returns how many, or -1. */
+/* SIDE receives up to LENGTH bytes. Fails unless they are the next ones of the stream. Returns how
+ * many, or -1. */
 static ssize_t
 receive_some(struct session *s, enum side side, size_t length, int flags)
 {
@@ -333,7 +334,7 @@ send_all(struct session *s, enum side side, size_t length)
 		    strerror(errno));
 }
 
-/* SIDE receives all that the other one has sent. */
+/* SIDE receives all that the other side has sent. */
 static void
 receive_all(struct session *s, enum side side)
 {
@@ -361,7 +362,7 @@ waits(const struct session *s)
 	return is_in_call(s->id, SYS_ppoll);
 }
 
-/* The relay, which waits for ever, does so no more once it has passed on what comes next. */
+/* The relay waits without end now, until it has passed on what comes next. */
 static void
 be_quiet_soon(struct session *s)
 {
@@ -370,7 +371,7 @@ be_quiet_soon(struct session *s)
 	quiet_ms = NOTHING_MS;
 }
 
-/* SIDE sends until there is no more room and the relay waits, at most MOST bytes. */
+/* SIDE sends until there is no room and the relay waits, or MOST bytes are sent. */
 static void
 fill(struct session *s, enum side side, size_t most)
 {
@@ -385,8 +386,8 @@ fill(struct session *s, enum side side, size_t most)
 	}
 }
 
-/* The sides send and receive at once, until they have sent so many bytes in all, and received them. A side that
- * is not in READERS (a set of bits) only sends. */
+/* The sides send and receive at the same time, until they have sent these numbers of bytes, and
+ * received them. A side that is not in READERS (a set of bits) only sends. */
 static void
 exchange(struct session *s, size_t from_client, size_t from_backend, unsigned readers)
 {
@@ -437,7 +438,7 @@ pass_end(struct session *s, enum side from)
 	expect_end_of_stream(s, !from);
 }
 
-/* Fails unless all that the sides have sent was counted. */
+/* Fails unless every byte that the sides have sent was counted. */
 static void
 expect_counted(struct session *s)
 {
@@ -446,7 +447,7 @@ expect_counted(struct session *s)
 	    s->sent[CLIENT], (size_t)s->relay.to_client, s->sent[BACKEND]);
 }
 
-/* SIDE ends its stream last. That the other one learns by close(2), which is the caller's. */
+/* SIDE ends its stream last. The caller's close(2) tells the other side. */
 static void
 end_last(struct session *s, enum side side)
 {
@@ -473,14 +474,15 @@ await_blocked(struct session *s, unsigned count)
 	}
 }
 
-/* How many of the bytes that SIDE has sent have not arrived. Waits until they have, or nothing moves any more. */
+/* How many bytes that SIDE has sent have not arrived. Waits until all have, or nothing moves any
+ * more. */
 static size_t
 count_unarrived(struct session *s, enum side side)
 {
 	int bytes = 0, before = -1, protocol = 0;
 	socklen_t size = sizeof protocol;
 	getsockopt(s->ends[side], SOL_SOCKET, SO_PROTOCOL, &protocol, &size);
-	if (protocol != IPPROTO_TCP) /* they have arrived when they are sent */
+	if (protocol != IPPROTO_TCP) /* bytes on a Unix socket arrive when they are sent */
 		return 0;
 	while (ioctl(s->ends[side], TIOCOUTQ, &bytes) == 0 && bytes > 0 && bytes != before) {
 		before = bytes;
@@ -489,8 +491,8 @@ count_unarrived(struct session *s, enum side side)
 	return (size_t)bytes;
 }
 
-/* SIDE closes with something unread, which resets the connection. TCP drops what has not arrived by then. Returns
- * how many bytes of those that SIDE has sent have arrived at least. */
+/* SIDE closes with unread bytes, which resets the connection. TCP drops what has not arrived.
+ * Returns how many of the bytes that SIDE has sent have certainly arrived. */
 static size_t
 reset(struct session *s, enum side side)
 {
@@ -503,7 +505,8 @@ reset(struct session *s, enum side side)
 	return arrived;
 }
 
-/* SIDE receives AT_ONCE bytes at a time, until the relay is over and all was received that it has passed on. */
+/* SIDE receives AT_ONCE bytes at a time, until the relay has ended and all that it has passed on
+ * was received. */
 static void
 receive_until_end(struct session *s, enum side side, size_t at_once)
 {
@@ -577,7 +580,7 @@ Test(relay, passes_bulk_on_if_no_pipe_can_be_made)
 {
 	pipe_kind = PIPES_FAIL;
 	pass_bulk(false);
-	pipe_kind = PIPES_USUAL; /* and the failed ones are none that there are */
+	pipe_kind = PIPES_USUAL; /* and failed pipes are not counted as open */
 	if (has_splice())
 		pass_bulk(true);
 }
@@ -606,7 +609,7 @@ Test(relay, shares_a_number_of_pipes)
 	end_both(&s[1]);
 }
 
-/* Sizes about those of the buffer and of a pipe. */
+/* Sizes around those of the buffer and of a pipe. */
 Test(relay, passes_the_end_on_behind_any_number_of_bytes)
 {
 	static const size_t lengths[] = {0, 1, RELAY_BUFFER_SIZE - 1, RELAY_BUFFER_SIZE,
@@ -624,7 +627,7 @@ Test(relay, passes_the_end_on_behind_any_number_of_bytes)
 		}
 }
 
-/* The end comes at once with the bytes, which the receiver takes later. */
+/* The end of the stream arrives with the bytes, before the receiver takes them. */
 Test(relay, passes_the_end_on_after_bytes_that_had_to_wait)
 {
 	for (int i = 0; i < FAMILIES; i++)
@@ -641,7 +644,7 @@ Test(relay, passes_the_end_on_after_bytes_that_had_to_wait)
 		}
 }
 
-/* One side sends 8 MiB before it reads anything, and the other has filled all there is, too. */
+/* One side sends 8 MiB before it reads; the other has filled all buffers, too. */
 Test(relay, lets_neither_direction_block_the_other)
 {
 	enum { ALL = 8 * MIB };
@@ -676,7 +679,7 @@ put_first(struct session *s, size_t start, size_t length)
 	s->sent[CLIENT] = length;
 }
 
-/* As many as a ClientHello of one-byte records has, and more than the backend's socket takes. */
+/* A ClientHello in records of one byte has as many; the backend's socket takes fewer. */
 Test(relay, sends_the_first_bytes_though_the_backend_writes_before_it_reads)
 {
 	static const size_t lengths[] = {1, 517, 131400 * 6};
@@ -695,7 +698,7 @@ Test(relay, sends_the_first_bytes_though_the_backend_writes_before_it_reads)
 		}
 }
 
-/* One that is urgent is a byte like others with SO_OOBINLINE, but splice(2) stops there. */
+/* With SO_OOBINLINE an urgent byte is like any other, but splice(2) stops at it. */
 Test(relay, leaves_urgent_bytes_in_their_places)
 {
 	enum { EVERY = 100 * 1000, URGENT = 20 };
@@ -709,7 +712,7 @@ Test(relay, leaves_urgent_bytes_in_their_places)
 	end_both(&s);
 }
 
-/* Sends LENGTH bytes from the backend, and standard input along. */
+/* Sends LENGTH bytes from the backend, with descriptor 0 attached. */
 static void
 send_with_descriptor(struct session *s, size_t length)
 {
@@ -780,7 +783,7 @@ Test(relay, does_not_mind_signals)
 
 /* --- A side that is gone --- */
 
-/* The relay has the bytes in a buffer, in a pipe, or has not read them yet, when their sender is gone. */
+/* The bytes are in a buffer, in a pipe, or not read yet when their sender is gone. */
 Test(relay, passes_on_what_was_sent_before_a_reset)
 {
 	static const size_t lengths[] = {
@@ -806,7 +809,7 @@ Test(relay, passes_on_what_was_sent_before_a_reset)
 	}
 }
 
-/* That it hangs up may be known before the other side begins to take the bytes. */
+/* The hang-up may be known before the other side begins to take the bytes. */
 Test(relay, waits_until_what_was_sent_by_a_side_that_is_gone_is_taken)
 {
 	for (int i = 0; i < 2 * SIDES; i++) {
@@ -819,7 +822,7 @@ Test(relay, waits_until_what_was_sent_by_a_side_that_is_gone_is_taken)
 			arrived = reset(&s, side);
 		else
 			hang_up(&s, side);
-		if (i != 2) /* or TCP would answer by a reset, and drop what the client has sent */
+		if (i != 2) /* or TCP would send a reset, and drop what the client has sent */
 			send_all(&s, !side, MIB); /* is dropped */
 		poll(NULL, 0, NOTHING_MS);
 		CHECK(!is_over(&s), "it has ended as %u", (unsigned)s.end);
@@ -835,7 +838,7 @@ Test(relay, waits_until_what_was_sent_by_a_side_that_is_gone_is_taken)
 	}
 }
 
-/* Whatever the other one does, and whether or not it has ended its stream. */
+/* Whatever the other side does, whether or not it has ended its stream. */
 Test(relay, ends_at_once_when_a_side_is_gone)
 {
 	for (int i = 0; i < 4 * SIDES; i++) {
@@ -844,16 +847,16 @@ Test(relay, ends_at_once_when_a_side_is_gone)
 		start_one(&s, AF_INET);
 		pass(&s, CLIENT, 10);
 		if (i / 2 % 2 == 1)
-			pass_end(&s, side); /* hangs up when its own stream is over */
+			pass_end(&s, side); /* it hangs up when its own stream has ended */
 		if (i / 4 == 1)
-			fill(&s, !side, SIZE_MAX); /* what the other one has sent is dropped */
+			fill(&s, !side, SIZE_MAX); /* what the other side has sent is dropped */
 		reset(&s, side);
 		finish(&s, gone[side]);
 	}
 }
 
-/* A backend that reads no more, but has something to say: 4 MiB are more than could be held. The relay may hold
- * bytes for it already: it learns that they are in vain when there is room for more. */
+/* A backend that reads no more, but sends 4 MiB, which is more than all buffers hold. The relay may
+ * hold bytes for it: it finds out that they cannot be sent when there is room for more. */
 Test(relay, drops_what_a_deaf_backend_does_not_take)
 {
 	for (int i = 0; i < 2 * FAMILIES; i++) {
@@ -923,7 +926,7 @@ Test(relay, is_not_quiet_while_bytes_are_held)
 		struct session s;
 		enum side side = i % 2 == 0 ? CLIENT : BACKEND;
 		prepare(i < 2 ? PIPES : 0);
-		quiet_ms = -1; /* the sides are the test's, which may be late */
+		quiet_ms = -1; /* the sides are run by the test, which may be late */
 		start_one(&s, AF_INET);
 		fill(&s, side, SIZE_MAX);
 		quiet_ms = 1;
@@ -936,7 +939,7 @@ Test(relay, is_not_quiet_while_bytes_are_held)
 	}
 }
 
-/* What of a side is over stays known; its hang-up is told even then. */
+/* What is known of a side stays known; its hang-up is reported even then. */
 Test(relay, goes_on_with_a_half_closed_side)
 {
 	for (int i = 0; i < 3 * SIDES; i++) {
@@ -965,7 +968,7 @@ Test(relay, goes_on_with_a_half_closed_side)
 }
 
 /* When a side has taken nothing for a second. */
-/* What the kernel takes of a stalled stream grows while it is filled. */
+/* The kernel's buffers for a stalled stream grow while it is filled. */
 static void
 fill_until_blocked(struct session *s, enum side side)
 {
@@ -1010,7 +1013,7 @@ enum wait {
 	ENDED_AND_STALLS, /* the client */
 	CLIENT_IS_GONE,   /* and the backend stalls */
 	BACKEND_IS_GONE,
-	BACKEND_IS_SHUT, /* it takes nothing more, and does not close; both stall */
+	BACKEND_IS_SHUT, /* it takes nothing more, but does not close; both stall */
 	WAITS,
 };
 
@@ -1041,7 +1044,7 @@ begin_wait(struct session *s, enum wait wait)
 	CHECK(!is_over(s), "wait %u: it has ended as %u", (unsigned)wait, (unsigned)s->end);
 }
 
-/* Where the client is gone, shutdown(2) does not wake it: it looks once a second. */
+/* If the client is gone, shutdown(2) does not wake the relay: it looks once a second. */
 Test(relay, is_stopped_in_every_wait)
 {
 	for (enum wait wait = SILENT; wait < WAITS; wait++) {
@@ -1077,7 +1080,7 @@ Test(relay, takes_no_time_of_the_processor_while_it_waits)
 	}
 }
 
-/* The clock leaps by MS; a thread that looks once a second has seen it then. */
+/* The clock leaps by MS. A thread that looks once a second has noticed after this. */
 static void
 skip(int64_t ms)
 {
@@ -1085,7 +1088,7 @@ skip(int64_t ms)
 	poll(NULL, 0, 1500);
 }
 
-/* Once its sender is gone, and not before; and not if it takes some of them now and then. */
+/* Only after its sender is gone; and not if it takes some of the bytes now and then. */
 Test(relay, gives_a_side_up_that_takes_nothing)
 {
 	for (enum side side = CLIENT; side < SIDES; side++) {

@@ -1,5 +1,5 @@
-/* Tests of sandbox.c: what must be forbidden is tried from inside, behind each wall that is there
- * against it, and behind all of them. Without walls it works, so that the test shows something. */
+/* Tests of sandbox.c: each forbidden act is tried behind each layer that forbids it, and behind all
+ * layers. Without layers it succeeds, so the test proves something. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,12 +24,12 @@
 #include "system/filter.h"
 #include "system/sandbox.h"
 
-/* What there is outside. */
+/* What is outside of the sandbox. */
 static struct {
 	char directory[64];
 	struct sockaddr_in server;
 	struct sockaddr_un abstract;
-	int accepted; /* of a listening socket, as the proxy has it */
+	int accepted; /* a listening socket, as the proxy has one */
 	int file;
 	pid_t process;
 	void *page;
@@ -92,7 +92,7 @@ TestSuite(sandbox, .init = make_world, .fini = remove_world, .timeout = 60);
 
 /* --- What is tried --- */
 
-/* Each returns 0 where it could be done, or else an errno. */
+/* Each returns 0 if it succeeded, or else an errno. */
 static int
 told(long result)
 {
@@ -160,7 +160,7 @@ map_file(void)
 	return map == MAP_FAILED ? errno : 0;
 }
 
-/* Where it can be done, it ends with the status 0. */
+/* If it succeeds, the child exits with status 0. */
 static int
 execute(void)
 {
@@ -202,7 +202,7 @@ connect_tcp_socket(void)
 	    s == -1 ? -1 : connect(s, (struct sockaddr *)&world.server, sizeof world.server));
 }
 
-/* A connected socket can be disconnected, and is one like others then. */
+/* A connected socket can be disconnected, and is then like any other. */
 static int
 disconnect(void)
 {
@@ -351,8 +351,8 @@ schedule(void)
 static const struct attempt {
 	const char *name;
 	int (*try)(void);
-	unsigned walls;     /* each of which is against it */
-	bool may_be_barred; /* already, without them */
+	unsigned walls;     /* the layers that forbid it */
+	bool may_be_barred; /* it fails even without layers */
 } attempts[] = {
     {"to read a file", read_file, SANDBOX_FILES | SANDBOX_CALLS, false},
     {"to write to a file", write_file, SANDBOX_FILES | SANDBOX_CALLS, false},
@@ -404,7 +404,7 @@ try_in_thread(void *argument)
 	return (void *)(intptr_t)attempt->try();
 }
 
-/* What becomes of ATTEMPT in a child behind the walls WANTED, perhaps in a thread begun there. */
+/* The result of ATTEMPT in a child behind the layers WANTED, perhaps in a thread started there. */
 static int
 try_behind(unsigned wanted, const struct attempt *attempt, bool in_thread)
 {
@@ -434,7 +434,7 @@ is_refusal(int error)
 	return error == EACCES || error == EPERM || error == ENOSYS;
 }
 
-/* Makes what an attempt may have changed as it was. */
+/* Restores what an attempt may have changed. */
 static void
 restore(void)
 {
@@ -445,7 +445,7 @@ restore(void)
 	close(file);
 }
 
-/* Tries all that WALL is against, and fails where something could be done. */
+/* Tries everything that WALL forbids. Fails if something succeeds. */
 static void
 expect_refusals(unsigned wall)
 {
@@ -503,7 +503,7 @@ Test(sandbox, threads_that_are_begun_inside_are_inside)
 	}
 }
 
-/* --- What goes on --- */
+/* --- What still works --- */
 
 static int
 serve(void)
@@ -521,7 +521,7 @@ serve(void)
 	return told(fchdir(here));
 }
 
-/* Both may be symlinks, and lead elsewhere. */
+/* Both may be symlinks to other places. */
 Test(sandbox, sockets_are_looked_up_and_connected_to_wherever_a_link_leads)
 {
 	static const struct attempt attempt = {"to serve", serve, 0, false};
@@ -561,7 +561,7 @@ call_by_x32(void)
 	return told(syscall(0x40000000 | SYS_getpid));
 }
 
-/* The signal by which a child ends that does TRY behind WALLS, or 0. */
+/* The signal that ends a child that runs TRY behind WALLS, or 0. */
 static int
 killed_by(unsigned walls, int (*try)(void))
 {

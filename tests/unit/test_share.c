@@ -28,7 +28,7 @@ Test(share, counts_an_ipv6_address_by_its_first_64_bits)
 	cr_assert(join(AF_INET6, "2001:db8:0:1::1", 1) != share);
 }
 
-/* As a PROXY header has it if the server's address is one of IPv6. */
+/* A PROXY header has such an address if the server's is an IPv6 address. */
 Test(share, counts_a_mapped_address_as_the_ipv4_address_that_it_is)
 {
 	struct share *share = join(AF_INET, "192.0.2.1", 1);
@@ -53,7 +53,7 @@ Test(share, counts_hosts_by_name)
 	cr_assert(share_join("a.example.org") != share);
 }
 
-/* A key of an address is nine bytes long, too. */
+/* The key of an address is nine bytes long, too. */
 Test(share, counts_a_host_and_an_address_apart)
 {
 	cr_assert(share_join("192.0.2.1") != join(AF_INET, "192.0.2.1", 1));

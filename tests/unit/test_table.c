@@ -1,5 +1,5 @@
-/* Tests of table.c, with a clock that stands still, and with sockets that are numbers only: what table.c asks
- * the system about them, the test answers. Each test is a process of its own. */
+/* Tests of table.c, with a clock that stands still, and with sockets that are only numbers. The
+ * test answers what table.c asks the system about them. Each test is a process of its own. */
 #include <criterion/criterion.h>
 
 #include "lib/clock.h"
@@ -19,11 +19,11 @@
 enum {
 	SLOTS = 64,
 	THREADS = 256,
-	FIRST_SOCKET = 1000, /* the client's; that of its backend is one more */
+	FIRST_SOCKET = 1000, /* the client's; the backend's is one more */
 	SOCKETS = 1000,
 
-	/* What table.c has: */
-	SHARE = 4, /* of the slots, for an address, and for each state but RELAYING */
+	/* Constants of table.c: */
+	SHARE = 4, /* of the slots, for an address, and for each state except RELAYING */
 	HOST_MIN = 16,
 	PATIENCE_MS = 1000,
 	BACKEND_PATIENCE_MS = 5000,
@@ -137,13 +137,13 @@ enter_state(const char *host, const char *name, enum connection_state state)
 	CHECK(table_join_host(c, name), "table_join_host");
 	if (state >= CONNECTION_RELAYING)
 		c->relay.backend = c->relay.client + 1;
-	c->progress = 1; /* table_evict() has looked at it, when nothing had been taken */
+	c->progress = 1; /* table_evict() has looked at it before anything was taken */
 	table_set_state(c, state);
 	return c;
 }
 
-/* Enters COUNT connections in STATE, each from an address of its own, none of which may be evicted: those that
- * relay are idle, and on the others a thread works. */
+/* Enters COUNT connections in STATE, each from an address of its own. None may be evicted: those
+ * that relay are idle, and a thread works on each of the others. */
 static void
 enter_many(unsigned count, enum connection_state state)
 {
@@ -228,7 +228,7 @@ Test(table, says_when_fewer_than_an_eighth_of_the_slots_are_free)
 	cr_assert(table_is_short());
 }
 
-/* A PROXY header has named the client. */
+/* A PROXY header has announced the client. */
 Test(table, moves_a_connection_to_the_address_of_its_client)
 {
 	struct connection *c = enter("192.0.2.1"), *balancers = enter("192.0.2.1");
@@ -318,7 +318,7 @@ Test(table, allows_so_many_lookups_of_a_host)
 	cr_assert(begin(first) == EBUSY);
 }
 
-/* They have a quarter of the threads, and one more. */
+/* A quarter of the threads, and one more. */
 Test(table, allows_so_many_lookups_in_all)
 {
 	thread_prepare(16, NULL);
@@ -356,7 +356,7 @@ Test(table, finds_that_a_host_hangs_if_none_of_its_lookups_ends_for_a_second)
 	cr_assert(begin(a) == 0, "there was none that could hang");
 }
 
-/* Whoever has taken it ends it; the lookup ends when the file system answers. */
+/* The thread that has taken it ends it; the lookup ends when the file system answers. */
 Test(table, lets_a_connection_be_taken_from_a_lookup)
 {
 	struct connection *c = connecting("a.example"), *d = connecting("b.example");
@@ -379,7 +379,7 @@ Test(table, lets_a_connection_be_taken_from_a_lookup)
 
 /* --- Rejecting --- */
 
-/* Of the slots or of the threads, whichever are fewer. */
+/* An eighth of the slots or of the threads, whichever are fewer. */
 Test(table, rejects_connections_to_a_host_that_blocks_more_than_an_eighth)
 {
 	static const struct {
@@ -433,7 +433,7 @@ Test(table, rejects_connections_of_an_address_that_holds_more_than_a_share)
 	cr_assert(!table_rejects(first));
 }
 
-/* As many threads may find at once that slots are short. */
+/* Several threads may find at the same time that slots are short. */
 Test(table, rejects_no_more_connections_of_an_address_than_make_room)
 {
 	struct connection *greedy[SLOTS];
@@ -459,7 +459,7 @@ Test(table, counts_a_parked_connection_as_blocked_for_which_bytes_wait)
 	cr_assert(c->host->blocked == 1);
 	cr_assert(take(c) && take(d));
 	cr_assert(c->host->blocked == 0);
-	threads_are_short = true; /* then it was not quiet for long */
+	threads_are_short = true; /* then it was not idle for long */
 	park(c);
 	cr_assert(c->host->blocked == 0);
 	cr_assert(take(c));
@@ -526,7 +526,8 @@ Test(table, takes_from_a_lookup_that_hangs)
 	free(lookup);
 }
 
-/* The longest first, TABLE_EXPIRED_MAX at once; those on which a thread works are that thread's. */
+/* The oldest first, at most TABLE_EXPIRED_MAX at once. A connection that a thread works on belongs
+ * to that thread. */
 Test(table, takes_many_in_turns)
 {
 	enum { MANY = TABLE_EXPIRED_MAX + 36 };
@@ -550,7 +551,7 @@ Test(table, takes_many_in_turns)
 
 /* --- Evicting --- */
 
-/* Evicts a connection, which has to be VICTIM, or none if that is NULL. */
+/* Evicts a connection. Fails unless it is VICTIM; NULL stands for none. */
 static void
 expect_victim(enum table_shortage shortage, struct connection *victim)
 {
@@ -567,7 +568,7 @@ expect_victim(enum table_shortage shortage, struct connection *victim)
 	    "its thread is not woken");
 }
 
-/* A connection of HOST whose side takes nothing, in SINCE_MS as table_evict() sees it. */
+/* A connection of HOST of which a side takes nothing, since SINCE_MS as table_evict() sees it. */
 static struct connection *
 stalled(const char *host, const char *name)
 {
@@ -606,7 +607,7 @@ Test(table, evicts_the_oldest_of_those_that_hold_no_more_than_a_share)
 	expect_victim(TABLE_SLOTS, next);
 }
 
-/* While a thread works on a connection, a delay is not the fault of the peer. */
+/* While a thread works on a connection, a delay is not the peer's fault. */
 Test(table, evicts_only_connections_that_wait_for_their_peers)
 {
 	static const enum connection_state parked[] = {CONNECTION_HELLO, CONNECTION_CLOSING};
@@ -652,7 +653,7 @@ Test(table, evicts_a_connecting_one_only_in_a_lookup_or_while_the_backlog_is_ful
 	expect_victim(TABLE_SLOTS, c);
 }
 
-/* A state that has few connections is not what fills the slots. */
+/* A state with few connections does not cause the shortage. */
 Test(table, evicts_from_a_state_only_while_that_has_more_than_a_share)
 {
 	for (enum connection_state state = CONNECTION_HELLO; state < CONNECTION_STATES; state++) {
@@ -749,7 +750,7 @@ Test(table, evicts_an_established_connection_after_a_second_without_progress)
 	expect_victim(TABLE_SLOTS, c);
 }
 
-/* Progress is what a side takes, be it from the relay or out of the kernel; not what the kernel takes. */
+/* Progress is what a side takes from the relay or from the kernel, not what the kernel takes. */
 Test(table, sees_the_progress_of_an_established_connection)
 {
 	struct connection *c = stalled("192.0.2.1", "a.example");
@@ -774,7 +775,8 @@ Test(table, sees_the_progress_of_an_established_connection)
 	expect_victim(TABLE_SLOTS, c);
 }
 
-/* A backend's bytes are taken a write at a time. One that never answered may be dead. */
+/* The bytes for a backend are taken one write at a time. A backend that never answered may be
+ * dead. */
 Test(table, waits_longer_for_the_progress_of_a_backend)
 {
 	struct connection *c = stalled("192.0.2.1", "a.example");
@@ -831,7 +833,8 @@ Test(table, counts_the_evicted_by_their_state_and_idle_ones_apart)
 		cr_assert(counts.evicted[i] == 1, "kind %d: %u", i, counts.evicted[i]);
 }
 
-/* What waited when table_evict() last looked at it decides, even if its address has more than a share. */
+/* What waited when table_evict() last looked decides, even if the address has more than its
+ * share. */
 Test(table, counts_one_as_stalled_if_bytes_wait_for_it)
 {
 	struct connection *c = stalled("192.0.2.1", "a.example");
@@ -886,7 +889,7 @@ Test(table, says_now_and_then_that_it_evicts)
 	cr_assert(notices == 3);
 }
 
-/* A slot that is about to be free counts as free, or too many would be evicted. */
+/* A slot that will be free soon counts as free; otherwise too many would be evicted. */
 Test(table, counts_those_that_leave)
 {
 	bool is_taken;
@@ -931,7 +934,7 @@ Test(table, has_shares_of_a_sixteenth)
 	cr_assert(victim->address == first->address);
 }
 
-/* Whatever its clients hold of the slots. */
+/* Whatever share of the slots its clients hold. */
 Test(table, evicts_from_the_host_that_blocks_most_threads)
 {
 	for (int i = 0; i < SHARE + 1; i++)
@@ -946,8 +949,8 @@ Test(table, evicts_from_the_host_that_blocks_most_threads)
 	expect_victim(TABLE_THREADS, d);
 }
 
-/* To end one that has no thread gives none back; and one that closes, or has no host yet, has it for
- * milliseconds. */
+/* To evict a connection without a thread frees no thread. One that closes, or has no host yet,
+ * keeps its thread for milliseconds. */
 Test(table, evicts_only_what_has_a_thread_if_threads_are_short)
 {
 	struct connection *parked = stalled("192.0.2.1", "a.example");
@@ -965,7 +968,8 @@ Test(table, evicts_only_what_has_a_thread_if_threads_are_short)
 	expect_victim(TABLE_THREADS, c);
 }
 
-/* So many idle ones are no place to hide: those that were looked at in vain go to the end of the list. */
+/* Many idle connections must not hide others: those that were looked at and stay go to the end of
+ * the list. */
 Test(table, finds_one_that_stalls_among_many_that_are_idle)
 {
 	enum { MANY = 200 };

@@ -1,5 +1,5 @@
-/* Tests of thread.c: connections that are numbers only, and a function that serves each until the test lets it
- * end. Each test is a process of its own. */
+/* Tests of thread.c: connections that are only numbers, and a function that serves each until the
+ * test lets it end. Each test is a process of its own. */
 #include <criterion/criterion.h>
 
 #include "lib/clock.h"
@@ -19,14 +19,14 @@
 enum {
 	JOBS = 20000,
 
-	/* What thread.c has: */
+	/* Constants of thread.c: */
 	SURPLUS_MS = 1000,
 };
 
-/* A connection, and what has become of it. */
+/* A connection, and its state. */
 static struct job {
 	struct connection connection;
-	atomic_int thread; /* the id of the one that serves it; 0 before */
+	atomic_int thread; /* the ID of the thread that serves it; 0 before that */
 	unsigned place;    /* in the order in which they were served */
 	atomic_bool may_end;
 	bool may_wait; /* for a thread */
@@ -46,8 +46,8 @@ job_of(struct connection *c)
 
 static atomic_int last_begun; /* the id of the thread that has begun last */
 static atomic_bool refuses_threads;
-static struct job *ends_meanwhile; /* its thread is spare before the next one is refused */
-static _Atomic int64_t skipped_ms; /* by which the clock is ahead */
+static struct job *ends_meanwhile; /* a thread becomes spare before the next one is refused */
+static _Atomic int64_t skipped_ms; /* the clock is so far ahead */
 
 int __real_pthread_create(
     pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
@@ -93,7 +93,7 @@ __wrap_clock_gettime(clockid_t id, struct timespec *now)
 	return result;
 }
 
-/* Its name where a long is too short for the time. */
+/* The name of the function on machines whose long is too short for the time. */
 int
 __wrap___clock_gettime64(clockid_t id, struct timespec *now)
 {
@@ -110,7 +110,7 @@ serve(struct connection *c)
 	job->served++;
 	job->thread = gettid();
 	while (!never_waits && !job->may_end)
-		poll(NULL, 0, 1); /* not a futex(2): so it is known from a spare thread */
+		poll(NULL, 0, 1); /* not a futex(2), so that a spare thread can be told apart */
 }
 
 static void
@@ -144,7 +144,7 @@ await_start(unsigned from, unsigned to)
 		AWAIT(jobs[i].thread != 0);
 }
 
-/* Lets job NUMBER end; its thread is a spare one then. */
+/* Lets job NUMBER end; its thread becomes spare. */
 static void
 end_job(unsigned number)
 {
@@ -196,7 +196,8 @@ Test(thread, starts_one_if_none_is_spare_and_uses_the_last_one_first)
 	cr_expect(thread_count().threads == BUSY && begun == BUSY);
 }
 
-/* Waits for a thread for one job after another, from *FROM on; ends at the first that is not one. */
+/* Waits for a thread for one job after another, from *FROM on. Ends at the first number that is no
+ * job. */
 static void *
 spawn_waiting(void *from)
 {
@@ -205,7 +206,7 @@ spawn_waiting(void *from)
 	return NULL;
 }
 
-/* Another thread waits for one for each of the jobs FROM to TO. */
+/* Another thread waits for a thread for each of the jobs FROM to TO. */
 static pthread_t
 start_waiting(unsigned *from, unsigned to)
 {
@@ -242,7 +243,7 @@ Test(thread, refuses_or_waits_at_the_bound)
 	cr_expect(begun == MAX);
 }
 
-/* The fewer threads are left, the less time a quiet connection has. */
+/* The fewer threads are left, the shorter the time until a connection is parked. */
 Test(thread, adapts_how_long_a_quiet_connection_keeps_its_thread)
 {
 	enum { MAX = 64, FEW = MAX / 8 + 1 };
@@ -270,7 +271,7 @@ Test(thread, adapts_how_long_a_quiet_connection_keeps_its_thread)
 	cr_expect(!thread_is_short());
 }
 
-/* It looks once a second; what was needed since is kept. */
+/* It looks once a second; the largest need since then counts. */
 Test(thread, ends_the_spare_threads_that_were_not_needed_for_a_second)
 {
 	enum { BUSY = THREAD_SPARES + 10, NEEDED = 4 };
@@ -326,7 +327,7 @@ Test(thread, makes_sure_that_one_is_spare)
 	AWAIT(jobs[2].thread == jobs[0].thread);
 }
 
-/* The system has none, or no memory for one. Once a second, it is tried whether more can be had. */
+/* The system has no thread, or no memory for one. Once a second, more are tried. */
 Test(thread, lives_with_what_threads_there_are)
 {
 	enum { MAX = 64 };
@@ -362,7 +363,7 @@ Test(thread, lives_with_what_threads_there_are)
 	await_start(3, 5);
 }
 
-/* While the system refuses a thread, one becomes spare, and nobody else will. */
+/* While the system refuses a thread, one becomes spare, and no other will. */
 Test(thread, takes_one_that_becomes_spare_while_none_can_be_made, .timeout = 20)
 {
 	prepare(64);
@@ -387,7 +388,7 @@ spawn_some(void *number)
 	return NULL;
 }
 
-/* Spare threads end meanwhile, and more are made. */
+/* Meanwhile spare threads end, and more are started. */
 static void
 spawn_at_once(unsigned max)
 {

@@ -1,10 +1,8 @@
-/* Tests of tls.c: what it makes of every hello in the table, of every way to split one,
- * and of every way to damage one that a fixed sequence of pseudo-random numbers comes up
- * with.
+/* Tests of tls.c: its result for every hello in the table, for every way to split one, and for
+ * every damage that a fixed sequence of pseudo-random numbers produces.
  *
- * Bytes are fed from blocks of exactly their size, and the joined message is cut to its
- * size before it is parsed, so that a build with AddressSanitizer sees any read past the
- * end. */
+ * Blocks have exactly the size of their bytes, and the joined message is cut to its size before it
+ * is parsed, so that AddressSanitizer detects any read past the end. */
 #include <criterion/criterion.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -31,7 +29,7 @@ struct result {
 	size_t name_length;
 };
 
-/* Gives the spare capacity of the message back. */
+/* Frees the spare capacity of the message. */
 static void
 fit_message(struct tls_hello *hello)
 {
@@ -51,8 +49,7 @@ lies_inside(const struct tls_hello *hello, const uint8_t *bytes, size_t length)
 	    length <= end - (uintptr_t)bytes;
 }
 
-/* Feeds BYTES in chunks of up to CHUNK bytes, and asks for the name where that is in
- * order. */
+/* Feeds BYTES in chunks of up to CHUNK bytes, and asks for the name if the status is TLS_OK. */
 static struct result
 read_hello(struct tls_hello *hello, const uint8_t *bytes, size_t length, size_t chunk)
 {
@@ -85,7 +82,7 @@ is_named(const struct result *result, const void *name, size_t length)
 	    (length == 0 || memcmp(result->name, name, length) == 0);
 }
 
-/* True where the table's expectation of WANTED is met. */
+/* Whether the result is the one of WANTED in the table. */
 static bool
 is_as_expected(const struct hello_case *wanted, size_t chunk)
 {
@@ -109,7 +106,7 @@ Test(tls, judges_each_hello_of_the_table)
 	}
 }
 
-/* A ClientHello that names a server, free of records. */
+/* A ClientHello with a server name, without records. */
 struct good_hello {
 	const char *what;
 	struct bytes message;
@@ -146,8 +143,8 @@ good_hello_of_sizes(const char *what, const struct hello_sizes *sizes)
 	return good;
 }
 
-/* Calls TEST for the good hellos of the table, for one that just fills a record, and for
- * the largest there is. */
+/* Calls TEST for the good hellos of the table, for one that just fills a record, and for the
+ * largest one. */
 static void
 for_each_good_hello(void (*test)(const struct good_hello *good))
 {
@@ -168,7 +165,7 @@ for_each_good_hello(void (*test)(const struct good_hello *good))
 	cr_assert(count > 10, "only %zu hellos", count);
 }
 
-/* Hellos are cut everywhere; large ones near their ends, and in steps in the middle. */
+/* Hellos are cut everywhere; large ones near their ends, and at intervals in between. */
 enum { LARGE = 2048, NEAR = 200, STEP = 1021 };
 
 static size_t
@@ -238,8 +235,7 @@ cut_the_body(const struct good_hello *good)
 		CHECK(alert == TLS_DECODE_ERROR || alert == TLS_UNRECOGNIZED_NAME,
 		    "%s: %s for %zu bytes", good->what, tls_alert_name(alert), cut);
 	}
-	/* The one cut after which a hello is well-formed is that before the extensions.
-	 */
+	/* Only the cut before the extensions leaves a well-formed hello. */
 	if (length <= LARGE)
 		cr_expect(nameless == 1, "%s: %u cuts pass", good->what, nameless);
 	else
@@ -264,8 +260,8 @@ read_split(const struct good_hello *good, size_t record_size, size_t chunk)
 	bytes_release(&stream);
 }
 
-/* Records of every size, and one record in chunks of every size; for a small hello also
- * all sizes of records by all sizes of chunks. Large hellos take steps. */
+/* Records of every size, and one record in chunks of every size; for a small hello also all
+ * combinations. Large hellos use fewer sizes. */
 static void
 split_in_every_way(const struct good_hello *good)
 {
@@ -287,7 +283,7 @@ Test(tls, finds_the_same_name_however_the_hello_is_split)
 	for_each_good_hello(split_in_every_way);
 }
 
-/* How the vectors of a hello may be sized, and how not. */
+/* Valid and invalid sizes of a hello's vectors. */
 static const struct sized_case {
 	struct hello_sizes sizes;
 	enum tls_status status;
@@ -324,7 +320,7 @@ static const struct sized_case {
     {{0, 2, 1, 25, 12}, TLS_OK, 0},
     {{0, 2, 1, 65535, 12}, TLS_OK, 0},
 
-    /* HostName: what is right for a name is for others to say */
+    /* HostName: tls.c does not judge names */
     {{0, 2, 1, 9, 0}, TLS_OK, 0},
     {{0, 2, 1, 10, 1}, TLS_OK, 0},
     {{0, 2, 1, 264, 255}, TLS_OK, 0},
@@ -369,14 +365,14 @@ Test(tls, takes_the_largest_hello_there_is)
 	read_split(&good, RECORD_MAX, SIZE_MAX);
 	read_split(&good, 1, 1);
 
-	/* One more is too many, although it says so itself. */
+	/* One byte more is too many, even with a matching length. */
 	enum tls_alert alert = alert_for_body(good.message.data + 4, good.message.length - 3);
 	cr_expect(alert == TLS_DECODE_ERROR, "%s", tls_alert_name(alert));
 	bytes_release(&good.message);
 	bytes_release(&good.name);
 }
 
-/* What is refused with its last byte and not before. */
+/* Hellos that are rejected at their last byte, not before. */
 static const struct {
 	const char *bytes;
 	size_t length;
@@ -435,7 +431,7 @@ Test(tls, can_read_another_hello_after_release)
 	}
 }
 
-/* Feeds a whole hello in chunks and sees to it that memory stays in proportion. */
+/* Feeds a whole hello in chunks. Fails if memory grows out of proportion. */
 static void
 watch_memory(const struct bytes *stream, size_t chunk)
 {
@@ -556,7 +552,7 @@ struct mutant {
 	size_t length;
 };
 
-/* Takes LENGTH bytes out at OFFSET and puts REPLACEMENT of them in. */
+/* Replaces LENGTH bytes at OFFSET by REPLACEMENT of them. */
 static void
 put_room(struct mutant *mutant, size_t offset, size_t length, size_t replacement)
 {
@@ -567,8 +563,7 @@ put_room(struct mutant *mutant, size_t offset, size_t length, size_t replacement
 	mutant->length = offset + replacement + rest;
 }
 
-/* Damages MUTANT in one place: a byte, a bit, a length, bytes left out or put in twice.
- */
+/* Damages MUTANT in one place: a byte, a bit, a length; or bytes removed or repeated. */
 static void
 mutate(struct mutant *mutant, uint64_t *state)
 {
@@ -597,7 +592,7 @@ mutate(struct mutant *mutant, uint64_t *state)
 	}
 }
 
-/* What was seen of the mutants, so that none of it goes missing unnoticed. */
+/* What the mutants led to, so that no missing result goes unnoticed. */
 struct tally {
 	unsigned named, incomplete, refused;
 	unsigned alerts[256];
@@ -610,7 +605,7 @@ judge_mutant(const uint8_t *bytes, size_t length, size_t chunk, struct tally *ta
 	struct result result = read_hello(&hello, bytes, length, chunk);
 	switch (result.status) {
 	case TLS_OK: {
-		/* Before each host_name stand its name_type and its length. */
+		/* A host_name is preceded by its name_type and its length. */
 		const uint8_t *name = result.name;
 		CHECK(lies_inside(&hello, name - 3, 3), "a name without a header");
 		CHECK(name[-3] == 0 && (size_t)(name[-2] << 8 | name[-1]) == result.name_length,
@@ -629,8 +624,8 @@ judge_mutant(const uint8_t *bytes, size_t length, size_t chunk, struct tally *ta
 	tls_hello_release(&hello);
 }
 
-/* Damages what the client of SEED sends; or, half the time, the body of its hello alone,
- * so that the headers around it stay right. */
+/* Damages what the client of SEED sends; or, half the time, only the body of its hello, so that the
+ * headers around it stay right. */
 static void
 read_mutant(const struct hello_case *seed, uint64_t *state, struct tally *tally)
 {
@@ -665,7 +660,7 @@ Test(tls, survives_damaged_hellos)
 	for (int round = 0; round < 100000; round++)
 		read_mutant(&hello_cases[pick(&state, hello_case_count)], &state, &tally);
 
-	/* Each kind of end is met often; and no damage is taken for a fault of ours. */
+	/* Each kind of result occurs often; and no damage is taken for an internal error. */
 	cr_expect(tally.named > 500, "%u named", tally.named);
 	cr_expect(tally.incomplete > 500, "%u incomplete", tally.incomplete);
 	static const enum tls_alert alerts[] = {TLS_UNEXPECTED_MESSAGE, TLS_RECORD_OVERFLOW,

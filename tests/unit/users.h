@@ -1,5 +1,5 @@
-/* Users who do not trust each other: as root, any; for others, those that newuidmap(1) lets them be
- * in a user namespace. What they do is done by a child. */
+/* Users who do not trust each other: any users, if root runs the tests; otherwise those that
+ * newuidmap(1) allows in a user namespace. Children act for them. */
 #ifndef USERS_H
 #define USERS_H
 
@@ -18,10 +18,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* SELF is who runs the tests. */
+/* SELF is the user who runs the tests. */
 enum user { SELF, ALICE, BOB, CAROL, USERS };
 
-/* The first of the users that an ordinary one may be (subuid(5)), or 0. */
+/* The first user ID that subuid(5) grants to an ordinary user, or 0. */
 static inline uid_t
 users_first(void)
 {
@@ -49,7 +49,7 @@ user_id(enum user user)
 	return (getuid() == 0 ? 70000 : users_first()) + user;
 }
 
-/* In a child: becomes USER. Returns whether that could be. */
+/* In a child: becomes USER. Returns whether that succeeded. */
 static inline bool
 users_become(enum user user)
 {
@@ -61,7 +61,7 @@ users_become(enum user user)
 	if (getuid() != 0) {
 		snprintf(command, sizeof command, "exec newuidmap %d 0 %u %d >/dev/null 2>&1",
 		    (int)getpid(), (unsigned)users_first(), USERS);
-		/* The namespace that maps must be the one outside. */
+		/* The process that writes the map must be outside of the namespace. */
 		int ready[2];
 		char byte;
 		pid_t parent = getpid(), mapper;
@@ -82,7 +82,7 @@ users_become(enum user user)
 	return setresuid(id, id, id) == 0;
 }
 
-/* Has USER call DEED with ARGUMENT; returns whether that returned 0. */
+/* Calls DEED with ARGUMENT as USER. Returns whether DEED returned 0. */
 static inline bool
 user_does(enum user user, int (*deed)(const void *), const void *argument)
 {
@@ -102,7 +102,7 @@ users_nothing(const void *unused)
 	return 0;
 }
 
-/* Returns why there are none, or NULL. */
+/* Returns why there are no other users, or NULL. */
 static inline const char *
 users_missing(void)
 {
@@ -130,7 +130,7 @@ users_listen(const void *socket)
 	return listen(*(const int *)socket, 4096);
 }
 
-/* Anybody may remove what is in it. */
+/* Everybody may then remove what is in it. */
 static inline void
 user_makes(enum user user, const char *path)
 {
@@ -143,7 +143,7 @@ user_links(enum user user, const char *target, const char *path)
 	CHECK(user_does(user, users_symlink, (const char *[]){target, path}), "%s", path);
 }
 
-/* SOCKET is bound already. */
+/* SOCKET must be bound. */
 static inline void
 user_listens(enum user user, int socket)
 {
