@@ -1,6 +1,5 @@
-/* Goes before the C library (LD_PRELOAD): close(2) closes and fails all the same, as
- * Linux has it where a signal or the disk comes in between. strace(1) can only keep the
- * call from being made. */
+/* For LD_PRELOAD: close(2) closes, but fails, as on Linux if a signal or the disk interrupts it.
+ * strace(1) can only prevent the call. */
 #include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -46,17 +46,16 @@ static struct {
 	char hosts[80];    /* the hosts directory in it */
 	int janitor;       /* a pipe to the janitor */
 	int program;       /* sniproxy, open; or its emulator */
-	uid_t own_user;    /* that nobody else is */
+	uid_t own_user;    /* that no other process has */
 
 	struct proxy proxies[PROXIES_MAX];
 	size_t proxies_started;
 
-	/* The sockets handed out, so that they can be closed whatever the test did. */
+	/* The sockets that tests got, so that they are closed whatever a test did. */
 	bool ours[DESCRIPTORS_MAX];
 } harness;
 
-/* Where a test itself is built with the address sanitizer, memory is still left to the
- * end. */
+/* If a test itself is built with the address sanitizer, memory is not freed at its end. */
 const char *__asan_default_options(void);
 
 const char *
@@ -88,7 +87,7 @@ fail_at(const char *where, const char *format, ...)
 	const char *before = harness.subject[0] != '\0' ? " [" : "";
 	const char *after = harness.subject[0] != '\0' ? "]" : "";
 	cr_assert_fail("%s:%s%s%s %s", where, before, harness.subject, after, message);
-	abort(); /* cr_assert_fail() does not return, but does not say so. */
+	abort(); /* cr_assert_fail() does not return, but is not declared so. */
 }
 
 /* For the harness's own system calls, which must not fail. */
@@ -218,9 +217,9 @@ print_logs(void)
 	print_file(path);
 }
 
-/* The janitor is a process that outlives the test, however that ends: by a failed
- * assertion, a crash, or the kill after its time limit. Then the pipe ends; the proxies
- * are killed by the kernel, because their parent died. */
+/* The janitor is a process that outlives the test, even after a failed assertion, a crash, or a
+ * kill because of the time limit. The pipe ends then. The kernel kills the proxies, because their
+ * parent has died. */
 static void
 janitor(int told)
 {
@@ -268,8 +267,8 @@ close_all(void)
 			close(fd);
 }
 
-/* Copies the program PATH to where the emulator finds it from the hosts directory, whoever runs it,
- * and in a chroot. */
+/* Copies the program PATH to where the emulator finds it from the hosts directory, as any user and
+ * in a chroot. */
 static void
 copy_program(const char *path)
 {
@@ -296,7 +295,7 @@ use_program(const char *path)
 	must(harness.program >= 0, file);
 }
 
-/* Skips the test if the list says so. */
+/* Skips the test if the list names it. */
 static void
 skip_if_listed(void)
 {
@@ -323,7 +322,7 @@ set_up(const char *name)
 	harness.name = name;
 	signal(SIGPIPE, SIG_IGN);
 
-	/* Both ends of each connection and the backend's are here. */
+	/* This process has both ends of each connection, and the backend's. */
 	struct rlimit files;
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
@@ -360,8 +359,8 @@ check_sanitizers(const struct proxy *proxy)
 	free(log);
 }
 
-/* All connections have been closed, so each proxy must end at once and say that none was
- * cut off: that would be a connection it has forgotten to end. */
+/* All connections have been closed, so each proxy must end at once and report none as cut off: that
+ * would be a connection that it forgot to end. */
 static void
 tear_down(void)
 {
@@ -443,7 +442,7 @@ local_port(int fd)
 void
 server_listen(const char *address)
 {
-	/* "::" can be bound without IPv6, but "::1" cannot: this skips the test. */
+	/* Without IPv6, "::" can be bound, but not "::1": this skips the test. */
 	if (strcmp(address, "::") == 0)
 		close(bound_socket("::1", SOCK_STREAM));
 	server.listener = bound_socket(address, SOCK_STREAM);
@@ -465,7 +464,7 @@ execute_program(void)
 	fexecve(harness.program, emulated() ? foreign : native, environ);
 }
 
-/* In the child: nothing of the test is left but the environment. */
+/* In the child: only the environment of the test is left. */
 _Noreturn static void
 execute(const struct proxy *proxy, pid_t parent, void (*prepare)(void))
 {
@@ -484,7 +483,7 @@ execute(const struct proxy *proxy, pid_t parent, void (*prepare)(void))
 	if (chdir(harness.hosts) == 0) {
 		if (prepare != NULL)
 			prepare();
-		/* Changing the user clears this, so it comes last. */
+		/* A change of the user clears this, so it comes last. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() == parent)
 			execute_program();
@@ -551,7 +550,7 @@ void
 proxy_pause(const struct proxy *proxy)
 {
 	siginfo_t info;
-	kill(proxy->pid, SIGSTOP); /* which does not wait for that */
+	kill(proxy->pid, SIGSTOP); /* which does not wait for the result */
 	must(waitid(P_PID, (id_t)proxy->pid, &info, WSTOPPED) == 0, "waitid");
 }
 
@@ -593,7 +592,7 @@ proxy_has_logged(const struct proxy *proxy, const char *text)
 	return has;
 }
 
-/* How many lines of totals LOG has; in *LAST, where the last whole one begins. */
+/* Returns how many lines of totals LOG has; *LAST is the start of the last complete one. */
 static int
 count_totals(const char *log, const char **last)
 {
@@ -668,7 +667,7 @@ void
 expect_idle_at(const char *where, const struct proxy *proxy)
 {
 	const int watched_ms = 600;
-	poll(NULL, 0, sanitized() ? 1500 : 100); /* What is under way may end, as the start. */
+	poll(NULL, 0, sanitized() ? 1500 : 100); /* the start may end first */
 	int64_t before_us = proxy_cpu_us(proxy);
 	poll(NULL, 0, watched_ms);
 	int64_t used_us = proxy_cpu_us(proxy) - before_us;
@@ -739,7 +738,7 @@ enter_namespace(void)
 		_exit(127);
 }
 
-/* Whether a child comes through this. */
+/* Whether ATTEMPT succeeds in a child. */
 static bool
 can(void (*attempt)(void))
 {
@@ -777,7 +776,7 @@ become_own_user(void)
 		enter_namespace();
 }
 
-/* There is room for one process more: the user's others do not count. */
+/* One more process is allowed: the user's others do not count. */
 static void
 count_anew(void)
 {
@@ -828,7 +827,7 @@ let_descriptors_pass(void)
 
 /* --- Faults --- */
 
-/* In the child: becomes strace(1), which says on NEWS that it has attached. */
+/* In the child: becomes strace(1), which reports on NEWS that it has attached. */
 _Noreturn static void
 execute_strace(const struct proxy *proxy, const char *calls, const char *fault, int news)
 {
@@ -844,7 +843,7 @@ execute_strace(const struct proxy *proxy, const char *calls, const char *fault, 
 	_exit(127);
 }
 
-/* Its first line is "strace: Process 123 attached", or why it cannot. */
+/* The first line of strace(1) is "strace: Process 123 attached", or says why it cannot attach. */
 static bool
 has_attached(int news)
 {
@@ -868,7 +867,7 @@ fault_begin(const struct proxy *proxy, const char *calls, const char *fault)
 	if (tracer == 0)
 		execute_strace(proxy, calls, fault, news[1]);
 	close(news[1]);
-	/* It may write there for as long as it runs. */
+	/* strace(1) may write there as long as it runs. */
 	keep(news[0]);
 	if (!has_attached(news[0])) {
 		fault_end(tracer);
@@ -880,7 +879,7 @@ fault_begin(const struct proxy *proxy, const char *calls, const char *fault)
 void
 fault_end(pid_t tracer)
 {
-	kill(tracer, SIGTERM); /* It lets go of what it traces, and goes. */
+	kill(tracer, SIGTERM); /* It detaches from what it traces, and exits. */
 	must(waitpid(tracer, NULL, 0) == tracer, "waitpid");
 }
 
@@ -969,7 +968,7 @@ slice(struct bytes bytes, size_t start, size_t length)
 	return (struct bytes){bytes.data + start, length, 0};
 }
 
-/* A length that is no multiple of any buffer's, so that a lost or doubled piece shows. */
+/* A length that is no multiple of any buffer's, so that a lost or repeated piece shows. */
 enum { PATTERN_LENGTH = 1000003 };
 
 struct bytes
@@ -993,7 +992,7 @@ pattern(size_t offset, size_t length)
 
 /* --- ClientHellos --- */
 
-/* Puts a vector: its length, which may be a lie, and its inside. */
+/* Appends a vector: its length, which may be wrong, and its content. */
 static void
 put_vector(struct bytes *bytes, size_t width, struct bytes inside, int lie)
 {
@@ -1115,8 +1114,7 @@ hello_for(const char *name)
 struct bytes
 largest_message(void)
 {
-	/* The extensions hold server_name and padding, with four bytes before their data
-	 * each. */
+	/* The extensions hold server_name and padding, each with four bytes before its data. */
 	const size_t server_name = 4 + 2 + 1 + 2 + strlen(HOST);
 	struct bytes message = hello_message((struct shape){
 	    .cipher_suites_more = 65534 - 6,
@@ -1143,7 +1141,7 @@ silent_for(int fd, int ms)
 	return poll(&entry, 1, ms) == 0;
 }
 
-/* No call on a socket of the tests waits for ever. */
+/* No call on a socket of the tests waits without end. */
 static void
 set_timeouts(int fd)
 {
@@ -1294,10 +1292,9 @@ expect_alert_at(const char *where, int fd, enum alert alert)
 	expect_end_at(where, fd);
 }
 
-/* Asks the kernel for the server's sockets, as ss(8) does: /proc/net/tcp would list all
- * that have ended of late too, and those are many. Where CLIENT is one, only for the socket
- * at its other end, for which the kernel need not look at all there are. Returns the
- * netlink socket that the answer comes to. */
+/* Asks the kernel for the server's sockets, as ss(8) does: /proc/net/tcp would also list the many
+ * that have ended lately. If CLIENT is not -1, asks only for the socket at its other end, so that
+ * the kernel need not search all of them. Returns the netlink socket that receives the answer. */
 static int
 ask_for_sockets(int client)
 {
@@ -1334,8 +1331,7 @@ ask_for_sockets(int client)
 	return fd;
 }
 
-/* The bytes that lie in the queues of those sockets, and the connections that wait to be
- * accepted. */
+/* The bytes in the queues of those sockets, and the connections that wait to be accepted. */
 static unsigned long
 undrained(int client)
 {
@@ -1431,7 +1427,7 @@ expect_refused_at(const char *where, struct bytes bytes, enum alert alert)
 
 /* --- Backends --- */
 
-/* The directory name, found by a program that shares no code with the proxy. */
+/* The directory name, from a program that shares no code with the proxy. */
 static void
 hash(char digest[33], const char *name, size_t length)
 {
@@ -1486,8 +1482,8 @@ host_make(const char *name)
 	return path;
 }
 
-/* The address of the socket at PATH, which may be longer than sun_path. Returns the
- * directory, to be closed after use. */
+/* The address of the socket at PATH, which may be longer than sun_path. Returns the directory,
+ * which the caller closes after use. */
 static int
 unix_address(struct sockaddr_un *address, const char *path)
 {
@@ -1674,7 +1670,7 @@ service_stop(struct service *service)
 	pthread_join(service->thread, NULL);
 }
 
-/* Sends back what is there. Returns false at the end of the stream. */
+/* Sends back what has arrived. Returns false at the end of the stream. */
 static bool
 send_back(int fd)
 {

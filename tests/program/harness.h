@@ -1,18 +1,18 @@
-/* What the tests of the running program share: it starts sniproxy on a socket of its own,
- *plays the clients and the backends, and builds ClientHellos, true and false ones.
+/* Shared by the tests of the running program: starts sniproxy on a socket of its own, plays the
+ * clients and the backends, and builds ClientHellos, valid and invalid ones.
  *
  * The programs under test come from the environment:
  *	SNIPROXY          the proxy, an absolute path; required
  *	SNIPROXY_STATIC   the same linked statically, for the chroot; optional
- *	HASHED            1 where the proxy looks up hashed directory names
- *	PORTABLE          1 where the proxy is built with POSIX alone
- *	SANITIZE          not empty where the proxy is built with sanitizers
- *	EMULATOR          what runs the proxy where it is another machine's: qemu-user, static
+ *	HASHED            1 if the proxy looks up hashed directory names
+ *	PORTABLE          1 if the proxy is built with POSIX alone
+ *	SANITIZE          not empty if the proxy is built with sanitizers
+ *	EMULATOR          qemu-user, static, if the proxy is built for another machine
  *	SKIPPED           a file that names tests to skip, a line each: SUITE::TEST, and why
  *
- * A test is a process of its own, so the state of the harness is global, and memory is
- *left to the end of the process. What goes wrong here fails the test, or, in a loop over
- *a table, names the row that testing() told. */
+ * A test is a process of its own, so the state of the harness is global, and memory is freed at the
+ * end of the process. A failure here fails the test; in a loop over a table, the message names the
+ * row that testing() was told. */
 #ifndef HARNESS_H
 #define HARNESS_H
 
@@ -27,13 +27,12 @@
 
 /* --- A test --- */
 
-/* Defines a test. Around its body the harness makes a hosts directory, and afterwards
- * closes all sockets it handed out, stops each proxy that still runs, and fails the test
- * where one of them does not end with status 0 or a sanitizer spoke. A proxy's log is
- * printed if the test fails. */
+/* Defines a test. Before its body the harness makes a hosts directory. Afterwards it closes all
+ * sockets that it returned, stops each proxy that still runs, and fails the test if one does not
+ * end with status 0 or a sanitizer has reported. If the test fails, the proxy's log is printed. */
 #define PROGRAM_TEST(suite, name) LONG_PROGRAM_TEST(suite, name, 90)
 
-/* The same for one that may take SECONDS. */
+/* The same for a test that may take SECONDS. */
 #define LONG_PROGRAM_TEST(suite, name, seconds) \
 	static void suite##_##name(void); \
 	Test(suite, name, .timeout = (seconds)) \
@@ -53,7 +52,7 @@ void harness_run(const char *name, void (*body)(void));
 _Noreturn void
 fail_at(const char *where, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Fails the test unless CONDITION holds; the rest is a message like printf's. */
+/* Fails the test unless CONDITION holds; the other arguments are printf's. */
 #define check(condition, ...) \
 	do { \
 		if (!(condition)) \
@@ -69,8 +68,8 @@ _Noreturn void skip(const char *why);
 /* Whether the proxy looks up hashed directory names. */
 bool is_hashed(void);
 
-/* Whether the proxy is built for Linux; whether with POSIX alone; and skips the test then, which needs
- * WHAT. */
+/* Whether the proxy is built for Linux, or with POSIX alone. The last skips a test that needs WHAT
+ * in the latter case. */
 bool is_linux(void);
 bool is_portable(void);
 void need(const char *what);
@@ -80,21 +79,21 @@ void need(const char *what);
 /* The monotonic clock in milliseconds. */
 int64_t now_ms(void);
 
-/* True where the proxy is built with sanitizers. */
+/* Whether the proxy is built with sanitizers. */
 bool sanitized(void);
 
-/* True where it is another machine's, which is emulated. */
+/* Whether the proxy is another machine's, and emulated. */
 bool emulated(void);
 
-/* How many threads there may be besides the proxy's own: sanitizers have some, and emulators. */
+/* How many threads there may be besides the proxy's own: sanitizers and emulators have some. */
 int extra_threads(void);
 
-/* How long to allow for what should take MS milliseconds: more with sanitizers, or where it
- * is emulated. */
+/* How long to allow for what should take MS milliseconds: more with sanitizers, or if the proxy is
+ * emulated. */
 int margin_ms(int ms);
 
-/* Waits until CONDITION holds, and fails the test after margin_ms(MS). For what no
- * descriptor reports. */
+/* Waits until CONDITION holds; fails the test after margin_ms(MS). For what no descriptor
+ * reports. */
 #define wait_until(condition, ms) \
 	do { \
 		int64_t wait_end_ms = now_ms() + margin_ms(ms); \
@@ -114,7 +113,7 @@ struct proxy {
 	char output[128]; /* path of the file that holds its stdout */
 };
 
-/* The socket that all clients connect to, and where it listens. */
+/* The socket that all clients connect to, and its address. */
 struct server {
 	int listener;
 	uint16_t port;
@@ -134,19 +133,19 @@ int bound_socket(const char *address, int type);
 
 uint16_t local_port(int fd);
 
-/* Starts a copy of the proxy with server.listener on stdin, in the hosts directory, its
- * stdout and stderr going to files. PREPARE, if not null, is called in the child before
- * the program is executed, to change descriptors, limits, or rights. */
+/* Starts a copy of the proxy with server.listener on stdin, in the hosts directory; its stdout and
+ * stderr go to files. The child calls PREPARE, if it is not NULL, before it executes the program,
+ * to change descriptors, limits, or rights. */
 struct proxy *proxy_start(void (*prepare)(void));
 
 /* server_listen("127.0.0.1") and proxy_start(NULL). */
 struct proxy *proxy_start_default(void);
 
-/* Uses the static program from now on, if there is one; else returns false. */
+/* Uses the static program from now on. Returns false if there is none. */
 bool proxy_use_static(void);
 
-/* Returns once the proxy has served a connection, so its signal handlers are in place. It
- * must be the only copy. */
+/* Returns when the proxy has served a connection, so that its signal handlers are in place. It must
+ * be the only copy. */
 #define proxy_wait_ready() proxy_wait_ready_at(HERE)
 void proxy_wait_ready_at(const char *where);
 
@@ -191,33 +190,33 @@ void expect_idle_at(const char *where, const struct proxy *proxy);
 int proxy_descriptors(const struct proxy *proxy);
 int proxy_threads(const struct proxy *proxy);
 
-/* For prepare functions: becomes a user without any right, if it is root. */
+/* For PREPARE: if it is root, becomes a user without any right. */
 void become_nobody(void);
 
-/* For what root may do, and others in a user namespace of their own: skips the test where neither
- * is so. */
+/* For what root may do, and other users in a user namespace of their own: skips the test if neither
+ * is possible. */
 void need_namespace(void);
 
-/* For prepare functions: a user namespace, in which it may do so, if it is not root. */
+/* For PREPARE: if it is not root, enters a user namespace in which it may do so. */
 void enter_namespace(void);
 
-/* For prepare functions: how many files may be open, of which a connection takes two. */
+/* For PREPARE: limits open files to MOST. A connection takes two. */
 void limit_descriptors(unsigned most);
 
-/* A user that nobody else is, so that a limit on processes counts the proxy's threads alone: root
- * becomes one, and for others the count begins anew in a user namespace, from Linux 5.14 on. The
- * first skips the test where neither is so; the other is for prepare functions, which set the
- * limit after it. */
+/* A user ID that no other process has, so that a limit on processes counts only the proxy's
+ * threads: root takes such an ID; other users get a new count in a user namespace, from Linux 5.14
+ * on. The first function skips the test if neither is possible. The other is for PREPARE, before it
+ * sets the limit. */
 void need_own_user(void);
 void become_own_user(void);
 
-/* For prepare functions: CALL fails with ERROR, if its ARGUMENT, 0 being the first, is VALUE; or
+/* For PREPARE: CALL fails with ERROR if its argument number ARGUMENT, counted from 0, is VALUE; or
  * always, if ARGUMENT is ANY_ARGUMENT. */
 enum { ANY_ARGUMENT = -1 };
 void refuse_call(long call, int argument, int value, int error);
 
-/* For prepare functions: no SO_PASSRIGHTS, as before Linux 6.16, so that backends can pass
- * descriptors along with their bytes. */
+/* For PREPARE: no SO_PASSRIGHTS, as before Linux 6.16, so that backends can pass descriptors with
+ * their bytes. */
 void let_descriptors_pass(void);
 
 /* Reads a whole file under /proc/PID/ of the proxy. */
@@ -225,18 +224,18 @@ char *proxy_proc(const struct proxy *proxy, const char *file);
 
 /* --- Faults, which strace(1) injects --- */
 
-/* Makes the system calls CALLS ("accept,accept4") of all threads of the proxy fail from
- * now on, or whatever else FAULT says, in the words of strace(1) ("error=EPERM"; a "when="
- * counts for each thread and each call by itself). Other calls are as ever. Returns what
- * fault_end() takes. Skips the test where strace is not there, or may not trace. */
+/* Injects FAULT, in the words of strace(1) ("error=EPERM"; a "when=" counts each thread and each
+ * call separately), into the system calls CALLS ("accept,accept4") of all threads of the proxy from
+ * now on. Other calls work as before. Returns the argument of fault_end(). Skips the test if strace
+ * is missing, or may not trace. */
 pid_t fault_begin(const struct proxy *proxy, const char *calls, const char *fault);
 void fault_end(pid_t tracer);
 
-/* Whether a thread of the proxy is in the system call NUMBER, and does not run. */
+/* Whether a thread of the proxy is blocked in the system call NUMBER. */
 bool proxy_is_in(const struct proxy *proxy, long number);
 
-/* Whether the main thread of the proxy has gone to sleep, neither in accept(2), which may wait there for
- * a moment, nor for a lock. A connection that comes now finds accept(2) as fault_begin() made it. */
+/* Whether the main thread of the proxy sleeps, neither in accept(2), where it may wait for a
+ * moment, nor for a lock. The next connection then meets accept(2) as fault_begin() made it. */
 bool proxy_sleeps_outside_accept(const struct proxy *proxy);
 
 /* --- Bytes and ClientHellos --- */
@@ -255,11 +254,11 @@ void put_bytes(struct bytes *bytes, struct bytes more);
 /* The string as bytes. */
 struct bytes text(const char *string);
 
-/* The bytes from START on, LENGTH of them; they are not copied. */
+/* LENGTH of the bytes, from START on. They are not copied. */
 struct bytes slice(struct bytes bytes, size_t start, size_t length);
 
-/* A ClientHello. All zero is an ordinary one for HOST; each field makes one thing
- * different. A "_lie" is added to a length after the true one was found. */
+/* A ClientHello. All zero is an ordinary one for HOST; each field makes one difference. A "_lie" is
+ * added to a length after the right one was computed. */
 struct shape {
 	const char *name;
 	size_t name_length; /* 0: strlen(name) */
@@ -315,13 +314,13 @@ struct bytes largest_message(void);
 
 /* --- Sockets --- */
 
-/* Waits until FD can be read, or has ended; false after margin_ms(MS). */
+/* Waits until FD can be read, or has ended. Returns false after margin_ms(MS). */
 bool readable_within(int fd, int ms);
 
-/* True if there is nothing to read, nor to accept, during MS milliseconds. */
+/* Whether nothing can be read or accepted during MS milliseconds. */
 bool silent_for(int fd, int ms);
 
-/* Sends all, without delay. */
+/* Sends all bytes without delay. */
 #define send_all(fd, bytes) send_all_at(HERE, fd, bytes)
 void send_all_at(const char *where, int fd, struct bytes bytes);
 
@@ -329,11 +328,11 @@ void send_all_at(const char *where, int fd, struct bytes bytes);
 #define send_bytewise(fd, bytes) send_bytewise_at(HERE, fd, bytes)
 void send_bytewise_at(const char *where, int fd, struct bytes bytes);
 
-/* Part of an endless stream of noise: some bytes from OFFSET on, up to LENGTH. */
+/* Part of an endless pattern: up to LENGTH bytes, from OFFSET on. */
 struct bytes pattern(size_t offset, size_t length);
 
-/* Sends the pattern from its start, as much as is taken within a moment; returns how
- * much. */
+/* Sends the pattern from its start, until nothing is taken for a moment. Returns how many bytes
+ * were taken. */
 #define send_until_stalled(fd) send_until_stalled_at(HERE, fd)
 size_t send_until_stalled_at(const char *where, int fd);
 
@@ -342,25 +341,24 @@ size_t send_until_stalled_at(const char *where, int fd);
 #define expect_pattern_from(fd, offset, length) expect_pattern_at(HERE, fd, offset, length)
 void expect_pattern_at(const char *where, int fd, size_t offset, size_t length);
 
-/* Reads up to LENGTH bytes; returns fewer at the end of the stream, after an error, and
- * after some seconds of silence. */
+/* Reads up to LENGTH bytes. Returns fewer at the end of the stream, after an error, and after some
+ * seconds of silence. */
 size_t read_up_to(int fd, void *data, size_t length);
 
 /* Fails unless exactly these bytes come next. */
 #define expect_bytes(fd, bytes) expect_bytes_at(HERE, fd, bytes)
 void expect_bytes_at(const char *where, int fd, struct bytes bytes);
 
-/* Fails unless the stream ends next, and not by a reset. */
+/* Fails unless the stream ends next, without a reset. */
 #define expect_end(fd) expect_end_at(HERE, fd)
 void expect_end_at(const char *where, int fd);
 
-/* Fails unless the stream ends within margin_ms(MS), by its end or a reset, without a
- * byte. */
+/* Fails unless the stream ends within margin_ms(MS), with or without a reset, before any byte. */
 #define expect_gone(fd, ms) expect_gone_at(HERE, fd, ms)
 void expect_gone_at(const char *where, int fd, int ms);
 
-/* Reads on until the stream ends, in whichever way; fails unless that is within
- * margin_ms(MS). Returns how many bytes came. */
+/* Reads until the stream ends, with or without a reset; fails unless that is within margin_ms(MS).
+ * Returns how many bytes came. */
 #define read_to_the_end(fd, ms) read_to_the_end_at(HERE, fd, ms)
 size_t read_to_the_end_at(const char *where, int fd, int ms);
 
@@ -374,12 +372,12 @@ enum alert {
 	UNRECOGNIZED_NAME = 112,
 };
 
-/* Fails unless the seven bytes of the alert come next and then the end of the stream. */
+/* Fails unless the seven bytes of the alert come next, and then the end of the stream. */
 #define expect_alert(fd, alert) expect_alert_at(HERE, fd, alert)
 void expect_alert_at(const char *where, int fd, enum alert alert);
 
-/* Returns once the proxy has accepted all connections and read all that clients sent; or
- * CLIENT, where it has accepted that one. Only for a server on 127.0.0.1. */
+/* Returns when the proxy has accepted all connections and read all that clients sent; or, for
+ * CLIENT, when it has accepted that one. Only for a server on 127.0.0.1. */
 #define wait_drained() wait_drained_at(HERE, -1)
 #define wait_drained_of(client) wait_drained_at(HERE, client)
 void wait_drained_at(const char *where, int client);
@@ -394,14 +392,14 @@ void reset_connection(int fd);
 #define client_connect_from(address) client_connect_at(HERE, address)
 int client_connect_at(const char *where, const char *from);
 
-/* The same, but returns -1 with errno set where that fails. */
+/* The same, but returns -1 with errno set if that fails. */
 int client_try_connect(const char *from);
 
 /* Connects and sends. */
 #define client_send(bytes) client_send_at(HERE, bytes)
 int client_send_at(const char *where, struct bytes bytes);
 
-/* A connection of its own sends BYTES and must get ALERT. */
+/* A new connection sends BYTES and must get ALERT. */
 #define expect_refused(bytes, alert) expect_refused_at(HERE, bytes, alert)
 void expect_refused_at(const char *where, struct bytes bytes, enum alert alert);
 
@@ -413,8 +411,7 @@ const char *base_directory(void);
 /* The name of the directory for a server name: itself, or its hash. */
 const char *directory_name(const char *name, size_t length);
 
-/* A path below the hosts directory: the directory of NAME, and in it FILE, if not null.
- */
+/* A path below the hosts directory: the directory of NAME, and FILE in it, if that is not NULL. */
 char *host_path(const char *name, const char *file);
 
 /* Makes the directory of NAME; returns its path. */
@@ -423,23 +420,23 @@ char *host_make(const char *name);
 /* Listens on a Unix socket. The path may be longer than sun_path. */
 int unix_listen(const char *path, int backlog);
 
-/* Connects to the Unix socket, which listens with a short backlog, until that is full;
- * returns how many connections it took. */
+/* Connects to the Unix socket, whose backlog is short, until the backlog is full. Returns how many
+ * connections that took. */
 int fill_backlog(const char *path);
 
-/* host_make(NAME) and its tls-socket. */
+/* Calls host_make(NAME), and listens on its tls-socket. */
 int backend_listen(const char *name);
 
-/* Accepts the connection that must come. */
+/* Accepts the connection that must arrive. */
 #define backend_accept(listener) backend_accept_at(HERE, listener)
 int backend_accept_at(const char *where, int listener);
 
-/* A client connects and sends HELLO; the backend must receive it unchanged, and what it
- * answers must arrive; then both close. */
+/* A client connects and sends HELLO. The backend must receive it unchanged, and the client the
+ * backend's answer; then both close. */
 #define expect_served(listener, hello) expect_served_at(HERE, listener, hello)
 void expect_served_at(const char *where, int listener, struct bytes hello);
 
-/* Makes a file with the text in it. */
+/* Makes a file with CONTENT. */
 void make_file(const char *path, const char *content);
 
 /* --- A connection through the proxy --- */
@@ -449,11 +446,11 @@ struct pair {
 	int backend;
 };
 
-/* A client and the backend that it was passed to; the hello has been read. */
+/* A client, and the backend that its connection was passed to, which has read the hello. */
 #define pair_open(listener) pair_open_at(HERE, listener)
 struct pair pair_open_at(const char *where, int listener);
 
-/* A few bytes each way must arrive. */
+/* A few bytes must arrive in each direction. */
 #define pair_talk(pair) pair_talk_at(HERE, pair)
 void pair_talk_at(const char *where, struct pair pair);
 
@@ -461,15 +458,15 @@ void pair_close(struct pair pair);
 
 /* --- Load, in threads --- */
 
-/* A backend that reads HELLO, answers with one byte, and closes. */
+/* A backend that reads HELLO, sends one byte, and closes. */
 struct service {
 	int listener;
 	struct bytes hello;
 	char answer;
-	bool wants_header; /* the hello must follow a PROXY header, or else must not */
+	bool wants_header; /* whether a PROXY header must precede the hello; else none may */
 	atomic_int served;
-	atomic_int wrong;    /* connections that brought anything else */
-	atomic_int last_pid; /* the process of the proxy that connected */
+	atomic_int wrong;    /* connections that sent anything else */
+	atomic_int last_pid; /* the proxy process that connected last */
 	atomic_bool stop;
 	pthread_t thread;
 };
@@ -477,7 +474,8 @@ struct service {
 void service_start(struct service *service);
 void service_stop(struct service *service);
 
-/* A backend that sends back what comes on all its connections, the hello too, until it is stopped. */
+/* A backend that sends back what arrives on all its connections, the hello too, until it is
+ * stopped. */
 struct echo {
 	int listener;
 	atomic_bool stop;
@@ -492,7 +490,7 @@ struct load {
 	struct bytes hello;
 	atomic_int served;
 	atomic_int failed; /* connections that ended otherwise */
-	atomic_int error;  /* errno, or the number of bytes that came, negative */
+	atomic_int error;  /* errno, or minus the number of bytes that came */
 	atomic_bool stop;
 	int threads;
 	pthread_t thread[16];

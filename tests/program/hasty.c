@@ -1,12 +1,11 @@
 /* hasty PORT NAME AUTHORITY
  *
- * A TLS 1.3 client in a hurry: connects to PORT on 127.0.0.1, asks for NAME, whose
- * certificate must be of AUTHORITY, a file, sends what comes on stdin, and closes while
- * the server's session tickets lie unread. The kernel answers for it with a reset. It does
- * not close before its bytes are acknowledged: those that are not it would lose by itself.
+ * A TLS 1.3 client in a hurry: connects to PORT on 127.0.0.1, asks for NAME, whose certificate must
+ * be issued by AUTHORITY (a file), sends its stdin, and closes while the server's session tickets
+ * are unread, so that the kernel sends a reset. It waits until its bytes are acknowledged: it would
+ * lose the others itself.
  *
- * Exits with 2 if the arguments are wrong, 1 if anything fails, also where no tickets
- * came. */
+ * Exits with 2 if the arguments are wrong, 1 if anything fails, or if no tickets came. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/sockios.h>
@@ -72,7 +71,7 @@ send_stdin(SSL *tls)
 	expect(SSL_shutdown(tls) == 0, "SSL_shutdown"); /* sent, and none received */
 }
 
-/* Waits until the kernel has something from the server, and nothing for it. */
+/* Waits until the kernel has received something from the server, and has nothing to send to it. */
 static void
 wait_for_the_kernel(int fd)
 {

@@ -2,9 +2,8 @@
  *
  * Runs COMMAND with a listening TCP socket as its stdin, as systemd or inetd would.
  * ADDRESS is numeric, IPv4 or IPv6; "::" and "::ffff:127.0.0.1" take IPv4 clients on an
- * IPv6 socket. PORT 0 leaves the choice to the kernel. The port and a newline are written
- * to descriptor 3, or to stderr where 3 is not open, once clients can connect; COMMAND
- * finds descriptor 3 closed.
+ * IPv6 socket. For PORT 0 the kernel chooses one. When clients can connect, the port and a newline
+ * are written to descriptor 3, or to stderr if 3 is not open. Descriptor 3 is closed for COMMAND.
  *
  * Exits with 2 if the arguments are wrong, 1 if it cannot listen, 127 if COMMAND cannot
  * be run. */
@@ -44,8 +43,7 @@ resolve(const char *address, const char *port)
 	return info;
 }
 
-/* Returns the listening socket, which takes IPv4 clients too where the address allows it.
- */
+/* Returns the listening socket. If ADDRESS allows it, the socket accepts IPv4 clients too. */
 static int
 open_listener(const char *address, const char *port)
 {
@@ -87,7 +85,7 @@ main(int argc, char **argv)
 		return 2;
 	}
 
-	/* Asked before the socket exists: it could be descriptor 3 itself. */
+	/* Checked before the socket exists, because that could be descriptor 3. */
 	bool has_port_descriptor = fcntl(PORT_DESCRIPTOR, F_GETFD) != -1;
 
 	int listener = open_listener(argv[1], argv[2]);

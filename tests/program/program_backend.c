@@ -16,7 +16,7 @@ expect_unrecognized(void)
 	expect_refused(hello_for(HOST), UNRECOGNIZED_NAME);
 }
 
-/* --- Hosts that are not there --- */
+/* --- Missing hosts --- */
 
 PROGRAM_TEST(backend, no_directory)
 {
@@ -78,7 +78,7 @@ PROGRAM_TEST(backend, nobody_listens)
 	expect_unrecognized();
 }
 
-/* What is made anew under the same name is another directory. */
+/* A new directory of the same name is another directory. */
 PROGRAM_TEST(backend, hosts_directory_was_removed)
 {
 	struct proxy *proxy = proxy_start_default();
@@ -96,7 +96,7 @@ PROGRAM_TEST(backend, hosts_directory_was_removed)
 	wait_until(strstr(proxy_log(proxy), line) != NULL, 3000);
 }
 
-/* --- Rights. The proxy runs as a user without any. --- */
+/* --- Rights: the proxy runs as a user without any --- */
 
 PROGRAM_TEST(backend, no_right_to_the_socket)
 {
@@ -122,7 +122,7 @@ PROGRAM_TEST(backend, no_right_to_the_directory)
 	expect_served(backend, hello_for(HOST));
 }
 
-/* Whoever may not list a directory may still pass through it. */
+/* A user who may not list a directory may still search it. */
 PROGRAM_TEST(backend, search_is_all_the_right_it_needs)
 {
 	server_listen("127.0.0.1");
@@ -137,7 +137,8 @@ PROGRAM_TEST(backend, search_is_all_the_right_it_needs)
 
 /* --- A hosts directory that several users may write to --- */
 
-/* Skips the test where there are no other users. They may make hosts, but not remove another's. */
+/* Skips the test if there are no other users. Otherwise they may make hosts, but not remove
+ * another's. */
 static struct proxy *
 start_among_users(void)
 {
@@ -156,7 +157,7 @@ set_hosts_mode(mode_t mode)
 	cr_assert_eq(chmod(path, mode), 0);
 }
 
-/* Makes the host NAME of OWNER; LISTENER listens. */
+/* Makes the host NAME of OWNER, whose LISTENER listens. */
 static int
 users_listen_at(const char *name, enum user owner, enum user listener)
 {
@@ -166,7 +167,7 @@ users_listen_at(const char *name, enum user owner, enum user listener)
 	return backend;
 }
 
-/* Fails unless the proxy logs, of a connection for NAME, WHAT with the numbers of two users. */
+/* Fails unless the proxy logs WHAT for a connection to NAME, with the numbers of two users. */
 static void
 expect_logged(const struct proxy *proxy, const char *name, const char *what, uid_t a, uid_t b)
 {
@@ -183,7 +184,7 @@ expect_distrusted(const struct proxy *proxy, const char *name, const char *what,
 	expect_logged(proxy, name, what, a, b);
 }
 
-/* The backend of somebody else is connected to, and gets nothing. */
+/* The proxy connects to another user's backend, and sends nothing. */
 PROGRAM_TEST(backend, somebody_elses_socket)
 {
 	struct proxy *proxy = start_among_users();
@@ -248,7 +249,7 @@ PROGRAM_TEST(backend, hosts_and_symlinks_of_one_user_among_several)
 	expect_served(backend, hello_for(HOST));
 }
 
-/* What systemd opens for a service, and what a container's root opens. */
+/* systemd listens for a service as root, and so does a container's root. */
 PROGRAM_TEST(backend, root_listens_in_somebodys_host)
 {
 	start_among_users();
@@ -281,7 +282,7 @@ PROGRAM_TEST(backend, symlinked_socket)
 	expect_served(backend, hello_for(HOST));
 }
 
-/* The target is longer than an address of a Unix socket can be. */
+/* The target is longer than an address of a Unix socket. */
 PROGRAM_TEST(backend, symlinked_socket_far_away)
 {
 	proxy_start_default();
@@ -301,7 +302,7 @@ PROGRAM_TEST(backend, symlinked_socket_far_away)
 	expect_served(backend, hello_for(HOST));
 }
 
-/* A relative target counts from the directory that the link is in. */
+/* A relative target starts at the directory of the link. */
 PROGRAM_TEST(backend, relative_symlinks)
 {
 	proxy_start_default();
@@ -317,7 +318,7 @@ PROGRAM_TEST(backend, relative_symlinks)
 	expect_served(backend, hello_for("other.example"));
 }
 
-/* --- Each connection looks afresh --- */
+/* --- Each connection is looked up anew --- */
 
 PROGRAM_TEST(backend, appears_changes_and_disappears)
 {
@@ -359,8 +360,8 @@ PROGRAM_TEST(backend, send_proxy_v1_comes_and_goes)
 
 /* --- The PROXY header --- */
 
-/* One connection; the backend must get HEADER, with both ports filled in, and then the
- * hello and nothing else before what the client sends after it. */
+/* One connection. The backend must get HEADER, with both ports filled in, then the hello, and only
+ * then what the client sends later. */
 static void
 expect_header(int backend, const char *from, const char *format)
 {
@@ -369,7 +370,7 @@ expect_header(int backend, const char *from, const char *format)
 	send_all(client, hello);
 	int accepted = backend_accept(backend);
 	char header[128];
-	/* The formats are the literals below. */
+	/* The formats are the literals of the tests. */
 	snprintf(
 	    header, sizeof header, "PROXY %s %u %u\r\n", format, local_port(client), server.port);
 	expect_bytes(accepted, text(header));
@@ -391,8 +392,7 @@ start_with_header(const char *address, void (*prepare)(void))
 	return backend;
 }
 
-/* The address is that which the client connected to, not the one that the socket is bound
- * to. */
+/* The address is the one that the client connected to, not the one that the socket is bound to. */
 PROGRAM_TEST(backend, proxy_header_ipv4)
 {
 	int backend = start_with_header("0.0.0.0", NULL);
@@ -425,7 +425,7 @@ PROGRAM_TEST(backend, send_proxy_v1_need_not_be_readable)
 	expect_header(backend, "127.0.0.1", "TCP4 127.0.0.1 127.0.0.1");
 }
 
-/* Neither a size nor a time that 32 bits do not hold is in the way. */
+/* A size or a time that does not fit into 32 bits does not matter. */
 PROGRAM_TEST(backend, send_proxy_v1_is_large_and_of_the_year_2100)
 {
 	const off_t size = (off_t)3 << 30;
@@ -437,7 +437,7 @@ PROGRAM_TEST(backend, send_proxy_v1_is_large_and_of_the_year_2100)
 	expect_header(backend, "127.0.0.1", "TCP4 127.0.0.1 127.0.0.1");
 }
 
-/* The header precedes the largest hello and follows no byte of it. */
+/* The header precedes the largest hello; no byte of it follows. */
 PROGRAM_TEST(backend, proxy_header_before_the_largest_hello)
 {
 	int backend = start_with_header("127.0.0.1", NULL);
@@ -451,13 +451,13 @@ PROGRAM_TEST(backend, proxy_header_before_the_largest_hello)
 	expect_bytes(accepted, hello);
 }
 
-/* --- Swapped under load: old or new, never a mixture --- */
+/* --- Exchanged under load: old or new, never a mixture --- */
 
-/* The paths, found once: with hashed names each costs a process. */
+/* The paths, computed once: with hashed names each takes a process. */
 static char *current_path, *fresh_path, *with_path, *without_path;
 
-/* Calls SWAP again and again while clients connect. The backend of the first directory
- * wants the header, that of the second wants none. */
+/* Calls SWAP again and again while clients connect. The backend of the first directory wants the
+ * header, the second one's does not. */
 static void
 expect_whole_while(void (*swap)(int round), int rounds)
 {
@@ -503,8 +503,7 @@ PROGRAM_TEST(backend, symlink_swapped_under_load)
 	expect_whole_while(swap_symlink, 400);
 }
 
-/* First the directory itself has the host's name, then each exchanges its name with the
- * other. */
+/* First the directory itself has the host's name; then the two exchange their names. */
 static void
 swap_directory(int round)
 {
@@ -542,7 +541,7 @@ PROGRAM_TEST(backend, full_backlog_is_waited_for)
 	pair_talk(((struct pair){client, accepted}));
 }
 
-/* Nothing tells again of what came in the meantime. */
+/* No event reports again what arrived in the meantime. */
 PROGRAM_TEST(backend, bytes_that_come_while_the_backlog_is_full)
 {
 	proxy_start_default();

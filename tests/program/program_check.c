@@ -1,5 +1,5 @@
 /* sniproxy-check and the proxy look at the same hosts directories, hundreds of them, broken in all
- * ways: what the one says, the other does. SNIPROXY_CHECK is the program. */
+ * ways: their answers must agree. SNIPROXY_CHECK is the program. */
 #include "tests/program/harness.h"
 #include "tests/unit/users.h"
 
@@ -18,9 +18,9 @@
 
 enum { ENTRIES = 6, ROUNDS = 100, NOBODY = 65534 };
 
-/* --- Entries, made at random --- */
+/* --- Random entries --- */
 
-/* A name and what it is made of: %u is a number of the entry's own. */
+/* A name and its parts: %u is the entry's number. */
 static const struct {
 	const char *format;
 	bool is_looked_up;
@@ -60,7 +60,7 @@ enum directory {
 enum backend {
 	BACKEND_LISTENS,
 	BACKEND_LINKED,
-	BACKEND_LINKED_IN_STICKY, /* by another user, where that is possible */
+	BACKEND_LINKED_IN_STICKY, /* by another user, if that is possible */
 	BACKEND_MISSING,
 	BACKEND_STALE,
 	BACKEND_BOUND,
@@ -76,7 +76,7 @@ enum backend {
 	BACKENDS,
 };
 
-/* What sniproxy-check calls it, where all else is well; NULL where that depends. */
+/* What sniproxy-check calls it if all else is well; NULL if that depends on more. */
 static const char *const backend_states[BACKENDS] = {
     [BACKEND_LISTENS] = "served",
     [BACKEND_LINKED] = "served",
@@ -94,13 +94,13 @@ static const char *const backend_states[BACKENDS] = {
 
 struct made {
 	char sent[256];      /* the name that a client sends */
-	char directory[256]; /* how the entry is called */
+	char directory[256]; /* the name of the entry */
 	size_t form;         /* an index of names */
 	enum directory kind;
 	enum backend backend;
 	int listener; /* or -1 */
-	enum user owner, linker,
-	    server; /* whose directory, link to it, and listener; if root makes them */
+	/* If root makes them: the owners of the directory and of a link to it, and the listener. */
+	enum user owner, linker, server;
 
 	/* What the proxy did. */
 	bool served, header;
@@ -109,14 +109,14 @@ struct made {
 
 static unsigned long long seed;
 
-/* The hosts directory: whether others than its owner may write to it, and who that is. */
+/* Whether others than its owner may write to the hosts directory, and its owner. */
 static bool is_shared;
 static enum user hosts_owner;
 
-/* Whether the proxy has a root directory, out of which links lead. */
+/* Whether the proxy has a root directory that links can lead out of. */
 static bool has_root;
 
-/* A number below LIMIT: xorshift, so that a seed gives the same everywhere. */
+/* A number below LIMIT: xorshift, so that a seed gives the same numbers everywhere. */
 static unsigned
 below(unsigned limit)
 {
@@ -126,7 +126,7 @@ below(unsigned limit)
 	return (unsigned)(seed >> 33) % limit;
 }
 
-/* 0 as often as not. */
+/* 0 in half of all cases. */
 static unsigned
 mostly_first(unsigned limit)
 {
@@ -153,7 +153,7 @@ listen_here(mode_t mode)
 	return s;
 }
 
-/* A directory to hide a socket in, which becomes the working directory. */
+/* Makes and enters a directory that hides a socket. */
 static void
 enter_new(const char *path, mode_t mode)
 {
@@ -161,7 +161,8 @@ enter_new(const char *path, mode_t mode)
 	    strerror(errno));
 }
 
-/* A listening socket behind a symlink that root would not be to follow, where root makes it. */
+/* A listening socket behind a symlink in a sticky directory. If root makes it, the link is another
+ * user's. */
 static int
 link_in_sticky(void)
 {
@@ -174,7 +175,7 @@ link_in_sticky(void)
 	return listener;
 }
 
-/* A listening socket behind a symlink that takes some turns. */
+/* A listening socket behind several symlinks. */
 static int
 link_in_real(void)
 {
@@ -184,7 +185,7 @@ link_in_real(void)
 	return listener;
 }
 
-/* What is to be at the place of a backend, and is no listening socket. */
+/* Makes something in a backend's place that is no listening socket. */
 static void
 make_broken_backend(enum backend backend)
 {
@@ -216,7 +217,7 @@ make_broken_backend(enum backend backend)
 		check(mkdir("tls-socket", 0755) == 0, "mkdir");
 }
 
-/* Makes the backend of ENTRY in the working directory; returns its listening socket, or -1. */
+/* Makes the backend of ENTRY in the working directory. Returns its listening socket, or -1. */
 static int
 make_backend(const struct made *entry)
 {
@@ -252,7 +253,7 @@ make_header_file(void)
 	}
 }
 
-/* Lets USER have what is at PATH. */
+/* Gives the file at PATH to USER. */
 static void
 give(enum user user, const char *path)
 {
@@ -268,7 +269,7 @@ make_link(const struct made *entry, const char *target)
 	give(entry->linker, entry->directory);
 }
 
-/* Makes what ENTRY's name leads to. The working directory is the hosts directory. */
+/* Makes the target of ENTRY's name. The working directory is the hosts directory. */
 static void
 make_directory(struct made *entry, unsigned number)
 {
@@ -337,8 +338,8 @@ make_entry(struct made *entry, unsigned number)
 
 static int outside_listener = -1; /* of the host outside of the hosts directory */
 
-/* Notes whether the connection that has come to LISTENER is a client's: one to somebody whom the host
- * is not gets nothing. */
+/* Notes whether the connection that reached LISTENER is a client's: a listener that the host does
+ * not belong to gets nothing. */
 static void
 note_served(struct made *entry, int listener)
 {
@@ -379,7 +380,7 @@ ask_proxy(struct made *entry)
 
 /* --- What sniproxy-check says --- */
 
-/* Its answer with ARGUMENTS, in the hosts directory. */
+/* Returns its answer with ARGUMENTS, in the hosts directory. */
 static json_t *
 ask_checker(const char *arguments)
 {
@@ -387,7 +388,7 @@ ask_checker(const char *arguments)
 	json_error_t error;
 	const char *program = getenv("SNIPROXY_CHECK");
 	check(program != NULL, "SNIPROXY_CHECK is not set");
-	/* Of another user, or in another root, the leak sanitizer cannot see its own process. */
+	/* As another user, or in another root, the leak sanitizer cannot see its own process. */
 	const char *before =
 	    strstr(arguments, "--user") == NULL ? "" : "ASAN_OPTIONS=detect_leaks=0 ";
 	check(snprintf(command, sizeof command, "%s'%s' --json %s", before, program, arguments) <
@@ -410,7 +411,7 @@ is_true(const json_t *object, const char *key)
 	return json_is_true(json_object_get(object, key));
 }
 
-/* What sniproxy-check should call ENTRY, or NULL where that depends. */
+/* Returns what sniproxy-check should call ENTRY, or NULL if that depends on more. */
 static const char *
 wanted_state(const struct made *entry)
 {
@@ -421,7 +422,7 @@ wanted_state(const struct made *entry)
 	bool is_plain = entry->kind == DIRECTORY_PLAIN || is_link;
 	if (!names[entry->form].is_looked_up)
 		return is_plain ? "not-looked-up" : NULL;
-	if (is_shared && is_portable()) /* which cannot know */
+	if (is_shared && is_portable()) /* which cannot tell */
 		return "not-owned";
 	if (has_root && entry->kind == DIRECTORY_LEADS_OUT)
 		return "leads-out";
@@ -453,7 +454,7 @@ compare(const struct made *entry, const json_t *said, bool is_free)
 
 	const char *state = json_string_value(json_object_get(said, "state"));
 	const char *wanted = wanted_state(entry);
-	/* Where nobody may be asked, or names are too long to be bound. */
+	/* Rights, or a name too long to be bound, may change the state. */
 	if (wanted != NULL && is_free && strcmp(state, "path-too-long") != 0)
 		check(strcmp(state, wanted) == 0, "not %s", wanted);
 	testing("%s", "");
@@ -494,7 +495,7 @@ by_directory(const void *a, const void *b)
 	return strcmp(((const struct made *)a)->directory, ((const struct made *)b)->directory);
 }
 
-/* Who may write to the hosts directory, in turn. */
+/* Sets who may write to the hosts directory: all cases in turn. */
 static void
 make_hosts(unsigned round)
 {
@@ -506,12 +507,12 @@ make_hosts(unsigned round)
 	check(chmod(".", mode) == 0, "chmod");
 }
 
-/* One directory, on which the proxy and sniproxy-check with ARGUMENTS must agree. */
+/* One directory. The proxy, and sniproxy-check with ARGUMENTS, must agree on it. */
 static void
 try_directory(unsigned round, const char *arguments, bool is_free)
 {
 	struct made entries[ENTRIES];
-	int first = dup(0); /* all that is opened from here on */
+	int first = dup(0); /* opened from here on */
 	make_hosts(round);
 	for (unsigned i = 0; i < ENTRIES; i++)
 		make_entry(&entries[i], round * ENTRIES + i);
@@ -527,7 +528,7 @@ try_directory(unsigned round, const char *arguments, bool is_free)
 	while (accept4(outside_listener, NULL, NULL, SOCK_CLOEXEC) != -1)
 		;
 	close_sockets(first);
-	nftw(".", open_one, 16, FTW_PHYS); /* a directory that is closed cannot be looked into */
+	nftw(".", open_one, 16, FTW_PHYS); /* a directory without rights cannot be searched */
 	nftw(".", remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
@@ -542,7 +543,7 @@ try_directories(const char *arguments, bool is_free)
 	outside_listener = listen_here(0666);
 	snprintf(path, sizeof path, "%s/hosts", base_directory());
 	check(chdir(path) == 0, "chdir");
-	unsigned rounds = sanitized() ? ROUNDS / 3 : ROUNDS; /* they are slow */
+	unsigned rounds = sanitized() ? ROUNDS / 3 : ROUNDS; /* sanitizers are slow */
 	for (unsigned round = 0; round < rounds; round++)
 		try_directory(round, arguments, is_free);
 }
@@ -550,10 +551,10 @@ try_directories(const char *arguments, bool is_free)
 PROGRAM_TEST(check, agrees_with_the_proxy)
 {
 	proxy_start_default();
-	try_directories(".", geteuid() == 0); /* and not those of a service on this machine */
+	try_directories(".", geteuid() == 0); /* and no service of this machine */
 }
 
-/* Rights are all that root's proxy does not see. */
+/* A proxy of root does not test rights. */
 PROGRAM_TEST(check, agrees_with_the_proxy_of_another_user)
 {
 	if (geteuid() != 0)
@@ -602,7 +603,8 @@ expect_state(const json_t *answer, const char *name, const char *state)
 	check(strcmp(found, state) == 0, "%s: %s, not %s", name, found, state);
 }
 
-/* NAME, of ALICE, with a socket that is not listened at, or none; and LINK, which leads to it. */
+/* Makes NAME, of ALICE, with a socket that does not listen, or with none; and LINK, which leads to
+ * it. */
 static void
 make_broken_host(const char *name, bool is_bound, const char *link)
 {
@@ -624,8 +626,8 @@ listen_as(enum user owner, const char *name, enum user listener)
 	return backend;
 }
 
-/* Listens for two hosts of ALICE's, the second one at BOB's; makes links of both users to the first.
- * Returns the listener of that. */
+/* Listens for two hosts of ALICE's, the second one on BOB's socket. Makes links of both users to
+ * the first. Returns its listener. */
 static int
 make_hosts_of_users(void)
 {
@@ -636,8 +638,8 @@ make_hosts_of_users(void)
 	return own;
 }
 
-/* What sniproxy-check says with ARGUMENTS, and the proxy does; STRANGE is what it calls the hosts that
- * are not of one user. */
+/* Compares what sniproxy-check says with ARGUMENTS and what the proxy does. STRANGE is the state of
+ * hosts that are not of one user. */
 static void
 expect_agreement(const char *arguments, int own, const char *strange)
 {
@@ -658,7 +660,7 @@ expect_agreement(const char *arguments, int own, const char *strange)
 	expect_refused(hello_for("strange.example"), UNRECOGNIZED_NAME);
 }
 
-/* The hosts directory as an argument, with OPTIONS before it, of a proxy that PREPARE starts. */
+/* The hosts directory as an argument, after OPTIONS, for a proxy that PREPARE starts. */
 static void
 try_users(void (*prepare)(void), const char *options)
 {
@@ -677,7 +679,7 @@ try_users(void (*prepare)(void), const char *options)
 	check(chmod(hosts, 0755) == 0, "chmod");
 	expect_agreement(arguments, own, "served");
 
-	/* Where fs.protected_symlinks is on, too: such a link is read, and not followed. */
+	/* Even if fs.protected_symlinks is on, because such a link is read, not followed. */
 	check(chmod(hosts, 01777) == 0, "chmod");
 	make_broken_host("none.example", false, "link-to-none.example");
 	make_broken_host("bound.example", true, "link-to-bound.example");

@@ -1,5 +1,5 @@
-/* What ten seconds bound, and what else ends by itself. These tests do little but wait,
- * so that they are best run side by side. */
+/* What ten seconds limit, and what else ends by itself. These tests mostly wait, so they are best
+ * run in parallel. */
 #include "tests/program/harness.h"
 
 #include <errno.h>
@@ -16,12 +16,12 @@ enum { DEADLINE_MS = 10000 };
 
 /* --- After the backend has closed: the longest tests, in a suite that starts first --- */
 
-/* How long a client may take nothing for when its backend is gone. */
+/* How long a client may take nothing after its backend is gone. */
 enum { LAST_BYTES_MS = 120 * 1000, AFTER_THE_END_S = LAST_BYTES_MS / 1000 + 90 };
 
-/* The client takes what it is owed, LENGTH bytes of the pattern from OFFSET on, in STEPS
- * pieces. If it TALKS, it sends a byte with each; that may fail when all has been
- * sent to it, but what it has not read by then must still be there. */
+/* The client takes what waits for it, LENGTH bytes of the pattern from OFFSET on, in STEPS pieces.
+ * If it TALKS, it sends a byte with each. That may fail when all has been sent to it, but the bytes
+ * that it has not read must still arrive. */
 static void
 read_slowly(int client, size_t offset, size_t length, int steps, int step_ms, bool talks)
 {
@@ -36,8 +36,8 @@ read_slowly(int client, size_t offset, size_t length, int steps, int step_ms, bo
 	}
 }
 
-/* As much as the proxy and the kernel take at once, so that nothing but the client holds
- * the connection up; the client sends something now and then, as with HTTP/2. */
+/* The backend sends as much as the proxy and the kernel take at once, so that only the client
+ * delays the connection. The client sends something now and then, as with HTTP/2. */
 static void
 expect_slow_client_gets_all(bool talks)
 {
@@ -73,7 +73,8 @@ PROGRAM_TEST(after_the_end, slow_client_that_talks_gets_all)
 	expect_slow_client_gets_all(true);
 }
 
-/* As much as is taken at all, over a longer time than a client may stand still for. */
+/* The backend sends as much as is taken at all, over a longer time than a client may take
+ * nothing. */
 static void
 expect_slow_client_is_not_cut_off(bool talks)
 {
@@ -98,7 +99,7 @@ LONG_PROGRAM_TEST(
 	expect_slow_client_is_not_cut_off(true);
 }
 
-/* The time begins with the backend's end, whenever the client last took something. */
+/* The time begins when the backend ends, whenever the client last took something. */
 LONG_PROGRAM_TEST(after_the_end, pause_before_it_does_not_count, AFTER_THE_END_S)
 {
 	proxy_start_default();
@@ -117,8 +118,8 @@ log_connections(void)
 	setenv("SNIPROXY_LOG", "connections", 1);
 }
 
-/* Nothing but time can end these, since the clients' systems are there and answer. To
- * the second one's backend, what the client sent is lost too. */
+/* Only time can end these, because the clients' systems answer. What the client sent to the second
+ * one's backend is lost, too. */
 LONG_PROGRAM_TEST(after_the_end, client_that_takes_nothing_is_let_go, AFTER_THE_END_S)
 {
 	need("to know what a side has not taken");
@@ -155,7 +156,7 @@ few_descriptors(void)
 	limit_descriptors(32);
 }
 
-/* Others need its slot sooner than that. */
+/* Others need its slot sooner. */
 PROGRAM_TEST(after_the_end, client_that_takes_nothing_is_evicted_for_others)
 {
 	enum { ANSWER = 300000, SLOTS_MAX = 16 };
@@ -170,7 +171,7 @@ PROGRAM_TEST(after_the_end, client_that_takes_nothing_is_evicted_for_others)
 	int backend = backend_listen(HOST);
 	struct pair silent = pair_open(backend);
 	setsockopt(silent.client, SOL_SOCKET, SO_RCVBUF, &narrow, sizeof narrow);
-	send_all(silent.backend, pattern(0, ANSWER)); /* which the kernel has for it */
+	send_all(silent.backend, pattern(0, ANSWER)); /* the kernel holds it for the client */
 	close(silent.backend);
 	while (evicted == 0) {
 		char address[32];
@@ -190,7 +191,7 @@ PROGRAM_TEST(after_the_end, client_that_takes_nothing_is_evicted_for_others)
 
 /* --- The hello --- */
 
-/* The alert must come ten seconds after START_MS, and not much later. */
+/* The alert must come ten seconds after START_MS, and only a little later. */
 static void
 expect_alert_at_the_deadline(int client, int64_t start_ms, enum alert alert)
 {
@@ -220,8 +221,8 @@ PROGRAM_TEST(deadline, silence_in_the_hello)
 	cr_assert(silent_for(backend, 0));
 }
 
-/* Each byte comes in time for a deadline that would begin anew. One client sends a byte a
- * second, the other a hundred, and so many records. */
+/* Each byte would be in time for a deadline that begins anew. One client sends a byte a second, the
+ * other one a hundred, each in a record. */
 PROGRAM_TEST(deadline, dribble)
 {
 	proxy_start_default();
@@ -245,7 +246,7 @@ PROGRAM_TEST(deadline, dribble)
 	cr_assert(silent_for(backend, 0));
 }
 
-/* A hello that takes its time, but not too much. */
+/* A slow hello, but in time. */
 PROGRAM_TEST(deadline, slow_hello_in_time)
 {
 	proxy_start_default();
@@ -265,8 +266,8 @@ PROGRAM_TEST(deadline, slow_hello_in_time)
 	pair_talk(((struct pair){client, accepted}));
 }
 
-/* Its thread has decided how it ends, but is kept from ending it (where it wakes the log's thread)
- * until after the time for its hello is over. */
+/* Its thread has decided how it ends, but is stopped, when it wakes the log's thread, until the
+ * time for the hello is over. */
 PROGRAM_TEST(deadline, hello_that_has_just_ended)
 {
 	struct proxy *proxy = proxy_start_default();
@@ -283,7 +284,7 @@ PROGRAM_TEST(deadline, hello_that_has_just_ended)
 
 /* --- The backend --- */
 
-/* A backend with a backlog that is full, and a client that waits for it. */
+/* A backend with a full backlog, and a client that waits for it. */
 static int
 client_of_full_backend(const char *name, int *backend, int *fillers)
 {
@@ -320,8 +321,8 @@ PROGRAM_TEST(deadline, backend_with_a_full_backlog)
 
 /* --- A refused client --- */
 
-/* The clients have their alerts but stay; one goes on sending, a little from time to
- * time. The proxy must let go of them all the same. */
+/* The clients have their alerts but stay; one sends a little from time to time. The proxy must
+ * close them all the same. */
 PROGRAM_TEST(deadline, refused_clients_that_stay)
 {
 	struct proxy *proxy = proxy_start_default();
@@ -340,8 +341,7 @@ PROGRAM_TEST(deadline, refused_clients_that_stay)
 	wait_until(proxy_descriptors(proxy) <= idle, 15000);
 }
 
-/* The client floods. What the proxy reads after the alert is bounded in time, at least.
- */
+/* The client floods. What the proxy reads after the alert is at least limited in time. */
 PROGRAM_TEST(deadline, refused_client_that_floods)
 {
 	proxy_start_default();
@@ -361,8 +361,8 @@ PROGRAM_TEST(deadline, refused_client_that_floods)
 	cr_assert(errno == EPIPE || errno == ECONNRESET, "%s", strerror(errno));
 }
 
-/* What it sends comes faster than it is read. When it has been listened to for long enough, it is
- * to know: a close(2) when all was read would leave it waiting for room. */
+/* Its bytes arrive faster than they are read. It must be told when the time is over: after a
+ * close(2) with all bytes read it would wait for room. */
 PROGRAM_TEST(deadline, refused_client_that_is_read_slowly)
 {
 	enum { LINGER_MS = 5000 };
@@ -413,7 +413,7 @@ PROGRAM_TEST(deadline, sigterm_cuts_connections_off)
 	expect_cut_off_at_the_deadline(SIGTERM);
 }
 
-/* A connection that ends late but in time makes no failure of it. */
+/* The exit status is 0 if the last connection ends late, but in time. */
 PROGRAM_TEST(deadline, last_connection_ends_in_time)
 {
 	struct proxy *proxy = proxy_start_default();

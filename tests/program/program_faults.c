@@ -1,8 +1,7 @@
-/* System calls that fail in service: strace(1) makes each of them fail in each way that
- * the kernel has, always and now and then, under traffic of all kinds. A connection that
- * is hit may end; the program serves on, loses neither descriptors nor memory, and never
- * spins. FAULTS is the list of what is injected; a call that the program makes in
- * service and that is not listed fails the test. */
+/* System calls that fail in service: strace(1) makes each of them fail in each way that the kernel
+ * has, always and now and then, under traffic of all kinds. A connection may end because of it. The
+ * program must serve on, lose neither descriptors nor memory, and never spin. FAULTS lists what is
+ * injected; a call that the program makes in service, and that is not listed, fails the test. */
 #include "tests/program/harness.h"
 
 #include <dirent.h>
@@ -20,10 +19,10 @@
 
 /* --- What is injected --- */
 
-/* When a row's fault comes. */
+/* When the fault occurs. */
 enum when {
-	/* Each thread's first call fails, and then each fourth one: openat(2) of a symlink comes in
-	 * threes, and the same would always fail. */
+	/* Each thread's first call fails, and then each fourth one: the three openat(2) calls of a
+	 * symlink would otherwise always fail at the same place. */
 	SOME = 1,
 	ALWAYS = 2, /* all calls fail, for a second */
 	BOTH = SOME | ALWAYS,
@@ -31,33 +30,34 @@ enum when {
 
 /* What a fault may do to connections. */
 enum harm {
-	NONE, /* nothing: they wait, or do without */
+	NONE, /* nothing: they wait, or continue without */
 	HIT,  /* each fault may end one */
 };
 
-/* What makes the call. */
+/* The traffic that causes the call. */
 enum traffic {
-	MIXED,    /* small and bulky, both ways, refused, reset, with a PROXY header */
+	MIXED,    /* small and bulky, both directions, closed, reset, with a PROXY header */
 	BUSY,     /* the same, and clients of a backend that does not accept for a while */
-	FRESH,    /* the same as BUSY, and the proxy has served next to nothing before */
+	FRESH,    /* the same as BUSY, and the proxy has hardly served before */
 	BULKY,    /* the same as FRESH, and much bulk */
-	IDLE,     /* the same as FRESH, and then a silence until threads end */
+	IDLE,     /* the same as FRESH, and then silence until threads end */
 	SILENT,   /* the same, and the fault lasts until then */
 	SLOW,     /* MIXED, but less: each fault takes a client some seconds */
-	SHARED,   /* MIXED, where several users may write to the hosts directory; with a symlink */
-	PATIENT,  /* MIXED, and clients that are slow to take the last of a backend */
+	SHARED,   /* MIXED, if several users may write to the hosts directory; with a symlink */
+	PATIENT,  /* MIXED, and clients that take the last bytes of a backend slowly */
 	LATE,     /* the same as BUSY, and clients whose hello never ends */
 	PRESSURE, /* clients that stall are evicted for others */
-	STOP,     /* the proxy is told to stop, and connections end one by one */
+	STOP,     /* the proxy is told to stop, and connections end one after another */
 };
 
-/* What the kernel can return. Not here, because a false one is no fault but a lie about
- * the state of a socket or a file: EAGAIN where there are bytes or room, ENOTCONN from
- * shutdown(2) of a connection that is there, ENOENT for a send-proxy-v1 that is there. Only SOME: what the kernel does not say again and again, as
- * EINTR from a wait, or ECONNABORTED, which takes the connection away.
+/* What the kernel can return. Some errors are missing, because a false one would not be a fault, but
+ * a lie about the state of a socket or a file: EAGAIN if there are bytes or room, ENOTCONN from
+ * shutdown(2) of a connection that exists, ENOENT for a send-proxy-v1 that exists. SOME alone is for
+ * what the kernel does not return again and again, such as EINTR from a wait, or ECONNABORTED,
+ * which removes the connection.
  *
- * If accept4(2) is short of something, a connection that has waited for long enough is
- * evicted; on a slow machine there may be one. */
+ * If accept4(2) is short of something, a connection that has waited for long enough is evicted;
+ * on a slow machine there may be one. */
 #define FAULTS(ROW) \
 	ROW(accept4, EMFILE, BOTH, HIT, MIXED) \
 	ROW(accept4, ENFILE, BOTH, HIT, MIXED) \
@@ -196,20 +196,20 @@ enum {
 	/* More than the sockets between a backend and a client hold. */
 	BULK = 1 << 24,
 
-	/* How long a connection may take: a hello's ten seconds, and five more in which a
-	 * client that was refused is listened to. */
+	/* How long a connection may take: ten seconds for a hello, and five for the lingering close
+	 * after an alert. */
 	PATIENCE_MS = 17 * 1000,
 
-	/* A backend, and in a download the client, begin to read so late that the proxy
-	 * has to wait for them. */
+	/* A backend, and the client of a download, begin to read so late that the proxy must
+	 * wait. */
 	STALL_MS = 30,
 };
 
-/* How an exchange went. */
+/* The result of an exchange. */
 enum outcome {
 	DONE,
 	CUT,   /* an end, a reset or an alert came too early */
-	WRONG, /* other bytes than those that were sent */
+	WRONG, /* other bytes than were sent */
 	HUNG,  /* nothing more came */
 	OUTCOMES,
 };
@@ -251,7 +251,7 @@ is_alert(const uint8_t *bytes, size_t length)
 	return memcmp(bytes, alert, length < sizeof alert ? length : sizeof alert) == 0;
 }
 
-/* Receives exactly BYTES. An alert may come in their place. */
+/* Receives exactly BYTES. An alert may come instead. */
 static enum outcome
 take(int fd, struct bytes bytes, int64_t end_ms)
 {
@@ -300,14 +300,14 @@ stall(void)
 
 /* --- Backends --- */
 
-/* What a client asks for, by the byte after its hello. */
+/* What a client asks for with the byte after its hello. */
 enum {
 	ECHO = 'e',
 	UPLOAD = 'u',
 	SLOW_UPLOAD = 's', /* the backend begins to read late */
 	DOWNLOAD = 'd',
 	BULK_DOWNLOAD = 'b',
-	VANISH = 'v', /* the backend closes, and has not read all */
+	VANISH = 'v', /* the backend closes with bytes unread */
 };
 
 struct host {
@@ -357,7 +357,7 @@ take_header(int fd, int64_t end_ms)
 	return strcmp(line, expected) == 0 ? DONE : WRONG;
 }
 
-/* Sends back what comes, until the end. */
+/* Sends back what arrives, until the end. */
 static enum outcome
 echo(int fd, int64_t end_ms)
 {
@@ -431,7 +431,7 @@ serve_visitor(void *argument)
 	return NULL;
 }
 
-/* Those that fill the backlog come from the test itself, and want nothing. */
+/* The test itself fills the backlog, with connections that expect nothing. */
 static bool
 is_filler(int fd)
 {
@@ -496,7 +496,7 @@ ask(int fd, const struct host *host, uint8_t request, int64_t end_ms)
 	return outcome;
 }
 
-/* Says a few words, and hears them again. */
+/* Sends a few words, and receives them back. */
 static enum outcome
 talk(int fd, int64_t end_ms)
 {
@@ -587,7 +587,7 @@ client_bulk(int fd, int64_t end_ms)
 	return outcome == DONE ? take_end(fd, end_ms) : outcome;
 }
 
-/* Its backend has sent all and closed; it takes that after the proxy has begun to ask
+/* Its backend has sent all and closed. The client takes that after the proxy has begun to check
  * whether it still does. */
 static enum outcome
 client_patient(int fd, int64_t end_ms)
@@ -595,7 +595,7 @@ client_patient(int fd, int64_t end_ms)
 	return download(fd, 6000, end_ms);
 }
 
-/* It ends by a reset, while the proxy waits for it. */
+/* It ends with a reset while the proxy waits for it. */
 static enum outcome
 client_reset(int fd, int64_t end_ms)
 {
@@ -607,7 +607,7 @@ client_reset(int fd, int64_t end_ms)
 	return outcome;
 }
 
-/* Its backend's end is as good as a reset. */
+/* Its backend's end is equivalent to a reset. */
 static enum outcome
 client_of_vanishing(int fd, int64_t end_ms)
 {
@@ -679,7 +679,7 @@ enum {
 	CLIENTS_MAX = CLIENTS + 12 + 6,
 };
 
-/* The clients that a traffic has besides. */
+/* The additional clients of a traffic. */
 static const struct {
 	client_kind *kind;
 	size_t count;
@@ -695,7 +695,7 @@ static const struct {
 };
 
 struct client {
-	client_kind *special; /* or else KINDS, from FIRST on, one after another */
+	client_kind *special; /* otherwise KINDS, from FIRST on, in turn */
 	size_t first;
 	size_t rounds;
 	pthread_t thread;
@@ -739,7 +739,7 @@ begin_specials(client_kind *kind, size_t count)
 		begin_client((struct client){kind, 0, 1, 0});
 }
 
-/* Begins the clients that TRAFFIC says; ROUNDS connections of each that is not special. */
+/* Starts the clients of TRAFFIC, with ROUNDS connections of each that is not special. */
 static void
 begin_load(enum traffic traffic, size_t rounds)
 {
@@ -765,8 +765,8 @@ join_load(void)
 	load.count = 0;
 }
 
-/* Waits until all have ended, and fails where bytes went wrong, one hangs, or more than
- * CUT_MAX were cut off. */
+/* Waits until all have ended. Fails if bytes were wrong, one hangs, or more than CUT_MAX were cut
+ * off. */
 static void
 end_load(int cut_max)
 {
@@ -786,7 +786,7 @@ end_load(int cut_max)
 
 static struct proxy *proxy;
 
-/* Whether it is memory that CALL is short of. */
+/* Whether CALL fails because of memory. */
 static bool
 is_of_memory(const char *call)
 {
@@ -807,7 +807,7 @@ static void
 start_with(void (*prepare)(void))
 {
 	if (hosts[PLAIN_HOST].listener == 0) {
-		pattern(0, 1); /* makes the noise, before there are threads */
+		pattern(0, 1); /* computes the pattern, before there are threads */
 		server_listen("127.0.0.1");
 		start_host(&hosts[PLAIN_HOST], SOMAXCONN);
 		start_host(&hosts[HEADER_HOST], SOMAXCONN);
@@ -817,7 +817,7 @@ start_with(void (*prepare)(void))
 	proxy_wait_ready();
 }
 
-/* The leak sanitizer cannot look at a program that is traced when it ends. */
+/* The leak sanitizer cannot check a traced program at its end. */
 static void
 end_under_trace(void)
 {
@@ -865,7 +865,7 @@ struct holdings {
 	int pipes;
 	int others;
 	int threads;
-	long memory_kib; /* what is its own */
+	long memory_kib; /* its own memory */
 };
 
 static void
@@ -905,7 +905,7 @@ look(void)
 {
 	struct holdings holdings = {.threads = proxy_threads(proxy)};
 	count_descriptors(&holdings);
-	/* The count in /proc/PID/status is not exact. */
+	/* The count in /proc/PID/status is inexact. */
 	char *maps = proxy_proc(proxy, "smaps_rollup");
 	const char *memory = strstr(maps, "\nAnonymous:");
 	check(memory != NULL, "no Anonymous in /proc/PID/smaps_rollup");
@@ -914,7 +914,7 @@ look(void)
 	return holdings;
 }
 
-/* With no connection, the proxy has no socket but the one that listens. */
+/* Without connections, the listening socket is the proxy's only socket. */
 static struct holdings
 look_at_rest(void)
 {
@@ -923,14 +923,13 @@ look_at_rest(void)
 }
 
 enum {
-	/* By how much memory may be more after the same load: what the arena comes to hold
-	 * with time, and more threads with a stack each. To lose the
-	 * 4 KiB of a hello with each fault would be more. */
+	/* How much more memory the same load may take: the arena grows with time, and more threads
+	 * have a stack each. To lose the 4 KiB of a hello with each fault would be more. */
 	MEMORY_SLACK_KIB = 512,
 	THREAD_KIB = 120,
 };
 
-/* The threads that the proxy keeps: its own, and spare ones. */
+/* How many threads the proxy keeps: its own, and spare ones. */
 static int
 threads_kept(void)
 {
@@ -946,11 +945,12 @@ expect_nothing_lost(const struct holdings *before)
 	    before->others);
 	check(after.pipes == before->pipes, "%d ends of pipes were %d before", after.pipes,
 	    before->pipes);
-	/* A client that has vanished may still have a thread when the next one has come. */
+	/* The client that vanished may still have a thread when the next one has arrived. */
 	wait_until(proxy_threads(proxy) <= threads_kept() + CLIENTS_MAX, 8000);
 }
 
-/* After some seconds of silence, the proxy has the threads that it always may have, and what it had BEFORE. */
+/* Fails unless, after some seconds of silence, the proxy has its permanent threads, and the
+ * holdings BEFORE. */
 static void
 expect_rest_after_silence(const struct holdings *before)
 {
@@ -963,14 +963,14 @@ expect_no_more_memory(const struct holdings *before, const struct holdings *afte
 {
 	int more = after->threads - before->threads;
 	long allowed = before->memory_kib + MEMORY_SLACK_KIB + (more > 0 ? more * THREAD_KIB : 0);
-	/* Otherwise it is not the proxy's alone. */
+	/* With these, the memory is not the proxy's alone. */
 	check(sanitized() || emulated() || after->memory_kib <= allowed,
 	    "%ld KiB of memory were %ld before, with %d more threads", after->memory_kib,
 	    before->memory_kib, more);
 }
 
-/* Under a fault that lasts, what can be done is done soon, and the rest waits with little work: to
- * try a backend again now and then. */
+/* While a fault lasts, what is possible is done soon. The rest waits with little work, such as a
+ * new attempt to connect now and then. */
 static void
 expect_quiet(void)
 {
@@ -987,7 +987,7 @@ expect_quiet(void)
 
 /* --- Faults --- */
 
-/* The calls that stand for CALL, as strace(1) takes them. */
+/* The names of CALL for strace(1). */
 static void
 spell(char *calls, size_t size, const char *call)
 {
@@ -1002,7 +1002,7 @@ inject(const struct fault *fault, enum when when)
 {
 	char calls[64], what[64];
 	spell(calls, sizeof calls, fault->call);
-	/* brk(2) tells of no error, but returns an end that is not the one asked for. */
+	/* brk(2) reports no error, but returns another end than the requested one. */
 	bool is_brk = strcmp(fault->call, "brk") == 0;
 	snprintf(what, sizeof what, "%s%s%s",
 	    is_brk ? "retval=" : "error=", is_brk ? "0" : fault->error,
@@ -1024,8 +1024,8 @@ count_traced(const char *text_in_trace)
 	return count;
 }
 
-/* How many calls were not made, with the error ENOSYS, since strace(1) let go of the thread in them. It
- * says so of the last one; the others it leaves unfinished. Of calls that all fail, that is: others may
+/* How many calls got ENOSYS because strace(1) detached from the thread in them. It reports that for
+ * the last one; the others stay unfinished in its output. Only for calls that all fail: others may
  * take long. */
 static int
 count_let_go(enum when when)
@@ -1037,16 +1037,16 @@ count_let_go(enum when when)
 }
 
 enum {
-	/* How long a fault that lasts does so the first time, and when it comes again; and
-	 * for how long one that comes now and then at least. */
+	/* How long a lasting fault takes the first time, and later; and how long, at least, one
+	 * that occurs now and then takes. */
 	ALWAYS_MS = 1000,
 	AGAIN_MS = 200,
 
-	/* Calls that fail all the time, of which each connection makes some in a second; a loop
-	 * that spins makes some thousands. */
+	/* The limit of calls that fail all the time. Each connection makes some in a second; a loop
+	 * that spins makes thousands. */
 	ALWAYS_INJECTED_MAX = 1000,
 
-	/* And where bulk goes through in pieces of 16 KiB, two for each. */
+	/* The limit if bulk passes in pieces of 16 KiB, two calls for each. */
 	BULK_INJECTED_MAX = BULK_CLIENTS * BULK / 16384 * 2,
 };
 
@@ -1066,8 +1066,8 @@ ends_under(const struct fault *fault, enum when when)
 	return fault->traffic == PATIENT || (when == SOME && fault->traffic != LATE);
 }
 
-/* Injects FAULT under traffic once, for MS at least. Returns how many calls it made
- * fail. */
+/* Injects FAULT under traffic once, for at least MS. Returns how many calls failed because of
+ * it. */
 static int
 suffer(const struct fault *fault, enum when when, int ms)
 {
@@ -1086,7 +1086,7 @@ suffer(const struct fault *fault, enum when when, int ms)
 	int injected = count_traced("(INJECTED)");
 	int let_go = count_let_go(when);
 	check(injected <= injected_max(fault, when, lasted_ms), "%d calls were made", injected);
-	/* Where a sanitizer or an emulator makes it slow, one more may be evicted for each. */
+	/* A sanitizer or an emulator is slow: one more may be evicted for each fault. */
 	int harmed = fault->harm == NONE ? 0 : sanitized() || emulated() ? 2 * injected : injected;
 	end_load(let_go + harmed);
 	begin_load(MIXED, 1);
@@ -1134,7 +1134,7 @@ suffer_under_pressure(const struct fault *fault, enum when when)
 	return count_traced("(INJECTED)");
 }
 
-/* Whether only a part is to be tested, as FAULTS=brief says. */
+/* Whether only a part is tested (FAULTS=brief). */
 static bool
 is_brief(void)
 {
@@ -1142,7 +1142,7 @@ is_brief(void)
 	return extent != NULL && strcmp(extent, "brief") == 0;
 }
 
-/* What takes so long, or depends so much on the first time, that it is done once. */
+/* Traffic that takes so long, or depends so much on the first time, that it runs once. */
 static bool
 is_slow(enum traffic traffic)
 {
@@ -1189,7 +1189,7 @@ hold_connections(int held[HELD])
 	}
 }
 
-/* Tells the proxy to stop; the connections are still served, and end one by one. */
+/* Tells the proxy to stop. The connections are still served, and end one after another. */
 static void
 stop_with(const int held[HELD])
 {
@@ -1205,8 +1205,8 @@ stop_with(const int held[HELD])
 	}
 }
 
-/* Where the main thread cannot be told that a connection has ended, it waits for as long as
- * it would for one that does not end. */
+/* If the main thread cannot be woken when a connection has ended, it waits as long as for one that
+ * does not end. */
 static void
 test_stop(const struct fault *fault, enum when when)
 {
@@ -1243,8 +1243,8 @@ is_first(const struct fault *fault)
 	return strcmp(faults[i].error, fault->error) == 0;
 }
 
-/* Whether a program built with POSIX alone does not make CALL; or not only as others do: writes to a
- * pipe that wakes a thread, and allocates from several arenas. */
+/* Whether a program built with POSIX alone does not make CALL, or makes it like others: it writes
+ * to a pipe that wakes a thread, and allocates from several arenas. */
 static bool
 is_beyond_posix(const char *call)
 {
@@ -1257,8 +1257,8 @@ is_beyond_posix(const char *call)
 	return false;
 }
 
-/* With FAULTS=brief, calls fail always in only one way each; a program with sanitizers,
- * which is slow, has but that row for each call. */
+/* With FAULTS=brief, each call fails always, in only one way. A program with sanitizers, which is
+ * slow, has only that row for each call. */
 static void
 test_row(const struct fault *fault)
 {
@@ -1285,7 +1285,7 @@ test_row(const struct fault *fault)
 FAULTS(ROW)
 #undef ROW
 
-/* The end of the backend's stream cannot be passed on, and the client waits for nothing else. */
+/* The end of the backend's stream cannot be passed on, and the client waits only for that. */
 PROGRAM_TEST(faults, end_of_stream_that_is_not_passed_on)
 {
 	proxy = proxy_start_default();
@@ -1305,7 +1305,7 @@ preload_close_fails(void)
 	setenv("LD_PRELOAD", getenv("CLOSE_FAILS"), 1);
 }
 
-/* A close(2) that fails has closed: to try again would close another's descriptor. */
+/* A close(2) that fails has closed the descriptor: another attempt would close another's. */
 PROGRAM_TEST(faults, close_EINTR_EIO)
 {
 	if (getenv("CLOSE_FAILS") == NULL || sanitized())
@@ -1328,7 +1328,7 @@ refuse_unshare(void)
 	refuse_call(SYS_unshare, ANY_ARGUMENT, 0, EPERM);
 }
 
-/* As in some containers: a path leads to each backend. */
+/* Some containers refuse it: a path leads to each backend. */
 PROGRAM_TEST(faults, unshare_refused_for_good)
 {
 	need("unshare(2)");
@@ -1359,7 +1359,7 @@ is_listed(const char *call)
 	return false;
 }
 
-/* A line is "123 call(...", "123 <... call resumed>...", or news of a process. */
+/* A line is "123 call(...", "123 <... call resumed>...", or a report on a process. */
 static void
 check_line(const char *line)
 {

@@ -1,9 +1,9 @@
-/* Floods of connections that make no progress, while the limit on open files is low, or that on
- * threads: honest clients are served all the same, and what was there before stays.
+/* Floods of connections that make no progress, while the limit on open files, or on threads, is
+ * low: honest clients are served nevertheless, and established connections stay.
  *
- * FLOOD is the path of the load, see flood.c; FLOOD_SECONDS says how long each flood lasts
- * (3 if it is not set), and FLOOD_RATE how many attacks a second there are; 0 means as many as the
- * machine allows. */
+ * FLOOD is the path of the load, see flood.c. FLOOD_SECONDS says how long each flood lasts (by
+ * default 3), and FLOOD_RATE how many attacks a second there are; 0 means as many as the machine
+ * allows. */
 #include "tests/program/harness.h"
 
 #include <fcntl.h>
@@ -22,24 +22,24 @@ enum {
 	THREADS = 64,
 	FEWER_THAN_SLOTS = 300,
 	ESTABLISHED = 20,
-	P99_MS = 1500, /* established connections, which stall, are not evicted for a second */
-	P99_BESIDE_OTHERS_MS = 5000, /* if FLOOD_RATE is set, others are at work too */
+	P99_MS = 1500, /* established connections that stall are not evicted for a second */
+	P99_BESIDE_OTHERS_MS = 5000, /* if FLOOD_RATE is set, other work runs beside it */
 	P99_FEW_THREADS_MS = 3000,
 
-	/* If FLOOD_RATE is not set; and if threads are few, which all have to go through. As many as
-	 * the machine allows are more than it can accept beside the attackers: then SYNs are lost, and
-	 * up to one honest client in thirty with them. */
+	/* If FLOOD_RATE is not set; and if threads are few, which all must pass. As many as the
+	 * machine allows are more than it can accept beside the attackers: SYNs are lost then, and
+	 * with them up to one honest client in thirty. */
 	RATE = 5000,
 	FEW_THREADS_RATE = 700,
 
-	/* A flood that lasts so long counts whole; of a shorter one, the first second, in
-	 * which the attackers come all at once, would be too large a part. */
+	/* A flood of this length counts as a whole. Of a shorter one, the first second, in which
+	 * all attackers arrive at once, would be too large a part. */
 	WHOLE_S = 30,
 
 	/* One honest client of so many may fail. */
 	ONE_FAILURE_IN = 1000,
 
-	/* A flood takes longer than it lasts: the last clients, and until threads are few again. */
+	/* A flood takes longer than its attacks: the last clients end, and then threads. */
 	TIMEOUT_S = 3600,
 
 	BUSY_BACKLOG = 4,
@@ -61,9 +61,9 @@ struct evicted {
 };
 
 static struct proxy *proxy;
-static bool few_threads; /* which is another matter than few descriptors */
-static int most_threads; /* that the proxy was seen to have */
-static int held;         /* how many connections attackers may hold; 0: all they can */
+static bool few_threads; /* few threads, instead of few descriptors */
+static int most_threads; /* the most that the proxy was seen with */
+static int held;         /* how many connections attackers may hold; 0: no limit */
 static int listeners[LISTENERS];
 static int busy, asleep;
 static struct bytes request;
@@ -137,7 +137,7 @@ execute_flood(const char *scenario, const char *addresses, int output)
 	snprintf(
 	    rate, sizeof rate, "%d", setting("FLOOD_RATE", few_threads ? FEW_THREADS_RATE : RATE));
 	snprintf(most, sizeof most, "%d", held);
-	/* First out of the way of one another. */
+	/* The sources are moved first, so that none overwrites another. */
 	int sources[LISTENERS];
 	for (int i = 0; i < LISTENERS; i++)
 		sources[i] = fcntl(listeners[i], F_DUPFD_CLOEXEC, FIRST_LISTENER + LISTENERS);
@@ -151,7 +151,7 @@ execute_flood(const char *scenario, const char *addresses, int output)
 	_exit(127);
 }
 
-/* Reads up to LENGTH bytes from FD, and counts the proxy's threads while nothing comes. */
+/* Reads up to LENGTH bytes from FD. Counts the proxy's threads while nothing arrives. */
 static ssize_t
 read_and_watch(int fd, char *bytes, size_t length)
 {
@@ -212,7 +212,7 @@ count(const char *text, const char *part)
 #define NOTICE " slots in use: connections are evicted\n"
 enum { NOTICE_INTERVAL_S = 10 };
 
-/* The line that PLACE in TEXT is in. */
+/* The line of TEXT that PLACE is in. */
 static const char *
 line_of(const char *text, const char *place)
 {
@@ -240,8 +240,8 @@ expect_notice(unsigned least)
 	check(are_slots || strcmp(what, "threads") == 0, "'%s' are short", what);
 	check((!are_slots || used >= least) && used <= slots && slots <= OPEN_FILES / 2,
 	    "it began with %u of %u slots in use, since %s were short", used, slots, what);
-	/* Lines for clients that reset or were rejected are fine, if those are bounded. There are two such
-	 * bounds: for failures with the name of a host, and for those without. */
+	/* Lines for clients that reset or were rejected are right, if they are limited. There are
+	 * two such limits: for failures with the name of a host, and for those without. */
 	int lines = count(log, "\n"), most = 2 * (60 + 6 * seconds);
 	check(lines <= most, "%d lines were logged, not %d at most", lines, most);
 	free(log);
@@ -288,7 +288,7 @@ print_evicted(struct evicted e, int64_t cpu_us)
 	    cpu_us / (sum(e) > 0 ? sum(e) : 1));
 }
 
-/* Checks that honest clients were served, and as if nothing were. */
+/* Checks that honest clients were served as without a flood. */
 static void
 expect_served_meanwhile(struct result r)
 {
@@ -308,8 +308,7 @@ expect_served_meanwhile(struct result r)
 	check(r.attacks > enough, "there were but %ld attacks", r.attacks);
 }
 
-/* How many descriptors the proxy has once it has closed those of connections that have
- * ended. */
+/* How many descriptors the proxy has after it has closed those of ended connections. */
 static int
 settled_descriptors(void)
 {
@@ -322,7 +321,8 @@ settled_descriptors(void)
 	return now;
 }
 
-/* Waits until the proxy has no more descriptors than that, and no more threads, or as few as it always may. */
+/* Waits until the proxy has no more than these descriptors and threads, or as few threads as it
+ * always may have. */
 static void
 expect_as_before(int descriptors, int threads)
 {
@@ -337,9 +337,8 @@ expect_as_before(int descriptors, int threads)
 	}
 }
 
-/* Floods the proxy, which has started, and checks that it treats honest clients as it should and
- * is afterwards as before; LEAST connections are open when the first is evicted. Returns how many
- * were. */
+/* Floods the proxy, which has started, and checks that it serves honest clients and recovers. At
+ * least LEAST connections are open when the first is evicted. Returns how many were. */
 static struct evicted
 withstand_with(unsigned least, const char *scenario, const char *addresses)
 {
@@ -349,7 +348,7 @@ withstand_with(unsigned least, const char *scenario, const char *addresses)
 
 	struct result r = flood(scenario, addresses);
 	print_result(scenario, addresses, r);
-	/* What they have not accepted stays open until they go. */
+	/* What they have not accepted stays open until they close. */
 	close(busy);
 	close(asleep);
 	for (int i = 0; i < LISTENERS; i++)
@@ -389,14 +388,14 @@ withstand_with_few_threads(const char *scenario, const char *addresses)
 {
 	start_with_few_threads();
 	struct evicted e = withstand_with(THREADS / 4, scenario, addresses);
-	/* The most is what was seen now and then. */
+	/* The most was sampled only now and then. */
 	check(most_threads * 4 >= threads_max() * 3, "there were %d threads at most, not %d",
 	    most_threads, threads_max());
 	return e;
 }
 
-/* With ThreadSanitizer, a connection takes so long that the attackers' look as if they made progress, and
- * honest ones as if they made none. */
+/* With ThreadSanitizer, a connection takes so long that attackers seem to make progress, and honest
+ * clients none. */
 static void
 need_speed(void)
 {
@@ -417,9 +416,9 @@ need_speed(void)
 #define HANDFUL "5"
 #define BOTNET "0"
 
-/* Of several hundred connections at a time most have to be evicted. */
+/* Of several hundred connections at a time, most must be evicted. */
 #define expect_many(count) check((count) > 100, "only %ld: " #count, count)
-/* What a sanitizer slows down may look as if it made no progress. */
+/* A connection that a sanitizer slows down may seem to make no progress. */
 #define expect_none(count) check((count) <= (sanitized() ? 20 : 0), "%ld: " #count, count)
 
 /* --- Silent connections, and hellos that never end --- */
@@ -464,7 +463,8 @@ FLOOD_TEST(dribble_botnet)
 
 /* --- Whole hellos for backends that do nothing --- */
 
-/* A handful of addresses soon hold too much: then more of theirs do not get as far as the backend. */
+/* A handful of addresses soon holds too much: then further connections of theirs do not reach the
+ * backend. */
 static void
 expect_handful_evicted(const char *scenario)
 {
@@ -484,7 +484,7 @@ FLOOD_TEST(unaccepted_botnet)
 	struct evicted e = withstand("unaccepted", BOTNET);
 	expect_many(e.connecting);
 	expect_none(e.idle);
-	/* Those that fit into the backlog have a backend that takes nothing. */
+	/* The backend of those that fit into the backlog takes nothing. */
 	expect_none(e.stalled - (e.stalled < BUSY_ROOM ? e.stalled : BUSY_ROOM));
 }
 
@@ -497,8 +497,8 @@ expect_stalled_evicted(const char *scenario)
 	expect_none(e.idle);
 }
 
-/* The backend does not accept either, but its backlog has room for all: what it was sent
- * lies there unread. */
+/* This backend does not accept either, but its backlog has room for all: what was sent to it stays
+ * unread. */
 FLOOD_TEST(unread)
 {
 	expect_handful_evicted("unread");
@@ -533,7 +533,7 @@ FLOOD_TEST(rejected_botnet)
 	expect_none(e.connecting + e.stalled + e.idle);
 }
 
-/* Established connections on which nothing happens, of one address that takes all slots it can. */
+/* Idle established connections of one address that takes all slots it can. */
 FLOOD_TEST(idle)
 {
 	need_speed();
@@ -556,14 +556,14 @@ FLOOD_TEST(mixture_botnet)
 	expect_none(e.idle);
 }
 
-/* --- Connections that keep a thread each, where there are few --- */
+/* --- Connections that block a thread each, while there are few --- */
 
 static void
 expect_stalled_evicted_for_threads(const char *scenario, const char *addresses)
 {
 	need("SIOCOUTQ");
 	struct evicted e = withstand_with_few_threads(scenario, addresses);
-	/* Those of a host that blocks too many threads do not get as far as its backend. */
+	/* A host that blocks too many threads gets no further connections. */
 	expect_many(e.connecting + e.stalled);
 	expect_none(e.idle);
 }
@@ -588,8 +588,8 @@ FLOOD_TEST(upload_botnet_few_threads)
 	expect_stalled_evicted_for_threads("upload", BOTNET);
 }
 
-/* A client that sends a byte now and then, and takes the answer, is like an honest one, and keeps no
- * thread: while there are slots, none is evicted. */
+/* A client that sends a byte now and then, and takes the answer, is like an honest one, and blocks
+ * no thread: while there are slots, none is evicted. */
 FLOOD_TEST(trickle_few_threads)
 {
 	start_with_few_threads();
@@ -614,7 +614,7 @@ FLOOD_TEST(unaccepted_botnet_few_threads)
 
 FLOOD_TEST(threads_botnet_few_threads)
 {
-	held = FEWER_THAN_SLOTS; /* since trickles are not evicted */
+	held = FEWER_THAN_SLOTS; /* because trickles are not evicted */
 	struct evicted e = withstand_with_few_threads("threads", BOTNET);
 	expect_many(e.connecting + e.stalled);
 	expect_none(e.idle);

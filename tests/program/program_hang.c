@@ -1,5 +1,5 @@
-/* A file system under a host directory that does not answer, as FUSE or NFS may: a thread that waits
- * for it cannot be interrupted. */
+/* A file system below a host directory that does not answer, as FUSE or NFS may: a thread that
+ * waits for it cannot be interrupted. */
 #include "tests/program/harness.h"
 
 #include <errno.h>
@@ -18,11 +18,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The client of a lookup that hangs has its alert so long after its hello. */
+/* The client of a lookup that hangs gets its alert so long after its hello. */
 enum { DEADLINE_MS = 10000, STUCK_MS = 1000 };
 
-/* Mounts one at DIRECTORY, for this test and what it starts, alone. Until somebody answers what is read
- * from the descriptor that this returns, it does not; once that is closed, it does with errors. */
+/* Mounts a file system at DIRECTORY, for this test and its children only. It does not answer until
+ * the requests, which the returned descriptor reads, are answered. When the descriptor is closed,
+ * it answers with errors. */
 static int
 mount_there(const char *directory)
 {
@@ -37,7 +38,7 @@ mount_there(const char *directory)
 	return fuse;
 }
 
-/* --- One that answers, for a while --- */
+/* --- A file system that answers for a while --- */
 
 enum { LINK = FUSE_ROOT_ID + 1 };
 
@@ -50,7 +51,7 @@ reply(int fuse, uint64_t unique, int error, const void *data, size_t length)
 	(void)!writev(fuse, parts, 2);
 }
 
-/* Nothing of it may be remembered. */
+/* Nothing of it may be cached. */
 static struct fuse_attr
 attributes_of(uint64_t node)
 {
@@ -58,7 +59,7 @@ attributes_of(uint64_t node)
 	    .ino = node, .nlink = 1, .mode = node == LINK ? S_IFLNK | 0777 : S_IFDIR | 0755};
 }
 
-/* Answers REQUEST, and what follows it. There is nothing but a tls-socket, a link to TARGET. */
+/* Answers REQUEST. The only file is tls-socket, a link to TARGET. */
 static void
 answer(int fuse, const struct fuse_in_header *request, const char *target)
 {
@@ -86,13 +87,13 @@ answer(int fuse, const struct fuse_in_header *request, const char *target)
 	case FUSE_FORGET:
 	case FUSE_BATCH_FORGET:
 	case FUSE_INTERRUPT:
-		return; /* nobody waits for an answer */
+		return; /* this request has no answer */
 	default:
 		reply(fuse, request->unique, ENOSYS, NULL, 0);
 	}
 }
 
-/* Starts a process that answers, unless it is stopped, and is the only one that has FUSE. */
+/* Starts a process that answers until it is stopped, and that alone has the FUSE descriptor. */
 static pid_t
 answer_from_now_on(int fuse, const char *target)
 {
@@ -109,9 +110,9 @@ answer_from_now_on(int fuse, const char *target)
 	return pid;
 }
 
-/* --- What it has --- */
+/* --- The tests --- */
 
-/* How many of COUNT clients have heard something. */
+/* How many of COUNT clients have received something. */
 static int
 count_told(const int *clients, int count)
 {
@@ -121,7 +122,7 @@ count_told(const int *clients, int count)
 	return told;
 }
 
-/* It has some of the threads, which cannot be interrupted, and not all. */
+/* It holds some of the threads, which cannot be interrupted, but not all. */
 PROGRAM_TEST(hang, directory_that_does_not_answer)
 {
 	enum { STUCK_MAX = 64, CLIENTS = 3 * STUCK_MAX, OTHERS = 18 };
@@ -160,8 +161,8 @@ few_files(void)
 	limit_descriptors(64);
 }
 
-/* Has clients that say nothing come one by one, more than there are slots. Returns the time to accept of the
- * second slowest, since the machine itself may be late once. */
+/* Silent clients connect one after another, more than there are slots. Returns how long the second
+ * slowest waited to be accepted, because the machine itself may be late once. */
 static int64_t
 take_all_slots(void)
 {
@@ -182,8 +183,8 @@ take_all_slots(void)
 	return second_ms;
 }
 
-/* A thread that is stuck holds no slot once its client was told so: others wait for none of that, neither during
- * the lingering close nor after it. */
+/* A stuck thread holds no slot after its client got the alert: others do not wait for one, neither
+ * during the lingering close nor after it. */
 PROGRAM_TEST(hang, stuck_threads_hold_no_slots)
 {
 	enum { STUCK = 3, LINGER_MS = 5000, LEAVING_MS = 1000 };
@@ -212,14 +213,14 @@ PROGRAM_TEST(hang, stuck_threads_hold_no_slots)
 	close(fuse);
 }
 
-/* A search for leaks would wait for threads that are stuck. */
+/* A search for leaks would wait for stuck threads. */
 static void
 look_for_no_leaks(void)
 {
 	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 }
 
-/* It answers until they wait for room in the backlog: when that wait is over, the kernel looks up
+/* It answers until they wait for room in the backlog. After that wait, the kernel looks up
  * again. */
 PROGRAM_TEST(hang, after_a_wait_for_room)
 {
@@ -238,7 +239,7 @@ PROGRAM_TEST(hang, after_a_wait_for_room)
 	for (int i = 0; i < CLIENTS; i++)
 		clients[i] = client_send(hello_for(HOST));
 	wait_until(proxy_threads(proxy) >= CLIENTS + OWN_THREADS, 3000);
-	poll(NULL, 0, 500); /* they looked, and wait */
+	poll(NULL, 0, 500); /* they have looked up, and wait */
 	kill(file_system, SIGSTOP);
 
 	testing("before the time is over");

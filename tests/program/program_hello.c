@@ -1,5 +1,4 @@
-/* ClientHellos that must be routed, however they are split, and that they pass unchanged.
- */
+/* ClientHellos that must be routed, however they are split, and passed on unchanged. */
 #include "tests/program/harness.h"
 
 #include <poll.h>
@@ -10,8 +9,8 @@
 
 /* --- Segments --- */
 
-/* Sends FIRST of the hello on many connections at once, sees that the proxy has read it
- * and opened no backend, and then sends the rest: each way to split the hello in two. */
+/* Sends FIRST of the hello on many connections at once. The proxy must have read it and opened no
+ * backend. Then the rest is sent: each way to split the hello in two. */
 PROGRAM_TEST(hello, every_split_into_two_segments)
 {
 	proxy_start_default();
@@ -33,8 +32,8 @@ PROGRAM_TEST(hello, every_split_into_two_segments)
 	free(clients);
 }
 
-/* What was sent is read by the proxy before the next byte is sent: after each byte of the
- * headers, and then after each that ends a row of some. */
+/* The proxy has read what was sent before the next byte is sent: after each byte of the headers,
+ * and then after some bytes at a time. */
 PROGRAM_TEST(hello, one_byte_at_a_time)
 {
 	proxy_start_default();
@@ -91,8 +90,8 @@ PROGRAM_TEST(hello, every_split_into_two_records)
 	}
 }
 
-/* Whatever the length of the hello, the end of a record of 2^14 bytes falls into it
- * somewhere: into a header, the name, or just behind the end. */
+/* With some length of the hello, the end of a record of 2^14 bytes is in a header, in the name, or
+ * just behind the end. */
 PROGRAM_TEST(hello, full_records)
 {
 	proxy_start_default();
@@ -108,7 +107,8 @@ PROGRAM_TEST(hello, full_records)
 
 /* --- The largest hello --- */
 
-/* It is sent in records of FRAGMENT bytes with more bytes after it; all must arrive. */
+/* Sends the largest hello in records of FRAGMENT bytes, with more bytes after it. All must
+ * arrive. */
 static void
 expect_largest_served(size_t fragment)
 {
@@ -139,7 +139,7 @@ PROGRAM_TEST(hello, largest_in_records_of_odd_length)
 	expect_largest_served(997);
 }
 
-/* The server name is what the hello ends with, behind all that can be before it. */
+/* The hello ends with the server name, behind all that can precede it. */
 PROGRAM_TEST(hello, name_at_the_end_of_a_large_hello)
 {
 	proxy_start_default();
@@ -189,8 +189,8 @@ PROGRAM_TEST(hello, bytes_after_it_in_the_same_segment)
 	}
 }
 
-/* A client that sends its request as early data may have ended its stream before the
- * proxy has even opened the backend. */
+/* A client that sends its request as early data may end its stream before the proxy has opened the
+ * backend. */
 PROGRAM_TEST(hello, early_data_and_the_end_right_behind_it)
 {
 	proxy_start_default();
@@ -257,8 +257,7 @@ post_quantum(void)
 	return extensions;
 }
 
-/* encrypted_client_hello (RFC 9849): the name inside cannot be read; the outer one is
- * routed. */
+/* encrypted_client_hello (RFC 9849): the name inside cannot be read; the outer one is routed. */
 static struct bytes
 encrypted_hello(void)
 {
@@ -345,7 +344,7 @@ resident_kib(const struct proxy *proxy)
 	return kib;
 }
 
-/* Sends BYTES on connections of its own; returns the memory that each takes. */
+/* Sends BYTES on connections of its own. Returns how much memory each takes. */
 static long
 memory_of_each(const struct proxy *proxy, struct bytes bytes, int connections)
 {
@@ -357,8 +356,8 @@ memory_of_each(const struct proxy *proxy, struct bytes bytes, int connections)
 	return (resident_kib(proxy) - before) / connections;
 }
 
-/* The header announces the largest hello, and no more comes. A connection has a thread
- * with its stack and buffer; a fraction of the 128 KiB announced must do. */
+/* The header announces the largest hello, and no more arrives. A connection has a thread with its
+ * stack and buffer; they must take a fraction of the announced 128 KiB. */
 PROGRAM_TEST(hello, memory_does_not_follow_what_is_announced)
 {
 	if (sanitized())
@@ -369,7 +368,7 @@ PROGRAM_TEST(hello, memory_does_not_follow_what_is_announced)
 	cr_assert_lt(kib, 64, "%ld KiB for each connection that sent 64 bytes", kib);
 }
 
-/* Records of one byte make six bytes of one: 770 KiB, which the backend is to get
+/* Records of one byte have six bytes for each: 770 KiB, which the backend must receive
  * unchanged. */
 PROGRAM_TEST(hello, memory_is_bounded_for_the_worst_split)
 {

@@ -1,4 +1,4 @@
-/* Too few descriptors or threads: connections wait for one another, and nothing spins. */
+/* Too few descriptors or threads: connections wait for each other, and nothing spins. */
 #include "tests/program/harness.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 enum {
 	CLIENTS = 64,
-	ADDRESS_FEW = 4, /* so many connections of one address are never too many */
+	ADDRESS_FEW = 4, /* an address may always have so many connections */
 };
 
 static struct proxy *proxy;
@@ -45,7 +45,7 @@ send_from(int number, struct bytes bytes)
 	return client;
 }
 
-/* COUNT clients send their requests, as many from one address as never are too many. */
+/* COUNT clients send their requests; each address has as many as it always may have. */
 static void
 send_requests(int count)
 {
@@ -53,7 +53,7 @@ send_requests(int count)
 		clients[i] = i < count ? send_from(1 + i / ADDRESS_FEW, request) : -1;
 }
 
-/* Whether no client has heard anything yet: neither an alert nor the end. */
+/* Whether no client has received anything yet: neither an alert nor the end. */
 static bool
 all_silent(void)
 {
@@ -63,8 +63,9 @@ all_silent(void)
 	return poll(entries, CLIENTS, 0) == 0;
 }
 
-/* Accepts what comes to the backend, LEAST connections and more until none comes for MS milliseconds. Reads the
- * requests: a backend that leaves them unread is stalled. Returns how many came. */
+/* Accepts what arrives at the backend, LEAST connections and more until none arrives for MS
+ * milliseconds. Reads the requests: a backend that leaves them unread is stalled. Returns how many
+ * arrived. */
 static int
 accept_all(int *accepted, int least, int ms)
 {
@@ -87,7 +88,7 @@ answer(int *accepted, int count)
 	}
 }
 
-/* Takes the answers that have come to clients, and closes those. */
+/* Reads the answers that clients have got, and closes those clients. */
 static int
 take_answers(void)
 {
@@ -105,8 +106,7 @@ take_answers(void)
 	return taken;
 }
 
-/* Answers and ends what has reached the backend, again and again, until all were served.
- */
+/* Answers and closes what has reached the backend, again and again, until all were served. */
 static void
 serve_all(void)
 {
@@ -144,7 +144,7 @@ PROGRAM_TEST(limits, out_of_descriptors)
 	expect_idle(proxy);
 	cr_assert(all_silent(), "a client was refused");
 
-	/* The connections that wait do not keep those that are open from working. */
+	/* The connections that wait do not prevent the open ones from working. */
 	send_all(accepted[0], text("s"));
 	wait_until(!all_silent(), 5000);
 	close(accepted[0]);
@@ -161,8 +161,8 @@ PROGRAM_TEST(limits, out_of_descriptors)
 	serve_all();
 }
 
-/* Descriptors go to COUNT clients that have not said whom they want to talk to. When they
- * do, there must be one left for the backend of each. */
+/* COUNT clients get descriptors before they have named a host. When they do, one must be left for
+ * the backend of each. */
 static void
 expect_served_after_silence(int count)
 {
@@ -181,8 +181,8 @@ PROGRAM_TEST(limits, out_of_descriptors_before_the_hello)
 	expect_served_after_silence(8);
 }
 
-/* What the program was started with takes room wherever it is. Here it leaves some for a
- * few connections. */
+/* Descriptors that the program was started with take room wherever they are. Here they leave some
+ * for a few connections. */
 static void
 descriptors_above_a_gap(void)
 {
@@ -197,7 +197,7 @@ PROGRAM_TEST(limits, descriptors_above_a_gap_before_the_hello)
 	expect_served_after_silence(2);
 }
 
-/* Nobody is let in who then waits for a descriptor until the hello's ten seconds are
+/* No connection is accepted that then waits for a descriptor until the ten seconds of its hello are
  * over. */
 PROGRAM_TEST(limits, descriptors_above_a_gap)
 {
@@ -213,11 +213,11 @@ PROGRAM_TEST(limits, descriptors_above_a_gap)
 	serve_all();
 }
 
-/* Bulk may want more descriptors than there are; then it must do without. */
+/* Bulk may want more descriptors than there are; then it must pass without. */
 PROGRAM_TEST(limits, bulk_while_out_of_descriptors)
 {
 	start(few_descriptors);
-	/* As many as there are slots for: if others waited, a stalled one would be evicted. */
+	/* As many as there are slots: if others waited, a stalled one would be evicted. */
 	enum { FIT = 10 };
 	int accepted[FIT];
 	int count = 0;
@@ -226,7 +226,7 @@ PROGRAM_TEST(limits, bulk_while_out_of_descriptors)
 		accepted[count] = backend_accept(backend);
 		expect_bytes(accepted[count], request);
 	}
-	/* Which client has which connection is told by the first byte. */
+	/* The first byte tells which client has which connection. */
 	for (int i = 0; i < count; i++) {
 		char byte = (char)i;
 		send_all(accepted[i], ((struct bytes){(uint8_t *)&byte, 1, 1}));
@@ -247,13 +247,13 @@ PROGRAM_TEST(limits, bulk_while_out_of_descriptors)
 	cr_assert_eq(done, enough);
 }
 
-/* --- More connections than there are slots for --- */
+/* --- More connections than slots --- */
 
 enum {
 	OPEN_FILES = 128,
 	SLOTS_MAX = OPEN_FILES / 2,
 	SLOTS_MIN = SLOTS_MAX * 3 / 4,
-	OTHERS = 20, /* established connections of an address each */
+	OTHERS = 20, /* established connections, each of an address of its own */
 	STRANGERS_MAX = 1000,
 };
 
@@ -267,7 +267,7 @@ some_descriptors(void)
 	limit_descriptors(OPEN_FILES);
 }
 
-/* A client that has got its hello back from the echo host. */
+/* A client that has received its hello back from the echo host. */
 static void
 expect_echo(int client)
 {
@@ -304,7 +304,7 @@ expect_others_remain(void)
 	testing("%s", "");
 }
 
-/* Whether there is nobody any more at the other end of FD, by a reset. */
+/* Whether the peer of FD has reset the connection. */
 static bool
 is_reset(int fd)
 {
@@ -312,8 +312,8 @@ is_reset(int fd)
 	return poll(&entry, 1, 0) == 1 && (entry.revents & POLLERR) != 0;
 }
 
-/* One address takes all slots it can with valid hellos and silence. Others get a slot within about a second,
- * at its expense alone. */
+/* One address takes all slots it can with valid hellos and silence. Others get a slot within about
+ * a second, at its expense alone. */
 PROGRAM_TEST(limits, idle_connections_of_one_address_are_evicted)
 {
 	enum { ATTACKERS = SLOTS_MAX - OTHERS, ROUNDS = 20, ABOUT_A_SECOND_MS = 2500 };
@@ -348,7 +348,7 @@ struct guest {
 	int64_t until_ms;
 };
 
-/* Whether the guest got its hello back, and was not reset since. Closes it. */
+/* Whether the guest received its hello back, and was not reset since. Closes it. */
 static bool
 guest_leaves(struct guest *guest)
 {
@@ -362,7 +362,7 @@ guest_leaves(struct guest *guest)
 	return is_served;
 }
 
-/* Has A_SECOND guests come each second, for MS milliseconds, each of which stays for a second and a half.
+/* For MS milliseconds, A_SECOND guests arrive each second, and stay for a second and a half each.
  * Returns how many of those that left meanwhile were not served. */
 static int
 receive_guests(int a_second, int ms)
@@ -389,7 +389,7 @@ receive_guests(int a_second, int ms)
 	return failed;
 }
 
-/* Once an eighth of the slots is free again, an address that had too many loses none. */
+/* When an eighth of the slots is free again, an address that had too many loses none. */
 PROGRAM_TEST(limits, a_spike_of_one_address_has_no_consequences)
 {
 	enum { A_SECOND = 20, A_SECOND_IN_THE_SPIKE = 100 };
@@ -407,8 +407,8 @@ PROGRAM_TEST(limits, a_spike_of_one_address_has_no_consequences)
 	echo_stop(&echo);
 }
 
-/* While COUNT clients of ever new addresses come and say nothing, the client takes something of the SENT bytes
- * every now and then, and its backend sends as much again. Returns how many it took. */
+/* While COUNT silent clients of new addresses arrive, the client takes some of the SENT bytes now
+ * and then, and its backend sends as many again. Returns how many it took. */
 static size_t
 take_slowly_in_a_flood(struct pair slow, size_t *sent, int count)
 {
@@ -435,11 +435,12 @@ take_slowly_in_a_flood(struct pair slow, size_t *sent, int count)
 	return taken;
 }
 
-/* A connection on which bytes are under way has a second without progress before it may be evicted; then it is. */
+/* A connection with bytes under way may be evicted only after a second without progress. */
 PROGRAM_TEST(limits, bytes_under_way_have_a_second)
 {
 	enum { SILENT = 500 };
-	/* The loopback device's segments are so large that not each piece taken would let one through. */
+	/* The loopback device's segments are so large that a piece that the client takes may not
+	 * make room for one. */
 	const int narrow = 64 * 1024, segment = 1400;
 	need("to know what a side has not taken");
 	start_with_others();
@@ -471,7 +472,7 @@ enum {
 
 enum {
 	KEPT = THREADS_MAX - OWN_THREADS,
-	SIP = 16 * 1024, /* what a client that makes progress takes at once */
+	SIP = 16 * 1024, /* how much a client that makes progress takes at once */
 	SIP_INTERVAL_MS = 20,
 	WINDOW = 4 * SIP,
 	SERVED_MEANWHILE = 20,
@@ -480,8 +481,8 @@ enum {
 static void
 allow_threads_at_most(int count)
 {
-	/* The sanitizers have threads of their own, and a search for leaks cannot start
-	 * its. */
+	/* The sanitizers have threads of their own, and a search for leaks cannot start its
+	 * thread. */
 	rlim_t most = (rlim_t)(count + extra_threads());
 	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 	struct rlimit processes = {.rlim_cur = most, .rlim_max = most};
@@ -504,7 +505,8 @@ some_threads(void)
 static void
 start_with_few_threads(void)
 {
-	/* What is accepted inherits it: a thread has something left to send even if its client takes some. */
+	/* An accepted socket inherits it: a thread has something left to send even if its client
+	 * takes some. */
 	const int narrow = WINDOW;
 	need_own_user();
 	start(few_threads);
@@ -539,8 +541,8 @@ PROGRAM_TEST(limits, out_of_threads_before_the_hello)
 	serve_all();
 }
 
-/* Open, silent connections may hold no thread, or then only so many; the others are
- * served when those have ended. Stopping works meanwhile. */
+/* Open, silent connections may block no thread, or only so many; the others are served when those
+ * have ended. The proxy can be stopped meanwhile. */
 PROGRAM_TEST(limits, stops_while_out_of_threads)
 {
 	start_with_few_threads();
@@ -553,19 +555,19 @@ PROGRAM_TEST(limits, stops_while_out_of_threads)
 		expect_served(backend, request);
 }
 
-/* --- Threads that are kept --- */
+/* --- Threads that are blocked --- */
 
-/* Downloads whose clients always take less than there is, and so keep a thread each. */
+/* Downloads whose clients always take less than there is, and so block a thread each. */
 static struct {
 	struct pair pairs[KEPT];
 	size_t sent[KEPT], received[KEPT];
 	atomic_int count;
-	atomic_int failed; /* how many were reset, or brought anything else */
+	atomic_int failed; /* how many were reset, or received anything else */
 	atomic_bool stop;
 	pthread_t thread;
 } sippers;
 
-/* The backend sends as much of the pattern as is taken. */
+/* The backend sends the pattern until nothing more is taken. */
 static void
 fill(int i)
 {
@@ -604,7 +606,7 @@ run_sippers(void *unused)
 	return unused;
 }
 
-/* Whether COUNT connections are open, and each keeps a thread. */
+/* Whether COUNT connections are open, and each blocks a thread. */
 static bool
 all_keep_a_thread(int count)
 {
@@ -631,7 +633,7 @@ start_sippers(int count)
 	wait_until(all_keep_a_thread(count), 10000);
 }
 
-/* Checks that they have got what was sent to them, and closes them. */
+/* Checks that they have received what was sent to them, and closes them. */
 static void
 end_sippers(void)
 {
@@ -656,7 +658,8 @@ is_any_reset(const struct pair *pairs, int count)
 	return is_any;
 }
 
-/* A stalled connection is reset, for the sake of others; one that takes something now and then is not. */
+/* A stalled connection is reset so that others are served; one that takes something now and then is
+ * not. */
 PROGRAM_TEST(limits, stalled_connections_are_evicted_where_threads_are_kept)
 {
 	struct pair stalled[KEPT + EXTRA_THREADS_MAX];
@@ -670,7 +673,7 @@ PROGRAM_TEST(limits, stalled_connections_are_evicted_where_threads_are_kept)
 	}
 	for (int i = 0; i < SERVED_MEANWHILE; i++)
 		expect_served(backend, request);
-	/* Which is first cannot be told: the kernel may take a little more for one, much later. */
+	/* Which is the first is unknown: the kernel may take a little more for one, much later. */
 	wait_until(is_any_reset(stalled, most), 5000);
 	wait_until(proxy_has_logged(proxy, " slots in use: connections are evicted\n"), 5000);
 	cr_assert_gt(proxy_total(proxy, "evicted-stalled"), 0);
@@ -699,7 +702,7 @@ PROGRAM_TEST(limits, connections_for_a_full_backlog_are_evicted_where_threads_ar
 	end_sippers();
 }
 
-/* If all that keep a thread make progress, others wait, and none is lost. */
+/* If all that block a thread make progress, others wait, and none is lost. */
 PROGRAM_TEST(limits, others_wait_where_all_make_progress)
 {
 	need("splice(2)");
@@ -727,7 +730,7 @@ no_threads(void)
 	setrlimit(RLIMIT_NPROC, &processes);
 }
 
-/* As the user whose process it is, for whom that is no privilege. */
+/* As the user of the process, who needs no privilege for it. */
 static void
 allow_threads(void)
 {
@@ -743,7 +746,7 @@ allow_threads(void)
 	check(waitpid(pid, &status, 0) == pid && status == 0, "prlimit");
 }
 
-/* Where no thread can be had, connections wait, and the log says so; as soon as one can, all are
+/* If no thread can be started, connections wait, and the log says so; when one can, all are
  * served. */
 PROGRAM_TEST(limits, no_threads_at_all)
 {
@@ -784,9 +787,9 @@ PROGRAM_TEST(limits, stops_while_out_of_descriptors)
 		expect_served(backend, request);
 }
 
-/* --- No right to accept --- */
+/* --- No permission to accept --- */
 
-/* As a packet filter or a security module may have it, for as long as they do. */
+/* A packet filter or a security module may forbid it for a while. */
 PROGRAM_TEST(limits, accept_is_not_permitted)
 {
 	start(NULL);
@@ -827,7 +830,7 @@ wait_for_rest(int count)
 	wait_until(proxy_threads(proxy) <= SPARE_THREADS + OWN_THREADS + extra_threads(), 5000);
 }
 
-/* A thousand connections at once, each talked to in turn. */
+/* A thousand connections at once; each is used in turn. */
 PROGRAM_TEST(limits, a_thousand_connections)
 {
 	struct pair *pairs = open_many();
@@ -840,7 +843,8 @@ PROGRAM_TEST(limits, a_thousand_connections)
 	free(pairs);
 }
 
-/* A second after a burst, connections give up their threads; within two more, those are as few as before. */
+/* A second after a burst, connections give up their threads; within two more, as few threads are
+ * left as before. */
 PROGRAM_TEST(limits, threads_end_after_a_burst)
 {
 	enum { BURST = 500, SETTLED_MS = 1000 + 2000, MARGIN_MS = 1000 };
@@ -869,7 +873,7 @@ need_files(unsigned count)
 		skip("too few descriptors");
 }
 
-/* Idle connections have no thread, however many they are. */
+/* Idle connections have no thread, however many there are. */
 PROGRAM_TEST(limits, idle_connections_have_no_thread)
 {
 	enum { IDLE = 5000, FILES = 3 * IDLE };
@@ -889,7 +893,7 @@ PROGRAM_TEST(limits, idle_connections_have_no_thread)
 
 enum { BUSY = 1000, MESSAGES = 10, MESSAGE = 64 };
 
-/* A client that sends messages, each when it has got the one before it back. */
+/* A client that sends messages, each after it has received the one before. */
 struct talker {
 	int fd;
 	size_t got;    /* of the hello, and of all messages */
@@ -908,7 +912,7 @@ talk(struct talker *t, int number)
 	t->wanted += sizeof message;
 }
 
-/* Takes what has come back. Returns whether all has. */
+/* Reads what has come back. Returns whether everything has. */
 static bool
 listen_to(struct talker *t, int number, size_t hello)
 {
@@ -959,7 +963,8 @@ PROGRAM_TEST(limits, more_busy_connections_than_threads)
 
 /* --- Hellos that need more memory --- */
 
-/* One address has thousands of hellos that need a second buffer and never end. Another one's are served. */
+/* One address has thousands of hellos that need a second buffer and never end. Those of another
+ * address are served. */
 PROGRAM_TEST(limits, unfinished_hellos_of_one_address_leave_memory_for_others)
 {
 	enum { UNFINISHED = 3500, OTHERS_SERVED = 20, FILES = 4 * UNFINISHED };
@@ -983,8 +988,8 @@ PROGRAM_TEST(limits, unfinished_hellos_of_one_address_leave_memory_for_others)
 
 /* --- A backend whose descriptors take long to close --- */
 
-/* Passes the socket of a connection along with a byte, and keeps none of it: its last close(2) waits for a
- * minute, for bytes that the other end does not take. Returns whether the kernel lets it pass. */
+/* Passes the socket of a connection with a byte, and keeps no copy: its last close(2) waits for a
+ * minute for bytes that the other end does not take. Returns whether the kernel passes it. */
 static bool
 pass_lingering_socket(int fd)
 {

@@ -1,5 +1,4 @@
-/* The log: one line for a connection that failed, bounded in rate, and no byte in it that
- * was not checked before. */
+/* The log: one line for a connection that failed, at a limited rate, without unchecked bytes. */
 #include "tests/program/harness.h"
 
 #include <fcntl.h>
@@ -17,7 +16,7 @@
 
 static struct proxy *proxy;
 
-/* The line in the log that begins with START, without its end; null if there is none. */
+/* The line of the log that begins with START, without its newline; NULL if there is none. */
 static char *
 find_line(const char *start)
 {
@@ -48,8 +47,8 @@ count_lines(const char *start)
 	return count;
 }
 
-/* A client is refused. Its line must be there, the only one; returned is what follows the
- * client's address. */
+/* A client is rejected. Its line must be the only one. Returns what follows the client's
+ * address. */
 static char *
 line_of_refusal(struct bytes bytes, enum alert alert)
 {
@@ -99,7 +98,7 @@ PROGRAM_TEST(log, what_failed_is_told_apart)
 	cr_assert_not_null(strstr(unknown, "No such file or directory"), "%s", unknown);
 }
 
-/* One line for each way to fail before there is a name. */
+/* One line for each way to fail before the name is known. */
 PROGRAM_TEST(log, each_failure_has_a_line)
 {
 	proxy = proxy_start_default();
@@ -172,7 +171,7 @@ PROGRAM_TEST(log, garbage_is_not_printed)
 	expect_clean_log();
 }
 
-/* A valid name is printed in lower case, as its directory is called. */
+/* A valid name is printed in lowercase, like the name of its directory. */
 PROGRAM_TEST(log, valid_names_are_printed)
 {
 	proxy = proxy_start_default();
@@ -200,7 +199,7 @@ stderr_to_pipe(void)
 	dup2(pipe_ends[1], 2);
 }
 
-/* The smallest pipe there is, for the log and for what else this test writes. */
+/* The smallest pipe, for the log and for what else this test writes. */
 static void
 start_with_pipe(void)
 {
@@ -215,7 +214,7 @@ start_with_pipe(void)
 static void
 fill_pipe(void)
 {
-	/* Not with O_NONBLOCK, which would be the proxy's too. */
+	/* Without O_NONBLOCK, which would also be set for the proxy. */
 	struct pollfd entry = {.fd = pipe_ends[1], .events = POLLOUT};
 	static const char page[4096];
 	while (poll(&entry, 1, 0) == 1)
@@ -230,7 +229,7 @@ empty_pipe(void)
 		cr_assert_gt(read(pipe_ends[0], page, sizeof page), 0);
 }
 
-/* Nothing can be logged: all goes on, and the end comes soon. */
+/* Nothing can be logged: the proxy still works, and ends soon. */
 static void
 expect_works_and_stops(void)
 {
@@ -251,7 +250,7 @@ PROGRAM_TEST(log, pipe_filled_by_another_writer)
 	expect_works_and_stops();
 }
 
-/* The pipe has room when the proxy looks at it, if it does, and none when it writes. */
+/* The pipe has room when the proxy checks, if it does, and none when it writes. */
 PROGRAM_TEST(log, pipe_filled_by_another_writer_at_the_last_moment)
 {
 	start_with_pipe();
@@ -316,8 +315,8 @@ refuse_one(void)
 	close(client);
 }
 
-/* Thousands of refusals: few lines, and what was left out is counted. The count may come
- * with a later line, so refusals go on, slowly, until it has. */
+/* Thousands of alerts: few lines, and what was left out is counted. The count may come with a later
+ * line, so more alerts follow, slowly, until it has. */
 PROGRAM_TEST(log, rate_is_bounded_and_the_rest_counted)
 {
 	enum { REFUSALS = 4000 };
@@ -343,7 +342,7 @@ PROGRAM_TEST(log, rate_is_bounded_and_the_rest_counted)
 	cr_assert_gt(count_left_out(), 0);
 }
 
-/* Health checks and scans of ports do not keep a failure out of the log. */
+/* Health checks and port scans do not keep a failure out of the log. */
 PROGRAM_TEST(log, who_sends_nothing_has_no_line)
 {
 	enum { PROBES = 300, FAILURES = 10 };
@@ -377,7 +376,7 @@ PROGRAM_TEST(log, what_was_left_out_is_counted_at_the_end)
 	    lines, left_out);
 }
 
-/* Noise must not silence what comes after it. */
+/* Noise must not silence later lines. */
 PROGRAM_TEST(log, lines_come_again_after_a_flood)
 {
 	proxy = proxy_start_default();

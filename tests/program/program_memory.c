@@ -1,6 +1,6 @@
-/* The most memory that clients can make the proxy take, however many they are: a budget
- * bounds it, what is beyond that is refused or read in small pieces, and others are served
- * meanwhile; so does the number of threads, of which each takes only so much. */
+/* The most memory that any number of clients can make the proxy take: a budget limits it. What
+ * exceeds the budget is rejected or read in small pieces, and others are served meanwhile. The
+ * number of threads is limited too, and the memory of each. */
 #include "tests/program/harness.h"
 
 #include <errno.h>
@@ -20,16 +20,16 @@
 #include <unistd.h>
 
 enum {
-	/* What docs/limits.md states, in KiB: for hellos, for each connection besides, and for all the
-	 * rest. Of a thread, what is in the process's own memory. */
+	/* What docs/limits.md states, in KiB: for hellos, for each connection besides, and for the
+	 * rest. A thread counts with what is in the process's own memory. */
 	HELLOS_KIB = 64 * 1024,
 	STACK_KIB = 48,
 	CONNECTION_KIB = 9,
 	REST_KIB = 16 * 1024,
 
-	/* By how much the same load may take more another time, in KiB. With a thread for each connection,
-	 * also in percent: on a busy machine, more of the connections have their stacks at the same
-	 * moment one time than another. */
+	/* How much more the same load may take another time, in KiB. With a thread for each
+	 * connection, also in percent: on a busy machine, the number of connections that have their
+	 * stacks at the same moment varies. */
 	REUSE_KIB = 4 * 1024,
 	REUSE_STACKS_PERCENT = 5,
 	MORE_WAVES = 2,
@@ -42,8 +42,8 @@ enum {
 	FEW_WORST_HELLOS = 8,
 	STALLED_DOWNLOADS = 4000,
 
-	/* How much the kernel buffers for each of many clients, in bytes: they would take
-	 * gigabytes else. */
+	/* How much the kernel buffers for each of many clients, in bytes: otherwise they would take
+	 * gigabytes. */
 	KERNEL_BUFFER = 32 * 1024,
 
 	/* Enough for the whole budget, which is less if there is less memory, and far less than those
@@ -66,18 +66,17 @@ enum {
 	OTHER_THREADS = 3, /* the main one, the log's, and the one that watches idle connections */
 	SPARE_THREADS = 8, /* so that none is evicted meanwhile */
 
-	/* What no counter shows: the kernel keeps a page fragment for each thread that has sent
-	 * on TCP. */
+	/* No counter shows this: the kernel keeps a page fragment for each thread that has sent on
+	 * TCP. */
 	FRAGMENT_KIB = 32,
 
-	/* What a thread that has only waited for a backend has not used of its stack. */
+	/* The part of its stack that a thread has not used if it has only waited for a backend. */
 	BUFFERS_KIB = 32,
 
 	HONEST_PAUSE_MS = 20,
 	HONEST_MIN = 20,
 
-	/* What matters is that they are served: how soon depends on what else the machine
-	 * does. */
+	/* They must be served; how soon depends on the load of the machine. */
 	HONEST_PATIENCE_MS = 20 * 1000,
 	EVENTS = 256,
 	ALERT_SIZE = 7,
@@ -169,15 +168,15 @@ memory_kib(const char *field)
 	return kib;
 }
 
-/* The most that the proxy has had in memory so far. */
+/* The most memory that the proxy has had so far. */
 static long
 peak_kib(void)
 {
 	return memory_kib("VmHWM:");
 }
 
-/* Checks that the proxy never had more than BUDGET_KIB, and what so many connections may take. The
- * sanitizers have memory of their own. */
+/* Checks that the proxy never had more than BUDGET_KIB, besides what so many connections may take.
+ * The sanitizers have memory of their own. */
 static void
 expect_within_budget(int connections, long budget_kib)
 {
@@ -210,7 +209,7 @@ limit_address_space_for_downloads(void)
 	limit_address_space_to(DOWNLOADS_MIB);
 }
 
-/* Fewer where all is slower. */
+/* Fewer if everything is slower. */
 static int
 scaled(int count)
 {
@@ -221,7 +220,7 @@ static void
 start(void (*prepare)(void))
 {
 	server_listen("127.0.0.1");
-	/* What is accepted inherits it. */
+	/* An accepted socket inherits it. */
 	setsockopt(server.listener, SOL_SOCKET, SO_RCVBUF, &kernel_buffer, sizeof kernel_buffer);
 	backend = backend_listen(HOST);
 	proxy = proxy_start(prepare);
@@ -245,7 +244,7 @@ static struct crowd {
 	int set;
 	int size;
 	struct member *members;
-	int left;      /* those that have neither sent all nor ended */
+	int left;      /* those that have neither sent everything nor ended */
 	size_t length; /* how many bytes each has to send */
 } crowd;
 
@@ -263,7 +262,7 @@ crowd_connect(int size, size_t length)
 	for (int i = 0; i < size; i++) {
 		struct member *m = &crowd.members[i];
 		struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = m};
-		m->fd = client_connect_from("127.0.0.2"); /* not where honest ones come from */
+		m->fd = client_connect_from("127.0.0.2"); /* no honest address */
 		setsockopt(m->fd, SOL_SOCKET, SO_SNDBUF, &kernel_buffer, sizeof kernel_buffer);
 		int flags = fcntl(m->fd, F_GETFL);
 		check(fcntl(m->fd, F_SETFL, flags | O_NONBLOCK) == 0 &&
@@ -305,7 +304,7 @@ member_sends(struct member *m)
 	}
 }
 
-/* Lets each send and read what it can, for up to MS milliseconds if there is nothing. */
+/* Each sends and reads what it can. Waits up to MS milliseconds if there is nothing to do. */
 static void
 crowd_goes_on(int ms)
 {
@@ -355,8 +354,8 @@ crowd_close(void)
 
 /* --- The worst hellos --- */
 
-/* So many clients send the worst hello at once, but for its last byte. Half of the budget
- * is for them, and those that it has no room for are told internal_error. */
+/* So many clients send the worst hello at once, except for its last byte. Half of the budget is for
+ * them; the others get internal_error. */
 static void
 send_worst_hellos(int size)
 {
@@ -377,7 +376,7 @@ send_worst_hellos(int size)
 	check(refused > size / 2, "only %d of %d were refused", refused, size);
 }
 
-/* A few at once are served, one-byte records and all. */
+/* A few at once are served, even with records of one byte. */
 static void
 expect_few_served(void)
 {
@@ -397,7 +396,8 @@ expect_few_served(void)
 	testing("%d worst hellos", FEW_WORST_HELLOS);
 }
 
-/* Checks that what was freed is used again, except for MORE_KIB; in the portable core, by the threads of the same heap. */
+/* Checks that freed memory is used again, except for MORE_KIB; in the portable core, by the threads
+ * of the same heap. */
 static void
 expect_no_growth(long first_kib, long more_kib)
 {
@@ -424,7 +424,7 @@ withstand_worst_hellos(void)
 		crowd_close();
 	}
 	expect_no_growth(first_kib, 0);
-	wait_until(proxy_total(proxy, "open") == 0, 8000); /* those that were closed have memory */
+	wait_until(proxy_total(proxy, "open") == 0, 8000); /* these hold memory */
 	expect_few_served();
 }
 
@@ -434,7 +434,7 @@ PROGRAM_TEST(memory, worst_hellos)
 	withstand_worst_hellos();
 }
 
-/* --- The same in a control group, where more memory than allowed means death --- */
+/* --- The same in a control group, where too much memory means death --- */
 
 static struct {
 	char directory[512];
@@ -488,7 +488,7 @@ make_group(const char *controller, const char *file, const char *file_v1, const 
 	return !group.is_v1 || (line != NULL && try_group(parent, file_v1, limit));
 }
 
-/* Has the proxy join a group inside the group. */
+/* The proxy joins a group inside the group. */
 static void
 make_inner_group(void)
 {
@@ -498,8 +498,8 @@ make_inner_group(void)
 	snprintf(group.procs, sizeof group.procs, "%.500s/cgroup.procs", path);
 }
 
-/* A process that removes the group once the test is over, in whichever way: by then all
- * in the group have ended, or are about to. */
+/* A process that removes the group when the test is over, however it ends: by then all processes in
+ * the group have ended, or will soon. */
 static void
 guard_group(void)
 {
@@ -538,8 +538,8 @@ kills(void)
 	return count;
 }
 
-/* What the kernel accounts to the proxy: its pages, its stacks, its page tables, and what the
- * kernel keeps for its threads and sockets. */
+/* What the kernel accounts to the proxy: its pages, stacks and page tables, and the kernel's memory
+ * for its threads and sockets. */
 static long
 group_kib(void)
 {
@@ -588,13 +588,13 @@ PROGRAM_TEST(memory, worst_hellos_in_a_control_group)
 
 /* --- Stalled downloads --- */
 
-/* A download whose client has taken as little as makes the proxy hold the most. */
+/* A download whose client has taken so little that the proxy holds the most. */
 struct download {
 	struct pair pair;
 	size_t sent;
 	size_t received;
-	int queued; /* what the kernel holds of what was sent, until the proxy reads it */
-	bool full;  /* the proxy has read much of late, and could write little of it */
+	int queued; /* what the kernel holds of the bytes sent, until the proxy reads it */
+	bool full;  /* the proxy has read much lately, and could write little of it */
 };
 
 static struct download *downloads;
@@ -635,7 +635,7 @@ open_downloads(int size)
 	testing("%d stalled downloads", size);
 }
 
-/* The backend sends as much of the pattern as is taken. */
+/* The backend sends the pattern until nothing more is taken. */
 static void
 download_sends(struct download *d)
 {
@@ -648,8 +648,8 @@ download_sends(struct download *d)
 	check(errno == EAGAIN, "send: %s", strerror(errno));
 }
 
-/* The client takes a bit, unless the proxy has just read a lot for it: then most of that
- * had to be kept. */
+/* The client takes a bit, unless the proxy has just read a lot for it, and had to keep most of
+ * that. */
 static void
 download_takes(struct download *d)
 {
@@ -666,8 +666,8 @@ download_takes(struct download *d)
 	ioctl(d->pair.backend, SIOCOUTQ, &d->queued);
 }
 
-/* Opens downloads whose backends send as much as is taken, and has the proxy hold as much
- * as it does for each. */
+/* Opens downloads whose backends send until nothing more is taken. The proxy holds as much as
+ * possible for each. */
 static void
 stall_downloads(int size)
 {
@@ -676,7 +676,7 @@ stall_downloads(int size)
 	for (int round = 0; round < rounds; round++) {
 		for (int i = 0; i < size; i++)
 			download_takes(&downloads[i]);
-		/* The proxy may be at it. */
+		/* The proxy may be working on it. */
 		poll(NULL, 0, 5);
 	}
 	int full = 0;
@@ -694,7 +694,7 @@ end_downloads(int size)
 	free(downloads);
 }
 
-/* What is on its way is neither lost nor mixed up. */
+/* What is under way is neither lost nor mixed up. */
 static void
 expect_download_goes_on(const struct download *d)
 {
@@ -720,7 +720,8 @@ PROGRAM_TEST(memory, stalled_downloads)
 	expect_honest_clients_served();
 	end_downloads(size);
 	long first_kib = peak_kib();
-	/* Until only the spare threads are left: otherwise the stacks of both rounds would count. */
+	/* Until only the spare threads are left: otherwise the stacks of both rounds would
+	 * count. */
 	wait_until(proxy_threads(proxy) < THREADS_LEFT + extra_threads(), 15000);
 
 	stall_downloads(size);
@@ -739,7 +740,7 @@ join_group_with_few_threads(void)
 	setrlimit(RLIMIT_NPROC, &processes);
 }
 
-/* Sends as much as FD takes at once. Returns how much that was. */
+/* Sends as much as FD takes at once. Returns how much. */
 static size_t
 send_some(int fd)
 {
@@ -749,8 +750,8 @@ send_some(int fd)
 	return sent > 0 ? (size_t)sent : 0;
 }
 
-/* Opens COUNT connections of which each keeps a thread: both sides have sent in bulk what the other does
- * not take. */
+/* Opens COUNT connections that block a thread each: both sides have sent in bulk what the other
+ * does not take. */
 static void
 keep_threads(struct pair *pairs, int count)
 {
@@ -768,12 +769,12 @@ keep_threads(struct pair *pairs, int count)
 		sent = 0;
 		for (int i = 0; i < count; i++)
 			sent += send_some(pairs[i].client) + send_some(pairs[i].backend);
-		poll(NULL, 0, 50); /* the proxy may be at it */
+		poll(NULL, 0, 50); /* the proxy may be working on it */
 	}
 }
 
-/* Has COUNT clients wait for a backend whose backlog is full, which takes a thread each, and little
- * else; returns how many KiB each of them takes. */
+/* COUNT clients wait for a backend whose backlog is full; each takes a thread, and little else.
+ * Returns how many KiB each takes. */
 static long
 measure_threads(int count)
 {
@@ -800,7 +801,8 @@ measure_threads(int count)
 
 PROGRAM_TEST(memory, threads_in_a_control_group)
 {
-	/* Not so many that the system refuses one: then threads are short, and some are rejected. */
+	/* Few enough that the system refuses none: otherwise threads are short, and some are
+	 * rejected. */
 	enum { MOST = THREADS * 3 / 4 - OTHER_THREADS - SPARE_THREADS };
 	need("splice(2)");
 	static struct pair pairs[MOST];

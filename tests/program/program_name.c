@@ -1,4 +1,4 @@
-/* Server names: which are valid, and which directory each is looked up in. */
+/* Server names: the valid ones, and the directory in which each is looked up. */
 #include "tests/program/harness.h"
 
 #include <stdlib.h>
@@ -91,8 +91,8 @@ PROGRAM_TEST(name, different_names_are_kept_apart)
 	cr_assert(silent_for(one, 0) && silent_for(two, 0));
 }
 
-/* An invalid name is refused even where a directory of that name, its hash's name, or the
- * place it might lead to has a backend. */
+/* An invalid name is rejected even if a directory of that name, its hash's name, or the place it
+ * might lead to has a backend. */
 static int
 listen_as(const char *directory)
 {

@@ -1,5 +1,5 @@
-/* PROXY headers from a balancer in front: from whom they are awaited, what becomes of the address in
- * them, and what is refused. Balancers are in 127.0.3.0/24 here. */
+/* PROXY headers from a balancer in front: which addresses must send them, what the addresses in
+ * them are used for, and what is rejected. Balancers are in 127.0.3.0/24 here. */
 #include "tests/program/harness.h"
 
 #include <poll.h>
@@ -102,7 +102,7 @@ balancer_send(struct bytes bytes)
 	return client;
 }
 
-/* --- What becomes of the address --- */
+/* --- What the address is used for --- */
 
 static const struct {
 	const char *what;
@@ -188,7 +188,7 @@ PROGRAM_TEST(proxy_header, the_longest)
 	expect_passed_on(balancer_send(joined(header_of(4096), request)), V1_IPV4);
 }
 
-/* Only who wants a header gets one. */
+/* Only a backend that wants a header gets one. */
 PROGRAM_TEST(proxy_header, the_header_itself_is_not_passed_on)
 {
 	start();
@@ -198,7 +198,7 @@ PROGRAM_TEST(proxy_header, the_header_itself_is_not_passed_on)
 	}
 }
 
-/* Without an address in the header, it is the balancer's. */
+/* Without an address in the header, the balancer's counts. */
 PROGRAM_TEST(proxy_header, a_connection_of_the_balancers)
 {
 	static const struct {
@@ -264,7 +264,7 @@ PROGRAM_TEST(proxy_header, a_balancer_with_ipv6)
 	expect_alert(client_send(request), INTERNAL_ERROR);
 }
 
-/* IPv4 through a socket of IPv6. */
+/* An IPv4 balancer, through an IPv6 socket. */
 PROGRAM_TEST(proxy_header, a_balancer_that_is_mapped)
 {
 	start_at("::", accept_proxy);
@@ -275,7 +275,7 @@ PROGRAM_TEST(proxy_header, a_balancer_that_is_mapped)
 	expect_alert(balancer_send(request), INTERNAL_ERROR);
 }
 
-/* --- What is refused --- */
+/* --- What is rejected --- */
 
 static bool
 has_logged(const char *what)
@@ -286,7 +286,7 @@ has_logged(const char *what)
 	return found;
 }
 
-/* BYTES, in whichever parts, get the alert, and a line that says WHY. */
+/* BYTES, in any parts, get the alert, and a line with WHY. */
 static void
 expect_header_refused(struct bytes bytes, const char *why)
 {
@@ -317,7 +317,7 @@ PROGRAM_TEST(proxy_header, what_is_none_is_refused)
 	    {LITERAL(SIGNATURE "\x21\x11\x0f\xf1"), "too long"},
 	};
 	start();
-	client_send(text("x")); /* so that each line has one before it */
+	client_send(text("x")); /* so that each line follows another */
 	wait_until(has_logged("\n"), 3000);
 	expect_header_refused(request, "missing");
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -351,7 +351,7 @@ PROGRAM_TEST(proxy_header, one_that_ends_early)
 	wait_until(has_logged(" -: PROXY header: end of stream inside it\n"), 3000);
 }
 
-/* The time for the hello is the header's, too. */
+/* The time for the hello includes the header. */
 PROGRAM_TEST(proxy_header, one_that_does_not_come_in_time)
 {
 	enum { COUNT = 3, STEPS = 9 };
@@ -385,7 +385,7 @@ end(int client, bool resets)
 		close(client);
 }
 
-/* How many lines say that a connection of the balancer's has ended without a byte. */
+/* How many lines say that a connection from the balancer has ended without a byte. */
 static int
 count_silent(void)
 {
@@ -398,8 +398,7 @@ count_silent(void)
 	return count;
 }
 
-/* A balancer that looks whether somebody listens is not told of: it would be all that there is in
- * the log. */
+/* A balancer's health checks are not logged: they would fill the log. */
 PROGRAM_TEST(proxy_header, health_checks_have_no_line)
 {
 	static const struct bytes rows[] = {
@@ -419,7 +418,7 @@ PROGRAM_TEST(proxy_header, health_checks_have_no_line)
 	check(!has_logged(BALANCER ":") || !has_logged(" -: "), "%s", proxy_log(proxy));
 }
 
-/* A client that sends nothing has no line, whoever announces it; one that begins has. */
+/* A client that sends nothing has no line, even if it was announced; one that begins has. */
 PROGRAM_TEST(proxy_header, who_is_announced_and_says_nothing_has_no_line)
 {
 	start();
@@ -456,7 +455,7 @@ PROGRAM_TEST(proxy_header, the_log_has_the_address)
 	check(has_logged("\nclient=192.0.2.7:51234 name=" HOST " "), "%s", proxy_log(proxy));
 }
 
-/* --- More connections than there are slots for --- */
+/* --- More connections than slots --- */
 
 enum { OPEN_FILES = 128, SLOTS_MAX = OPEN_FILES / 2, SLOTS_MIN = SLOTS_MAX * 3 / 4 };
 
@@ -478,7 +477,8 @@ pair_from(int network, int number)
 	return pair;
 }
 
-/* The announced address that holds the most pays, and not the balancer's, from which all come. */
+/* The announced address that holds the most pays, not the balancer's, from which all connections
+ * come. */
 PROGRAM_TEST(proxy_header, eviction_is_by_announced_address)
 {
 	enum { OTHERS = 20, GREEDY = SLOTS_MAX - OTHERS, LATER = 20 };
@@ -492,7 +492,8 @@ PROGRAM_TEST(proxy_header, eviction_is_by_announced_address)
 		cr_assert_lt(sent, 10 * GREEDY);
 		balancer_send(joined(header_from(101, 1), request));
 	}
-	/* Some wait for slots of the others. One that was evicted while it was connected sends nothing. */
+	/* Some wait for slots of the others. One that was evicted while it was connected sends
+	 * nothing. */
 	while (readable_within(backend, 1500))
 		read_up_to(backend_accept(backend), received, request.length);
 	for (int i = 0; i < LATER; i++)

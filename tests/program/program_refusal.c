@@ -1,5 +1,4 @@
-/* What is refused: by which alert, and that the alert arrives. No backend may see any of
- * it. */
+/* What is rejected, with which alert, and that the alert arrives. No backend may see any of it. */
 #include "tests/program/harness.h"
 
 #include <poll.h>
@@ -8,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The backend that each of these hellos names, and that must hear nothing. */
+/* The backend that these hellos name. It must receive nothing. */
 static int backend;
 
 static void
@@ -19,7 +18,7 @@ start(void)
 	expect_served(backend, hello_for(HOST));
 }
 
-/* The alert must come, whether the bytes come in one go or one by one. */
+/* The alert must come, whether the bytes are sent at once or one by one. */
 static void
 expect_refused_both_ways(const char *what, struct bytes bytes, enum alert alert)
 {
@@ -200,7 +199,7 @@ PROGRAM_TEST(refusal, malformed_hellos)
 		    malformed[i].what, hello(malformed[i].shape), malformed[i].alert);
 }
 
-/* The same with each byte in a record of its own: nothing may depend on how it comes. */
+/* The same with each byte in a record of its own: the split must not matter. */
 PROGRAM_TEST(refusal, malformed_hellos_in_records_of_one_byte)
 {
 	start();
@@ -223,9 +222,8 @@ PROGRAM_TEST(refusal, an_extension_beyond_the_end)
 	    hello((struct shape){.extensions = beyond, .server_name_last = true}), DECODE_ERROR);
 }
 
-/* A hello whose lengths are right to its end but that was cut off at each byte. Only
- * where it ends before the extensions it is a hello, of the time before there were any.
- */
+/* A hello that was cut off at each byte, with lengths that are right to its end. Only if it ends
+ * before the extensions it is a hello, of the time before extensions. */
 PROGRAM_TEST(refusal, hello_cut_off_with_a_matching_length)
 {
 	start();
@@ -244,8 +242,8 @@ PROGRAM_TEST(refusal, hello_cut_off_with_a_matching_length)
 	cr_assert(silent_for(backend, 0));
 }
 
-/* The message's own length. More than any hello can have is refused as soon as it is
- * announced; the connection does not wait for what nobody could send. */
+/* The message's own length. One that exceeds any hello is rejected as soon as it is announced; the
+ * connection does not wait for bytes that no client can send. */
 PROGRAM_TEST(refusal, length_of_the_message)
 {
 	start();
@@ -279,8 +277,7 @@ PROGRAM_TEST(refusal, end_of_stream_inside_the_hello)
 	free(clients);
 }
 
-/* Health checks connect and close. The proxy must end such a connection; tear-down sees
- * it. */
+/* Health checks connect and close. The proxy must end such a connection; tear-down checks it. */
 PROGRAM_TEST(refusal, end_of_stream_before_the_hello)
 {
 	start();
@@ -293,8 +290,8 @@ PROGRAM_TEST(refusal, end_of_stream_before_the_hello)
 
 /* --- The alert arrives --- */
 
-/* The client has sent far more than the proxy read before it refused. A close with unread
- * input would reset the connection, and the alert would be lost. */
+/* The client has sent far more than the proxy read before it rejected the hello. A close with
+ * unread input would reset the connection, and the alert would be lost. */
 PROGRAM_TEST(refusal, alert_arrives_though_more_was_sent)
 {
 	start();
@@ -341,8 +338,7 @@ PROGRAM_TEST(refusal, alert_arrives_though_the_client_goes_on)
 	}
 }
 
-/* The end of the stream comes at once, although the client neither closes nor reads on.
- */
+/* The end of the stream comes at once, although the client neither closes nor reads further. */
 PROGRAM_TEST(refusal, many_clients_that_do_not_close)
 {
 	start();

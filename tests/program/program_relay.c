@@ -1,5 +1,4 @@
-/* The relay: both directions at once, ends and resets, and what a waiting connection
- * costs. */
+/* The relay: both directions at once, ends and resets, and the cost of a connection that waits. */
 #include "tests/program/harness.h"
 
 #include <errno.h>
@@ -29,8 +28,8 @@ start(void)
 	return pair_open(backend);
 }
 
-/* For tests of a connection that has been silent for a while, which the proxy may keep in
- * another way than a busy one. Nothing tells from outside, so this waits for time. */
+/* For tests of a connection that has been silent for a while, which the proxy may hold in another
+ * way than a busy one. That cannot be seen from outside, so this waits. */
 static void
 fall_silent(int ms)
 {
@@ -44,7 +43,7 @@ enum { SILENCES = sizeof silences_ms / sizeof *silences_ms };
 
 /* --- Bytes --- */
 
-/* One direction of a transfer. What is sent is the pattern from START on. */
+/* One direction of a transfer. The pattern is sent from START on. */
 struct flow {
 	int from;
 	int to;
@@ -69,7 +68,7 @@ flow_send(struct flow *flow)
 	return true;
 }
 
-/* Receives what is there, up to MOST bytes; false if it is wrong. */
+/* Receives what has arrived, up to MOST bytes. Returns false if it is wrong. */
 static bool
 flow_receive_up_to(struct flow *flow, size_t most)
 {
@@ -94,7 +93,7 @@ flow_receive(struct flow *flow)
 	return flow_receive_up_to(flow, SIZE_MAX);
 }
 
-/* Runs both flows to their ends, side by side. */
+/* Runs all flows to their ends at the same time. */
 #define exchange(flows, count) exchange_at(HERE, flows, count)
 
 static void
@@ -157,7 +156,7 @@ PROGRAM_TEST(relay, bulk_both_ways)
 	pair_talk(pair);
 }
 
-/* Small messages between large ones: a direction may change how it is carried, never its
+/* Small messages between large ones: a direction may change the way it carries bytes, never the
  * bytes. */
 PROGRAM_TEST(relay, bulk_and_small_messages_in_turn)
 {
@@ -215,7 +214,7 @@ PROGRAM_TEST(relay, upload_while_the_download_is_stalled)
 	pair_talk(pair);
 }
 
-/* Both sides write until nothing more is taken before either reads a byte. */
+/* Both sides write until nothing more is taken; only then they read. */
 PROGRAM_TEST(relay, both_sides_write_before_they_read)
 {
 	struct pair pair = start();
@@ -229,7 +228,7 @@ PROGRAM_TEST(relay, both_sides_write_before_they_read)
 	pair_talk(pair);
 }
 
-/* After that, either direction goes on while the other is still stalled. */
+/* After that, either direction continues while the other is still stalled. */
 PROGRAM_TEST(relay, each_direction_goes_on_while_the_other_is_stalled)
 {
 	pair_close(start());
@@ -255,7 +254,7 @@ PROGRAM_TEST(relay, each_direction_goes_on_while_the_other_is_stalled)
 	}
 }
 
-/* Both sides write 8 MiB, which their own buffers have room for, before they read a byte. */
+/* Both sides write 8 MiB, for which their own buffers have room, before they read a byte. */
 PROGRAM_TEST(relay, both_sides_write_all_before_they_read)
 {
 	enum { LENGTH = 8 * MIB, BUFFER = 32 * MIB };
@@ -332,7 +331,7 @@ PROGRAM_TEST(relay, request_after_the_backend_has_ended)
 	}
 }
 
-/* Who takes nothing more may still send. */
+/* A side that takes nothing more may still send. */
 PROGRAM_TEST(relay, answer_of_a_backend_that_reads_no_more)
 {
 	for (int i = 0; i < SILENCES; i++) {
@@ -362,8 +361,8 @@ PROGRAM_TEST(relay, both_end)
 	}
 }
 
-/* The connection ends when both directions have, and not before: the proxy then lets go
- * of its descriptors although neither side has closed its own. */
+/* The connection ends when both directions have, and not before. The proxy then closes its
+ * descriptors although neither side has closed its own. */
 PROGRAM_TEST(relay, connection_ends_with_both_directions)
 {
 	struct pair pair = start();
@@ -407,8 +406,8 @@ PROGRAM_TEST(relay, client_reset_closes_the_backend)
 	}
 }
 
-/* How many bytes of what FD has sent its own kernel still has, since the other one has
- * not acknowledged them. A reset throws them away. */
+/* How many bytes of what FD has sent its own kernel still holds, because the other end has not
+ * acknowledged them. A reset discards them. */
 static size_t
 unacknowledged(int fd)
 {
@@ -417,7 +416,7 @@ unacknowledged(int fd)
 	return (size_t)bytes;
 }
 
-/* A backend that writes what the client never read. */
+/* A backend that writes what the client never reads. */
 PROGRAM_TEST(relay, client_reset_closes_a_stalled_backend)
 {
 	struct pair pair = start();
@@ -428,8 +427,8 @@ PROGRAM_TEST(relay, client_reset_closes_a_stalled_backend)
 	cr_assert(poll(&entry, 1, margin_ms(1000)) == 1 && (entry.revents & (POLLERR | POLLHUP)));
 }
 
-/* A backend that does not read, for longer than the proxy waits in its calls: two that
- * take a part, and one that can do nothing. */
+/* A backend that does not read, for longer than the proxy waits in its calls: two that take a part,
+ * and one that takes nothing. */
 PROGRAM_TEST(relay, client_reset_leaves_a_stalled_backend_what_was_sent)
 {
 	struct pair pair = start();
@@ -458,7 +457,7 @@ PROGRAM_TEST(relay, client_reset_after_its_end_closes_the_backend)
 	}
 }
 
-/* A Unix socket is reset where one side closes and has not read all. */
+/* A Unix socket is reset if one side closes with bytes unread. */
 PROGRAM_TEST(relay, backend_reset_closes_the_client)
 {
 	for (int i = 0; i < SILENCES; i++) {
@@ -480,7 +479,7 @@ PROGRAM_TEST(relay, backend_reset_closes_a_client_that_does_not_read)
 	expect_gone(pair.client, 1000);
 }
 
-/* A server that refuses an upload answers and closes without having read it all. */
+/* A server that refuses an upload answers, and closes with bytes unread. */
 PROGRAM_TEST(relay, answer_before_a_backend_reset_arrives)
 {
 	struct pair pair = start();
@@ -497,7 +496,7 @@ PROGRAM_TEST(relay, answer_before_a_backend_reset_arrives)
 	}
 }
 
-/* Whether the connection was parked or not. */
+/* Whether or not the connection was parked. */
 PROGRAM_TEST(relay, bytes_before_a_reset_arrive_after_silence)
 {
 	enum { LENGTH = 12000 };
@@ -533,8 +532,8 @@ PROGRAM_TEST(relay, backend_that_closes_at_once)
 	}
 }
 
-/* The backend answers and leaves while the client writes. The client reads only when it
- * has written all it wants; it must not be left waiting in either. */
+/* The backend answers and closes while the client writes. The client reads only after it has
+ * written everything; neither may block it. */
 static void
 expect_answer_after_writing(struct pair pair, size_t answer, size_t write_length)
 {
@@ -548,8 +547,8 @@ expect_answer_after_writing(struct pair pair, size_t answer, size_t write_length
 
 PROGRAM_TEST(relay, client_that_writes_before_it_reads_gets_the_answer)
 {
-	/* Where nothing bounds what the kernel takes, it may take the rest once the client writes; and
-	 * for more than 8 MiB a client that gets nothing more is not listened to. */
+	/* If nothing limits what the kernel takes, it may take the rest when the client writes; and
+	 * the lingering close reads 8 MiB at most. */
 	size_t most = (is_portable() ? 7 : 16) * (size_t)MIB;
 	testing("an answer that the proxy cannot get rid of");
 	struct pair pair = start();
@@ -562,8 +561,8 @@ PROGRAM_TEST(relay, client_that_writes_before_it_reads_gets_the_answer)
 	expect_answer_after_writing(pair, send_until_stalled(pair.backend), most);
 
 	testing("the same, and the upload was stalled before");
-	/* Or the kernel might take as many as the client will ever write: where the proxy was slow at first,
-	 * up to tcp_rmem. */
+	/* Otherwise the kernel might take as much as the client will ever write: up to tcp_rmem, if
+	 * the proxy was slow at first. */
 	const int narrow = MIB;
 	setsockopt(server.listener, SOL_SOCKET, SO_RCVBUF, &narrow, sizeof narrow);
 	pair = pair_open(backend);
@@ -577,22 +576,22 @@ PROGRAM_TEST(relay, client_that_writes_before_it_reads_gets_the_answer)
 	expect_answer_after_writing(pair, 1000, 4 * MIB);
 }
 
-/* --- What a side sent before it was gone --- */
+/* --- What a side sent before it closed --- */
 
-/* How a side leaves that has sent something, and what the other side is like. */
+/* How a side closes that has sent something, and how the other side behaves. */
 struct leaving {
 	bool is_client;
 	bool resets; /* by SO_LINGER; a close with unread bytes makes the kernel do so */
 	/* The other side: */
-	enum manner { SILENT, ANSWERS_LATE, ANSWERS } manner; /* late: to who has left */
-	bool is_slow; /* reads a little, and makes a pause */
-	/* The proxy is stopped meanwhile, so that it finds all at once. */
+	enum manner { SILENT, ANSWERS_LATE, ANSWERS } manner; /* late: after the first has closed */
+	bool is_slow;                                         /* reads a little, and pauses */
+	/* The proxy is stopped meanwhile, so that it finds everything at once. */
 	bool is_hidden;
 };
 
 static const char *const manners[] = {"silent", "answers late", "answers"};
 
-/* What nobody reads, and what may not arrive any more. */
+/* Bytes that no side reads, and that may not arrive any more. */
 static void
 answer(int fd)
 {
@@ -610,7 +609,7 @@ flow_take(struct flow *flow, const struct leaving *leaving)
 	    "broke at %zu of %zu bytes: %s", flow->received, flow->length, strerror(errno));
 }
 
-/* Sends all, and waits until the proxy's kernel has what the client sent. */
+/* Sends everything, and waits until the proxy's kernel has what the client sent. */
 static void
 flow_send_all(struct flow *flow, const struct leaving *leaving)
 {
@@ -625,8 +624,8 @@ flow_send_all(struct flow *flow, const struct leaving *leaving)
 	}
 }
 
-/* One side of PAIR sends LENGTH bytes and leaves. The other must get them all, and then
- * the end; the backend may learn that what it said last did not arrive. */
+/* One side of PAIR sends LENGTH bytes and closes. The other must receive them all, and then the
+ * end; the backend may learn that its last bytes did not arrive. */
 static void
 expect_all_before_the_end(struct pair pair, struct leaving leaving, size_t length)
 {
@@ -659,7 +658,7 @@ expect_all_before_the_end(struct pair pair, struct leaving leaving, size_t lengt
 	close(to);
 }
 
-/* With lengths from what fits anywhere to what has to be waited for, several times. */
+/* With lengths from what fits everywhere to what must be waited for, several times. */
 static void
 expect_all_lengths_before_the_end(struct leaving leaving)
 {
@@ -677,7 +676,7 @@ expect_all_lengths_before_the_end(struct leaving leaving)
 	}
 }
 
-/* Only TCP is reset by SO_LINGER. */
+/* SO_LINGER resets only TCP. */
 static void
 expect_all_before_each_end(struct leaving leaving)
 {
@@ -717,7 +716,7 @@ PROGRAM_TEST(relay, all_that_a_backend_sent_right_before_it_left_arrives)
 	expect_all_before_each_end((struct leaving){.is_hidden = true});
 }
 
-/* The client is gone before there is a backend, or before the proxy has accepted it. */
+/* The client is gone before there is a backend, or before the proxy has accepted its connection. */
 PROGRAM_TEST(relay, hello_of_a_client_that_resets_at_once_arrives)
 {
 	static const size_t more[] = {0, 200, 12000};
@@ -743,7 +742,7 @@ PROGRAM_TEST(relay, hello_of_a_client_that_resets_at_once_arrives)
 	}
 }
 
-/* --- Urgent bytes (RFC 6093), which most programs do not tell from others --- */
+/* --- Urgent bytes (RFC 6093), which most programs do not distinguish from others --- */
 
 static void
 send_urgent(int fd, struct bytes byte)
@@ -788,8 +787,8 @@ PROGRAM_TEST(relay, urgent_byte_in_the_hello)
 	}
 }
 
-/* splice(2) stops before an urgent byte, and says the same as where nothing is left. The
- * proxy finds all of it at once, if it was STOPPED before, or as it comes. */
+/* splice(2) stops before an urgent byte, with the same result as if nothing is left. If STOPPED,
+ * the proxy finds all bytes at once; otherwise as they arrive. */
 static void
 expect_urgent_byte_in_bulk(struct pair pair, bool stopped)
 {
@@ -819,7 +818,7 @@ PROGRAM_TEST(relay, urgent_byte_in_bulk)
 	expect_idle(proxy);
 }
 
-/* Before any other bulk, and the end right behind it. */
+/* Before any other bulk, and followed by the end. */
 PROGRAM_TEST(relay, urgent_byte_in_the_first_bulk)
 {
 	for (int i = 0; i < 2; i++) {
@@ -837,9 +836,9 @@ PROGRAM_TEST(relay, urgent_byte_in_the_first_bulk)
 
 /* --- Descriptors that a backend passes --- */
 
-/* Sends BYTES to the proxy with as many descriptors attached as may be (SCM_MAX_FD), all of the end
- * of a pipe that nobody else has; if the kernel does not let descriptors pass, without them. Returns
- * the other end. */
+/* Sends BYTES to the proxy with as many descriptors attached as are allowed (SCM_MAX_FD), all of
+ * one end of a pipe that no other process has; or without them, if the kernel does not pass
+ * descriptors. Returns the other end. */
 static int
 send_with_descriptors(int fd, struct bytes bytes)
 {
@@ -868,7 +867,7 @@ send_with_descriptors(int fd, struct bytes bytes)
 	return ends[1];
 }
 
-/* Whether nobody has the other end of the pipe any more. */
+/* Whether no process has the other end of the pipe any more. */
 static bool
 is_lost(int end)
 {
@@ -876,7 +875,7 @@ is_lost(int end)
 	return poll(&entry, 1, 0) == 1 && (entry.revents & POLLERR) != 0;
 }
 
-/* They are not taken, however the bytes with them are read, and nothing of them is left. */
+/* They are not accepted, however the bytes with them are read, and none stays open. */
 static void
 expect_no_descriptors_taken(struct pair pair)
 {
@@ -928,7 +927,7 @@ start_on_older_kernel(void)
 	return pair_open(backend);
 }
 
-/* Before Linux 6.16, they come along with the bytes. */
+/* Before Linux 6.16, they arrive with the bytes. */
 PROGRAM_TEST(relay, descriptors_from_a_backend_on_an_older_kernel)
 {
 	expect_no_descriptors_taken(start_on_older_kernel());
@@ -948,7 +947,7 @@ PROGRAM_TEST(relay, descriptors_that_a_backend_leaves_behind)
 	close(end);
 }
 
-/* On a Unix socket, an urgent byte is none of the stream's. What is around it is. */
+/* On a Unix socket, an urgent byte is not part of the stream. The bytes around it are. */
 PROGRAM_TEST(relay, urgent_byte_from_the_backend_blocks_nothing)
 {
 	struct pair pair = start();
@@ -971,15 +970,15 @@ PROGRAM_TEST(relay, urgent_byte_from_the_backend_blocks_nothing)
 
 /* --- A failure in the proxy's own system --- */
 
-/* Each thread's first attempt to send fails, for want of memory in the kernel. */
+/* Each thread's first attempt to send fails because the kernel's memory is short. */
 static pid_t
 fail_to_send(void)
 {
 	return fault_begin(proxy, "sendto,sendmsg,splice", "error=ENOBUFS:when=1");
 }
 
-/* The connection is over on both sides, the READER's and the SENDER's; OTHER, in which
- * nothing failed, goes on. */
+/* The connection ends on both sides, the READER's and the SENDER's. OTHER, in which nothing failed,
+ * continues. */
 static void
 expect_only_one_lost(pid_t tracer, int reader, int sender, struct pair other)
 {
@@ -1066,7 +1065,7 @@ PROGRAM_TEST(relay, both_stalled_cost_no_cpu)
 	expect_idle(proxy);
 }
 
-/* Each of these waits with an event that stays: the end of a stream, a hang-up. */
+/* Each of these waits with a persistent event: the end of a stream, a hang-up. */
 PROGRAM_TEST(relay, client_ended_costs_no_cpu)
 {
 	struct pair pair = start();
@@ -1101,7 +1100,7 @@ PROGRAM_TEST(relay, backend_closed_behind_a_stalled_client_costs_no_cpu)
 	expect_idle(proxy);
 }
 
-/* Little enough that the proxy has it all and sees the client's end. */
+/* So little that the proxy has all of it, and sees the client's end. */
 PROGRAM_TEST(relay, client_gone_before_a_stalled_backend_costs_no_cpu)
 {
 	struct pair pair = start();
@@ -1135,7 +1134,7 @@ PROGRAM_TEST(relay, refused_client_that_stays_costs_no_cpu)
 
 /* --- The client's socket --- */
 
-/* A duplicate of the proxy's end of the connection; -1 if it is not to be had. */
+/* A duplicate of the proxy's end of the connection; -1 if that is impossible. */
 static int
 socket_of_the_proxy(int client)
 {
@@ -1184,7 +1183,7 @@ PROGRAM_TEST(relay, client_has_keepalive_and_nodelay)
 	expect_options(pair_open(backend).client);
 }
 
-/* The kernel has taken the connection before the proxy ran, as with a socket unit. */
+/* The kernel has completed the connection before the proxy ran, as with a socket unit. */
 PROGRAM_TEST(relay, client_from_before_the_start_has_keepalive_and_nodelay)
 {
 	server_listen("127.0.0.1");
@@ -1195,7 +1194,7 @@ PROGRAM_TEST(relay, client_from_before_the_start_has_keepalive_and_nodelay)
 	expect_options(client);
 }
 
-/* Seen from outside: the timer of the connection is that of keepalive, 02. */
+/* Seen from outside: the connection's timer is the keepalive timer, 02. */
 PROGRAM_TEST(relay, keepalive_timer_runs)
 {
 	pair_close(start());

@@ -1,5 +1,5 @@
-/* The walls around the program: that it has them, whoever starts it, that it serves where it cannot have
- * them, and that it says which there are. What is forbidden behind them is tried in test_sandbox.c. */
+/* The sandbox: the program enters it however it is started, serves even if layers are missing, and
+ * logs which are in force. What they forbid is tried in test_sandbox.c. */
 #include "tests/program/harness.h"
 
 #include <dirent.h>
@@ -13,7 +13,7 @@
 #define SYS_landlock_create_ruleset 444
 #endif
 
-/* --- What is not to be had --- */
+/* --- Missing layers --- */
 
 /* An older kernel, or one that was started without Landlock. */
 static void
@@ -61,8 +61,8 @@ find_line(const struct proxy *proxy, const char *start)
 	return line;
 }
 
-/* Starts a proxy as PREPARE has it, which is to serve, and to say LINE; WHY it may be that this kernel does not
- * have as much. */
+/* Starts a proxy with PREPARE. It must serve, and log LINE. WHY says why this kernel may have fewer
+ * layers. */
 static struct proxy *
 expect_line(void (*prepare)(void), const char *line)
 {
@@ -75,7 +75,7 @@ expect_line(void (*prepare)(void), const char *line)
 	return proxy;
 }
 
-/* Whether the program is built with walls. */
+/* Whether the program is built with a sandbox. */
 static void
 need_sandbox(void)
 {

@@ -1,5 +1,4 @@
-/* What sniproxy starts with: the socket on stdin, odd descriptors, several copies, a
- * chroot. */
+/* How sniproxy starts: the socket on stdin, odd descriptors, several copies, a chroot. */
 #include "tests/program/harness.h"
 
 #include <fcntl.h>
@@ -15,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* --- Anything but a listening TCP socket on stdin is refused --- */
+/* --- stdin that is no listening TCP socket is rejected --- */
 
 static void
 expect_refuses_to_start(void (*prepare)(void))
@@ -145,7 +144,7 @@ PROGRAM_TEST(start, soft_limit_on_open_files_is_raised)
 
 /* --- Odd descriptors for stdout and stderr --- */
 
-/* Serves and refuses while connections are open; not one byte may go astray to them. */
+/* Serves and rejects while connections are open; no byte of the log may reach them. */
 static void
 expect_works_beside_open_connections(void)
 {
@@ -260,7 +259,7 @@ PROGRAM_TEST(start, stderr_is_a_pipe_without_reader)
 	expect_works_beside_open_connections();
 }
 
-/* The line that says why goes nowhere, but the status is told. */
+/* The line with the reason is lost, but the status is right. */
 PROGRAM_TEST(start, stdin_is_no_socket_and_nobody_reads_stderr)
 {
 	cr_assert_eq(pipe2(pipe_ends, O_CLOEXEC), 0);
@@ -286,7 +285,7 @@ PROGRAM_TEST(start, two_copies_share_the_socket)
 	wait_until(service.last_pid == second->pid, 20000);
 	wait_until(service.last_pid == first->pid, 20000);
 
-	/* A copy that waits in accept(2) for what the other took would not notice. */
+	/* A copy that waits in accept(2) for a connection that the other took would not notice. */
 	kill(first->pid, SIGHUP);
 	int status = proxy_wait(first, 5000);
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status is %#x", status);
@@ -298,7 +297,7 @@ PROGRAM_TEST(start, two_copies_share_the_socket)
 	cr_assert_eq(service.wrong, 0);
 }
 
-/* Starts two copies; both are known to serve. */
+/* Starts two copies. Both have served. */
 static void
 start_two(struct proxy *copies[2], int backend)
 {
@@ -310,8 +309,8 @@ start_two(struct proxy *copies[2], int backend)
 	kill(copies[0]->pid, SIGCONT);
 }
 
-/* Both copies are stopped while a client connects, and then race for it. The slower one
- * must not be left waiting for the next client: it would be deaf to all else. */
+/* Both copies are stopped while a client connects, and then race for it. The slower one must not
+ * wait for the next client: it would react to nothing else. */
 PROGRAM_TEST(start, slower_copy_does_not_wait_in_accept)
 {
 	server_listen("127.0.0.1");
@@ -336,7 +335,7 @@ PROGRAM_TEST(start, slower_copy_does_not_wait_in_accept)
 	expect_served(backend, hello_for(HOST));
 }
 
-/* They belong to whoever made it, and others may wait in accept(2) for it. */
+/* The flags belong to every process that shares the socket, and others may wait in accept(2). */
 PROGRAM_TEST(start, listening_socket_keeps_its_flags)
 {
 	need("accept(2) that heeds SO_RCVTIMEO");
@@ -348,7 +347,7 @@ PROGRAM_TEST(start, listening_socket_keeps_its_flags)
 	cr_assert_eq(fcntl(server.listener, F_GETFL), flags);
 }
 
-/* Whether one connection is open, at which no thread is. */
+/* Whether one connection is open, and has no thread. */
 static bool
 is_parked(const struct proxy *proxy)
 {
@@ -359,8 +358,8 @@ is_parked(const struct proxy *proxy)
 	return found;
 }
 
-/* As systemd makes one where it says SocketProtocol=mptcp. What it accepts is no heir to its timeouts, nor
- * does accept(2) heed them. */
+/* systemd makes such a socket for SocketProtocol=mptcp. Accepted sockets do not inherit its
+ * timeouts, and accept(2) ignores them. */
 PROGRAM_TEST(start, socket_of_mptcp)
 {
 	struct sockaddr_in address = {
@@ -380,10 +379,10 @@ PROGRAM_TEST(start, socket_of_mptcp)
 	int backend = backend_listen(HOST);
 	struct pair pair = pair_open(backend);
 	pair_talk(pair);
-	/* Little enough for the buffers of the kernel. */
+	/* So little that it fits into the kernel's buffers. */
 	send_all(pair.backend, pattern(0, 500000));
 	expect_pattern(pair.client, 500000);
-	/* It keeps no thread, though bulk has just passed. */
+	/* It keeps no thread, although bulk has just passed. */
 	wait_until(is_parked(proxy), 5000);
 	pair_talk(pair);
 	pair_close(pair);
@@ -392,8 +391,8 @@ PROGRAM_TEST(start, socket_of_mptcp)
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status is %#x", status);
 }
 
-/* Where the program sets O_NONBLOCK there, the flag belongs to all who share the socket; systemd clears
- * it at each start. The test plays the faster copy. */
+/* If the program sets O_NONBLOCK, all processes that share the socket have it; systemd clears it at
+ * each start. The test plays the faster copy. */
 PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
 {
 	struct proxy *proxy = proxy_start_default();
@@ -404,10 +403,10 @@ PROGRAM_TEST(start, stops_although_the_socket_was_made_blocking)
 	wait_until(proxy_sleeps_outside_accept(proxy), 5000);
 	pid_t tracer = fault_begin(proxy, "?accept4,?accept", "delay_enter=1000000");
 	int client = client_connect();
-	poll(NULL, 0, 300); /* until it is on its way into accept(2) */
+	poll(NULL, 0, 300); /* until it is about to enter accept(2) */
 	int taken = accept4(server.listener, NULL, NULL, SOCK_CLOEXEC);
 	cr_assert(taken != -1);
-	poll(NULL, 0, 1000); /* until it is inside, for good or for a moment */
+	poll(NULL, 0, 1000); /* until it is inside, forever or for a moment */
 	fault_end(tracer);
 	kill(proxy->pid, SIGHUP);
 	int status = proxy_wait(proxy, 5000);
@@ -427,7 +426,7 @@ enter_chroot(void)
 	become_nobody();
 }
 
-/* Copies what a dynamic program needs to be loaded; a static one needs nothing. */
+/* Copies what a dynamic program needs to load; a static one needs nothing. */
 static void
 copy_libraries(void)
 {
@@ -466,7 +465,7 @@ PROGRAM_TEST(start, empty_chroot_as_an_unprivileged_user)
 	free(status);
 }
 
-/* --- syslog, which in a chroot is a socket of the test's --- */
+/* --- syslog, which is a socket of the test's in a chroot --- */
 
 static void
 socket_everywhere_in_chroot(void)
@@ -498,8 +497,7 @@ PROGRAM_TEST(start, syslog_takes_the_log_where_stderr_is_the_socket)
 	proxy_start(socket_everywhere_in_chroot);
 	expect_refused(hello_for("unknown.example"), UNRECOGNIZED_NAME);
 	char line[1024] = {0};
-	while (
-	    strstr(line, " unknown.example: ") == NULL) { /* what the start has to say is first */
+	while (strstr(line, " unknown.example: ") == NULL) { /* the start's lines come first */
 		cr_assert(readable_within(syslog, 3000), "not logged: last was %s", line);
 		ssize_t length = recv(syslog, line, sizeof line - 1, 0);
 		cr_assert_gt(length, 0);

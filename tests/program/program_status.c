@@ -1,4 +1,4 @@
-/* What goes on: the totals that SIGUSR1 asks for, and the lines of connections that have ended. */
+/* The totals that SIGUSR1 asks for, and the lines of ended connections. */
 #include "tests/program/harness.h"
 
 #include <errno.h>
@@ -20,15 +20,15 @@ static struct proxy *proxy;
 
 /* --- Lines --- */
 
-/* Copies the last line in the log that begins with START and has PART in it to LINE.
- * Returns how many such lines there are. */
+/* Copies the last line of the log that begins with START and contains PART to LINE. Returns how
+ * many such lines there are. */
 static int
 find_lines(char line[LINE_SIZE], const char *start, const char *part)
 {
 	char *log = proxy_log(proxy), *rest = log, *one;
 	int count = 0;
 	while ((one = strsep(&rest, "\n")) != NULL) {
-		/* What is after the last newline is still being written. */
+		/* The text after the last newline is still being written. */
 		if (rest == NULL || strncmp(one, start, strlen(start)) != 0 ||
 		    strstr(one, part) == NULL)
 			continue;
@@ -69,7 +69,7 @@ number_in(const char *line, const char *key)
 	return (int)number;
 }
 
-/* How a line about the client at PORT begins. */
+/* The beginning of a line about the client at PORT. */
 static const char *
 start_of(uint16_t port)
 {
@@ -82,7 +82,7 @@ start_of(uint16_t port)
 
 #define TOTALS "sniproxy: seconds="
 
-/* What docs/log.md says of the lines. No value has what logfmt would have quoted: a space, a
+/* What docs/log.md says of the lines. No value has characters that logfmt would quote: a space, a
  * quote or an equals sign. */
 #define CLIENT "client=([0-9.]+|\\[[0-9a-f:.]+(%[^ =\"]+)?\\]):[0-9]+ "
 #define NUMBERS "seconds=[0-9]+\\.[0-9]{3} up=[0-9]+ down=[0-9]+"
@@ -98,7 +98,7 @@ start_of(uint16_t port)
 	"|rejected alert=(" ALERTS "))" \
 	"|sniproxy: seconds=[0-9]+\\.[0-9]{3}( [a-z_-]+=[0-9]+)+)$"
 
-/* Each line in the log that tells what goes on is of that form. Returns how many there are. */
+/* Checks the form of each such line in the log. Returns how many there are. */
 static int
 expect_grammar(void)
 {
@@ -134,7 +134,7 @@ report(char line[LINE_SIZE])
 	check(expect_grammar() > before, "lines are lost");
 }
 
-/* Whether nobody listens any more. The test has closed its own descriptor of the socket. */
+/* Whether nothing listens any more. The test has closed its own descriptor of the socket. */
 static bool
 is_refused(void)
 {
@@ -165,7 +165,8 @@ expect_adds_up(const char *line)
 		evicted += number_in(line, kinds[i]);
 	check(sum == number_in(line, "accepted"), "%d ends in: %s", sum, line);
 	check(rejected == number_in(line, "rejected"), "%d alerts in: %s", rejected, line);
-	/* One that is evicted while it closes has ended in another way; others are about to end. */
+	/* A connection that is evicted while it closes has ended in another way; others are about
+	 * to end. */
 	check(evicted >= number_in(line, "evicted"), "%d evicted in: %s", evicted, line);
 }
 
@@ -195,7 +196,7 @@ PROGRAM_TEST(status, totals_of_each_state)
 	expect_adds_up(totals);
 }
 
-/* The main thread logs the totals, so that a thread that is held up does not hold them up. */
+/* The main thread logs the totals, so a blocked thread does not delay them. */
 PROGRAM_TEST(status, totals_while_a_thread_is_held_up)
 {
 	char totals[LINE_SIZE];
@@ -233,7 +234,7 @@ PROGRAM_TEST(status, threads_are_counted)
 	wait_until((report(totals), has_threads(number_in(totals, "threads"))), 5000);
 }
 
-/* --- What becomes of a known set of connections --- */
+/* --- The ends of known connections --- */
 
 static void
 reset(int socket)
@@ -259,8 +260,8 @@ start_with_lines(void)
 	listener = backend_listen(HOST);
 }
 
-/* The line of the connection from PORT, which has ended: what follows its seconds must be
- * END, whose form is " up=1 down=2 end=closed". */
+/* The line of the ended connection from PORT. END must follow its seconds, in the form " up=1
+ * down=2 end=closed". */
 static void
 expect_ended(uint16_t port, const char *name, const char *end)
 {
@@ -338,7 +339,7 @@ PROGRAM_TEST(status, reset_by_the_client_in_the_hello)
 	expect_ended(port, "-", " up=0 down=0 end=client-reset");
 }
 
-/* A Unix socket resets where bytes were not read. */
+/* A Unix socket resets if bytes were not read. */
 PROGRAM_TEST(status, reset_by_the_backend)
 {
 	start_with_lines();
@@ -401,7 +402,7 @@ PROGRAM_TEST(status, rejected_with_each_alert)
 	}
 }
 
-/* The two alerts that are for those who have waited in vain. */
+/* The two alerts for clients that have waited in vain. */
 PROGRAM_TEST(status, rejected_after_ten_seconds)
 {
 	char totals[LINE_SIZE];
@@ -427,7 +428,7 @@ PROGRAM_TEST(status, rejected_after_ten_seconds)
 	expect_adds_up(totals);
 }
 
-/* The kernel does not watch the sockets of one more connection. */
+/* The kernel cannot watch the sockets of one more connection. */
 PROGRAM_TEST(status, failed)
 {
 	char totals[LINE_SIZE];
@@ -464,7 +465,7 @@ PROGRAM_TEST(status, cut_off)
 	expect_pair_ended(pair, port, 4, 4, "cut-off");
 }
 
-/* Without SNIPROXY_LOG, and where it is empty. */
+/* Without SNIPROXY_LOG, or with an empty value. */
 static void
 log_nothing_more(void)
 {
@@ -522,7 +523,7 @@ PROGRAM_TEST(status, invalid_names_are_not_printed)
 
 /* --- Many --- */
 
-/* The totals add up at any moment, and what is under load goes on. */
+/* The totals add up at any moment, and traffic under load continues. */
 PROGRAM_TEST(status, a_thousand_connections_under_load)
 {
 	enum { MANY = 1000 };
@@ -576,7 +577,7 @@ send_signals(void *unused)
 	return NULL;
 }
 
-/* What happens to a connection while the main thread is interrupted is not lost. */
+/* No event of a connection is lost while the main thread is interrupted. */
 PROGRAM_TEST(status, signals_keep_nothing_from_connections)
 {
 	enum { PAIRS = 100, ROUNDS = 40 };
@@ -597,7 +598,7 @@ PROGRAM_TEST(status, signals_keep_nothing_from_connections)
 	pthread_join(thread, NULL);
 }
 
-/* Two signals that come together are one, or two. */
+/* Two signals that arrive together may count as one. */
 PROGRAM_TEST(status, signals_one_after_another)
 {
 	proxy = proxy_start_default();
@@ -637,7 +638,7 @@ few_descriptors_and_lines(void)
 	log_connections();
 }
 
-/* Each of them has ended, or will, for the sake of those after it. */
+/* Each has ended, or will, so that later ones are served. */
 PROGRAM_TEST(status, evicted)
 {
 	enum { CLIENTS = 40, SLOTS_MAX = 16 };
@@ -655,7 +656,7 @@ PROGRAM_TEST(status, evicted)
 	expect_adds_up(totals);
 }
 
-/* --- A log that nobody reads --- */
+/* --- A log that nothing reads --- */
 
 static int pipe_ends[2];
 
@@ -679,7 +680,7 @@ read_pipe(void)
 	enum { SIZE = 1 << 21 };
 	char *log = calloc(1, SIZE);
 	size_t length = 0;
-	fcntl(pipe_ends[0], F_SETPIPE_SZ, SIZE); /* its thread need not wait for each page */
+	fcntl(pipe_ends[0], F_SETPIPE_SZ, SIZE); /* so that its thread waits rarely */
 	while (readable_within(pipe_ends[0], 2500)) {
 		ssize_t more = read(pipe_ends[0], log + length, SIZE - 1 - length);
 		check(more > 0, "the log has ended, or is too long");
@@ -700,7 +701,7 @@ is_pending(int signal)
 	return is;
 }
 
-/* Nobody waits for the log; what is not written is counted, and there is room for totals. */
+/* No connection waits for the log. What is not written is counted, and totals have room. */
 PROGRAM_TEST(status, nobody_reads_the_log)
 {
 	/* More lines than the queue, the log's thread and the pipe hold. */
@@ -758,7 +759,7 @@ PROGRAM_TEST(status, stderr_is_the_listening_socket)
 
 /* --- The rate --- */
 
-/* The sum of the numbers in the lines that say how much was left out. */
+/* The sum of the numbers in the lines that count what was left out. */
 static int
 count_left_out(const char *what)
 {
@@ -771,7 +772,7 @@ count_left_out(const char *what)
 	return sum;
 }
 
-/* A stranger cannot fill the disk, and what is not written is counted. */
+/* A stranger cannot fill the disk. What is not written is counted. */
 PROGRAM_TEST(status, rate_of_lines_is_bounded)
 {
 	enum { REFUSALS = 6000, A_SECOND = 1000 };

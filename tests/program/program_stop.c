@@ -1,5 +1,5 @@
-/* Stopping: what becomes of the socket, of open connections, and of the exit status. What
- * takes the ten seconds is in program_deadline.c. */
+/* Stopping: the socket, the open connections, and the exit status. Tests that take ten seconds are
+ * in program_deadline.c. */
 #include "tests/program/harness.h"
 
 #include <errno.h>
@@ -31,8 +31,7 @@ start(void)
 		    "wait status is %#x", status); \
 	} while (0)
 
-/* Whether nobody listens any more. The test has closed its own descriptor of the socket.
- */
+/* Whether nothing listens any more. The test has closed its own descriptor of the socket. */
 static bool
 is_refused(void)
 {
@@ -63,7 +62,7 @@ PROGRAM_TEST(stop, sigterm_without_connections)
 	expect_stops_without_connections(SIGTERM);
 }
 
-/* An open connection goes on, silent or not; the exit status is 0 when all have ended. */
+/* An open connection continues, silent or not. The exit status is 0 when all have ended. */
 static void
 expect_finishes_connections(int signal)
 {
@@ -113,7 +112,7 @@ socket_once_more(void)
 	fcntl(0, F_DUPFD, 3);
 }
 
-/* As systemd passes it, beside stdin: a copy that were kept would go on listening. */
+/* systemd passes it beside stdin. A copy that stayed open would go on listening. */
 PROGRAM_TEST(stop, socket_on_another_descriptor_too)
 {
 	server_listen("127.0.0.1");
@@ -128,7 +127,7 @@ PROGRAM_TEST(stop, socket_on_another_descriptor_too)
 	expect_exit(proxy, 0, 3000);
 }
 
-/* A client whose hello is on its way has an open connection too. */
+/* A client whose hello is incomplete has an open connection too. */
 PROGRAM_TEST(stop, hello_on_its_way_is_still_served)
 {
 	start();
@@ -146,7 +145,7 @@ PROGRAM_TEST(stop, hello_on_its_way_is_still_served)
 	expect_exit(proxy, 0, 3000);
 }
 
-/* A client that was refused but stays is no reason to wait until it leaves. */
+/* The program does not wait for a rejected client that stays. */
 PROGRAM_TEST(stop, refused_client_that_stays_does_not_make_it_fail)
 {
 	start();
@@ -156,7 +155,7 @@ PROGRAM_TEST(stop, refused_client_that_stays_does_not_make_it_fail)
 	expect_exit(proxy, 0, 8000);
 }
 
-/* How many connections wait to be accepted, and how many may at most in *MAX. */
+/* Returns how many connections wait to be accepted. *MAX is how many may. */
 static int
 waiting(int *max)
 {
@@ -167,7 +166,7 @@ waiting(int *max)
 	return (int)info.tcpi_unacked;
 }
 
-/* However many wait: what was not accepted is there for the next copy. */
+/* However many wait: connections that were not accepted are left for the next copy. */
 PROGRAM_TEST(stop, while_connections_wait)
 {
 	enum { CLIENTS = 1000, ACCEPTED_AT_ONCE_MAX = 64 };
@@ -225,7 +224,7 @@ PROGRAM_TEST(stop, sigterm_after_sighup_exits_at_once)
 	expect_second_signal_exits(SIGHUP, SIGTERM);
 }
 
-/* A connection that waits for its backend hears the signals too. */
+/* A connection that waits for its backend does not delay the signals. */
 PROGRAM_TEST(stop, second_signal_while_a_backend_is_waited_for)
 {
 	proxy = proxy_start_default();
@@ -244,10 +243,10 @@ PROGRAM_TEST(stop, second_signal_while_a_backend_is_waited_for)
 	cr_assert(WIFEXITED(status), "wait status is %#x", status);
 }
 
-/* --- The socket belongs to others too --- */
+/* --- The socket is shared with others --- */
 
-/* Between the copies nobody listens, but the socket does: who connects then is served
- * later. */
+/* Between the copies no process accepts, but the socket listens: a client that connects then is
+ * served later. */
 PROGRAM_TEST(stop, socket_outlives_a_copy)
 {
 	start();
@@ -262,7 +261,7 @@ PROGRAM_TEST(stop, socket_outlives_a_copy)
 	pair_talk(((struct pair){client, accepted}));
 }
 
-/* A stopping copy leaves new connections to the other at once, though one of its own is
+/* A stopping copy leaves new connections to the other at once, even while one of its own is
  * open. */
 PROGRAM_TEST(stop, stopping_copy_accepts_no_more)
 {
@@ -273,8 +272,8 @@ PROGRAM_TEST(stop, stopping_copy_accepts_no_more)
 	    .answer = 'a'};
 	struct load load = {.hello = service.hello};
 	kill(proxy->pid, SIGHUP);
-	/* Without another copy nobody accepts: the first that waits shows that it has
-	 * stopped. */
+	/* Without another copy nothing is accepted: the first connection that waits shows that it
+	 * has stopped. */
 	int waiting;
 	for (int i = 0;; i++) {
 		cr_assert_lt(i, 1000, "it goes on accepting");
@@ -297,8 +296,7 @@ PROGRAM_TEST(stop, stopping_copy_accepts_no_more)
 	expect_exit(proxy, 0, 3000);
 }
 
-/* Copies follow each other while clients connect: nobody is refused, nobody is cut off.
- */
+/* Copies replace each other while clients connect: no connection is refused or cut off. */
 PROGRAM_TEST(stop, copies_take_turns_under_load)
 {
 	start();

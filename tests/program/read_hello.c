@@ -1,5 +1,5 @@
-/* Reads a client's first bytes from stdin and says what the proxy would make of them: for
- * docs/tls-records.md. Exit status 0 where there is a name. */
+/* Reads a client's first bytes from stdin, and says what the proxy would do with them: for
+ * docs/tls-records.md. Exits with status 0 if there is a name. */
 #include "lib/hostname.h"
 #include "tls.h"
 
@@ -24,7 +24,7 @@ main(void)
 	struct tls_hello hello = {0};
 	enum tls_status status = TLS_INCOMPLETE;
 	size_t count = 0;
-	/* One by one: it makes no difference to tls.c. */
+	/* One byte at a time: that makes no difference to tls.c. */
 	for (int c; status == TLS_INCOMPLETE && (c = getchar()) != EOF; count++)
 		status = tls_hello_feed(&hello, &(uint8_t){(uint8_t)c}, 1);
 	int result = status == TLS_OK ? say_name(&hello) : -1;

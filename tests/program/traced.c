@@ -1,6 +1,6 @@
-/* Runs the program TRACED under strace(1), which writes down each of its system calls in a file of the
- * directory TRACES. strace(1) is no parent of it, so that it has the same number as this had; its
- * descriptors, its limits and how it ends are as ever, too.
+/* Runs the program TRACED under strace(1), which writes each of its system calls to a file in the
+ * directory TRACES. strace(1) is not its parent, so it keeps the process ID, the descriptors, the
+ * limits and the exit status of this program.
  *
  * usage: TRACED=PROGRAM TRACES=DIRECTORY traced [ARGUMENT...] */
 #include <stdio.h>

@@ -1,7 +1,7 @@
-/* What a build with ThreadSanitizer has in place of epoll_ctl(2). The sanitizer knows that what precedes
- * EPOLL_CTL_ADD is over when another thread is told of the event, but not of EPOLL_CTL_MOD: it would
- * report a race with the close(2) of that thread, and it is as slow where the report is
- * suppressed. */
+/* Replaces epoll_ctl(2) in a build with ThreadSanitizer. The sanitizer knows that what precedes
+ * EPOLL_CTL_ADD happens before another thread fetches the event, but does not know that of
+ * EPOLL_CTL_MOD: it would report a race with that thread's close(2), and suppressed reports are as
+ * slow. */
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
-/* What a build with ThreadSanitizer has in place of pselect(2): ppoll(2). The sanitizer runs a signal's
- * handler at once where the signal ends a call that it knows, and does not know pselect(2): the
- * program would wait again, and not know of the signal. */
+/* Replaces pselect(2) by ppoll(2) in a build with ThreadSanitizer. If a signal ends a call that the
+ * sanitizer knows, it runs the handler at once. It does not know pselect(2): the program would wait
+ * again, unaware of the signal. */
 #include <poll.h>
 #include <stddef.h>
 #include <sys/select.h>
@@ -8,7 +8,7 @@
 int __wrap_pselect(int count, fd_set *in, fd_set *out, fd_set *errors,
     const struct timespec *timeout, const sigset_t *mask);
 
-/* As the program calls it: for descriptor 0, or none. */
+/* The program calls it for descriptor 0, or for none. */
 int
 __wrap_pselect(int count, fd_set *in, fd_set *out, fd_set *errors, const struct timespec *timeout,
     const sigset_t *mask)
