@@ -23,7 +23,7 @@ tidy = clang-tidy --quiet $(1) -- -std=gnu11 $(2) -fno-caret-diagnostics
 lint-tidy:
 	$(call tidy,$(filter-out $(other_systems:%=system/%.c),$(sources)),$(our_cppflags))
 
-# All of it with POSIX alone; of the others, what is theirs.
+# The portable core is linted completely; of the other systems, only their own files.
 lint_with = $(MAKE) --no-print-directory CC=$(1) SYSTEM=$(2) BUILD=build/lint-$(1)-$(2) \
 	WERROR=-Werror
 lint_other = $(call lint_with,gcc,$(1)) build-system && \

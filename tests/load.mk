@@ -1,6 +1,6 @@
-# Load and mishap, for longer.
+# Longer tests of load and faults.
 
-# One flood after another; FLOOD_TESTS is a pattern of their names.
+# One flood after another. FLOOD_TESTS is a pattern of their names.
 FLOOD_SECONDS ?= 30
 FLOOD_TESTS ?= *
 flood: $(programs) $(addprefix $(BUILD)/tests/,program/program_flood load/flood)
@@ -12,8 +12,8 @@ $(BUILD)/tests/load/soak: $(addprefix $(BUILD)/tests/load/,soak.o soak_plan.o so
     soak_hosts.o soak_copies.o) $(BUILD)/tests/unit/hellos.o
 	$(link) -o $@ $^
 
-# The plain build, and one with each of two sanitizers, by the plain build's soak. It has long
-# names, so not PORTABLE=1; SYSTEM=freebsd watches by poll.c, too.
+# The plain build, and one with each of two sanitizers; the plain build's soak loads them all. Hosts
+# have long names, so PORTABLE=1 cannot be soaked; SYSTEM=freebsd also watches by poll.c.
 SOAK_SECONDS ?= 600
 soak_variants := plain$(apart) plain$(apart)-address-undefined plain$(apart)-thread
 

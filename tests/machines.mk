@@ -1,4 +1,4 @@
-# Tests in containers and virtual machines, with servers and clients that people use, and for other
+# Tests in containers and virtual machines, with widely used servers and clients, and for other
 # processors.
 
 # As root. Boots a systemd of its own; nothing outside of it is changed.
@@ -15,7 +15,7 @@ check-backends:
 check-clients: $(programs)
 	TESTS=clients.bats tests/run.sh $(BUILD)
 
-# What this machine has no tools for is skipped, and that is said.
+# Skips what this machine has no tools for, and says so.
 check-package:
 	tests/machines/package.sh build/package
 
@@ -37,7 +37,7 @@ $(foreign_machines:%=check-%): check-%:
 	$(MAKE) --no-print-directory FOREIGN=$* SANITIZE= HASHED= build-foreign
 	tests/run.sh build/plain-$* build/hashed-$*
 
-# Of the hashed build, those that directory names matter to, see tests/run.sh.
+# Of the hashed build, those for which directory names matter, see tests/run.sh.
 build-foreign: $(BUILD)/sniproxy $(replays) $(addprefix $(BUILD)/tests/,$(if $(HASHED), \
     unit/test_hostname program/program_name program/program_backend,$(unit_tests:%=unit/%) \
     $(patsubst %,program/%,$(filter-out program_check,$(program_tests)))))

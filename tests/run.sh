@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs all tests against the programs in BUILD, and those that directory names matter to against
-# the programs in HASHED_BUILD too, several at a time; some of BUILD against the programs in OTHERS.
-# Ends with what was skipped, and why, what failed, and the counts.
+# Runs all tests against the programs in BUILD, several at a time; tests for which directory names
+# matter also against those in HASHED_BUILD, and some against those in OTHER. Prints at the end what
+# was skipped, and why, what failed, and the counts.
 #
 # usage: tests/run.sh BUILD [HASHED_BUILD [OTHER...]]
-# Where BUILD has no programs, what runs them is left out.
-# TESTS='program_limits image.bats' in the environment: runs these alone.
+# If BUILD has no programs, tests that run them are left out.
+# TESTS='program_limits image.bats' in the environment: runs only these.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=$1
@@ -36,17 +36,17 @@ if [ "$build" = --one ]; then
 	export LISTEN="$build/tests/program/listen" SNIPROXY_STATIC="$PWD/sniproxy-static"
 	export HASTY="$build/tests/program/hasty"
 	export LSAN_OPTIONS=suppressions=$PWD/tests/program/lsan.supp
-	# `make flood` has rates of its own; here, others share the machine.
+	# `make flood` has rates of its own; here, other tests run at the same time.
 	export FLOOD="$build/tests/load/flood" FLOOD_RATE=700 FLOOD_SECONDS=4
 	export FAULTS=brief CLOSE_FAILS="$build/tests/program/close_fails.so"
 	case $build in
 	*-address*) FLOOD_RATE=250 ;;
 	*-thread*) FLOOD_RATE=120 FLOOD_SECONDS=8 ;; # a connection takes some milliseconds of a processor
 	esac
-	# Their load is much of what the machine can take, or they look at milliseconds.
+	# They load the machine nearly fully, or measure milliseconds.
 	case $name in program_memory* | program_delay*) jobs=1 ;; program_flood*) jobs=2 ;; program_limits*) jobs=3 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-	# The programs of another machine, which have what stands in for Criterion.
+	# The programs of another machine, with a replacement of Criterion.
 	case $build in
 	*-linux-gnu*)
 		machine=${build##*/}
@@ -67,15 +67,15 @@ if [ "$build" = --one ]; then
 	*-linux-gnu*/test_*) set -- timeout 600 "$EMULATOR" "$test" "$SKIPPED" ;;
 	*) set -- timeout 1200 "$test" --jobs=$jobs --tap="$result.tap" ;;
 	esac
-	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
+	# ThreadSanitizer supports fewer memory layouts than the kernel's randomization makes.
 	case $build in *thread*) set -- setarch -R "$@" ;; esac
 	if [ "$(id -u)" != 0 ]; then
 		case $name in
-		# It mounts, and has threads by then, so that it cannot make this namespace itself.
+		# It mounts, and has threads by then, so it cannot create this namespace itself.
 		test_log*) ! unshare --map-root-user true || set -- unshare --map-root-user "$@" ;;
-		# An ordinary user's pipes may have 64 MiB (pipe(7), pipe-user-pages-soft), and are small
-		# beyond that, so that the program does not use them. The first two take all; others
-		# need some.
+		# An ordinary user's pipes may have 64 MiB (pipe(7), pipe-user-pages-soft). Beyond
+		# that they are small, and the program does not use them. The first two take all;
+		# others need some.
 		program_memory* | program_flood*) set -- flock --close "$build/results" "$@" ;;
 		program_faults* | program_limits* | test_relay*)
 			set -- flock --close --shared "$build/results" "$@"
@@ -99,7 +99,7 @@ fi
 others=
 [ $# -lt 3 ] || { shift 2 && others=$*; }
 
-# Of the lines on stdin, BUILD and TEST, those that are wanted.
+# Of the lines on stdin, BUILD and TEST, prints those that are wanted.
 choose() {
 	while read -r its_build test; do
 		case " ${TESTS:-${test##*/}} " in
@@ -108,7 +108,7 @@ choose() {
 	done
 }
 
-# What a command makes of each result, with KIND and the program's name before each line.
+# Runs COMMAND for each result. KIND and the program's name precede each line of its output.
 told() { # KIND COMMAND [ARGUMENT...]
 	kind=$1
 	shift
@@ -128,10 +128,11 @@ told() { # KIND COMMAND [ARGUMENT...]
 }
 
 rm -rf "$build/results" && mkdir -p "$build/results" || exit 1
-# What sanitizers or an emulator slow down misses its time where too much runs beside it.
+# Tests that sanitizers or an emulator slow down miss their times if too many run at once.
 case $build in *-thread* | *-address* | *-linux-gnu*) parallel=3 ;; *) parallel=4 ;; esac
 {
-	# The longest first, and of these those that others may have to wait for; who waits comes late.
+	# The longest first, and among these those that others may wait for; those that wait come
+	# late.
 	for test in tests/program/program_memory.c tests/program/program_flood.c \
 	    tests/program/program_[!fl]*.c tests/oracle/oracle.c tests/unit/test_[!r]*.c; do
 		test=$build/${test%.c}
@@ -141,8 +142,8 @@ case $build in *-thread* | *-address* | *-linux-gnu*) parallel=3 ;; *) parallel=
 		test=${test%.c}
 		echo "$build $build/tests/fuzz/replay_${test#*_}"
 	done
-	# Clients that take packages of their own, only where they are asked for. Scripts do not know that
-	# there is an emulator.
+	# Clients need packages of their own, so they run only if TESTS names them. Scripts do not
+	# support an emulator.
 	for test in tests/scripts/*.bats ${TESTS:+tests/clients/*.bats}; do
 		case $build in *-linux-gnu*) break ;; esac
 		[ ! -e "$build/sniproxy" ] || echo "$build $test"
@@ -173,7 +174,7 @@ case $build in *-thread* | *-address* | *-linux-gnu*) parallel=3 ;; *) parallel=
 told skipped sed -n 's/^ok [-0-9]* *\(.*[^ ]\) *# *[Ss][Kk][Ii][Pp] */\1: /p' \
     > "$build/results/skipped"
 cat "$build/results/skipped"
-# With what each says of it, again: whoever looks sees the end first.
+# Prints what each says again, because readers see the end first.
 told failed awk '/^ok/ { on = 0 } sub(/^not ok [-0-9]* */, "") { on = 20 } on-- > 0'
 # shellcheck disable=SC2046,SC2086 # words
 find $(printf '%s/results ' "$build" $hashed_build $others) -name '*.tap' -exec cat {} + | counts

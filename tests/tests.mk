@@ -1,7 +1,7 @@
-# The tests of `make check`, some of them alone, and what they reach.
+# `make check`, its tests, and their coverage.
 
 without_sandbox := $(if $(and $(has_sandbox),$(if $(FOREIGN),,1)),,test_sandbox test_filter)
-# Criterion and ThreadSanitizer do not go together; threads are in program tests anyway.
+# Criterion does not support ThreadSanitizer; program tests cover threads anyway.
 unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(filter-out $(without_sandbox), \
     $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))))
 program_tests := $(patsubst tests/program/%.c,%,$(wildcard tests/program/program_*.c))
@@ -17,7 +17,7 @@ $(addprefix $(BUILD)/tests/unit/,$(unit_tests)): %: %.o $(BUILD)/tests/unit/hell
     $(if $(FOREIGN),$(BUILD)/tests/machines/foreign/criterion.o) $(addprefix $(BUILD)/,$(modules))
 	$(link) $(wrapped) -o $@ $^ $(if $(FOREIGN),,-lcriterion) $(LDLIBS)
 
-# What these see of the system is theirs.
+# These tests replace what the modules see of the system.
 wrap_clock := -Wl,--wrap=clock_gettime,--wrap=__clock_gettime64
 $(BUILD)/tests/unit/test_relay: private wrapped = $(wrap_clock) \
     -Wl,--wrap=system_open_pipe,--wrap=system_splice
@@ -31,7 +31,7 @@ $(BUILD)/tests/unit/test_backend: private wrapped = -Wl,--wrap=unshare
 
 $(BUILD)/tests/unit/test_filter: private LDLIBS = $(shell pkg-config --libs libseccomp)
 
-# What sniproxy-check has besides.
+# What sniproxy-check is made of besides.
 $(BUILD)/tests/unit/test_path: $(BUILD)/check/path.o
 
 $(BUILD)/tests/unit/test_proxy_protocol: $(BUILD)/tests/unit/proxy_headers.o
@@ -41,21 +41,21 @@ $(addprefix $(BUILD)/tests/program/,$(program_tests)): %: %.o $(BUILD)/tests/pro
 
 $(BUILD)/tests/program/program_delay: $(BUILD)/tests/program/remote.o
 
-# Reads what sniproxy-check prints.
+# It parses the output of sniproxy-check.
 $(BUILD)/tests/program/program_check: private LDLIBS = $(shell pkg-config --libs jansson)
 
 $(addprefix $(BUILD)/tests/,program/listen load/flood program/traced): %: %.o
 	$(link) -o $@ $^
 
-# What docs/tls-records.md tries.
+# For the exercises of docs/tls-records.md.
 $(BUILD)/tests/program/read_hello: %: %.o $(BUILD)/tls.o $(BUILD)/lib/hostname.o
 	$(link) -o $@ $^
 
-# A TLS client that leaves what it is sent unread.
+# A TLS client that leaves received bytes unread.
 $(BUILD)/tests/program/hasty: %: %.o
 	$(link) -o $@ $^ $(shell pkg-config --libs libssl libcrypto)
 
-# A library that tests put before the C library's.
+# A library for LD_PRELOAD.
 $(BUILD)/tests/program/close_fails.so: sanitizer =
 $(BUILD)/tests/program/close_fails.so: tests/program/close_fails.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -74,7 +74,7 @@ tests := $(addprefix $(BUILD)/tests/,$(unit_tests:%=unit/%) $(program_tests:%=pr
     $(addprefix program/,hasty traced read_hello close_fails.so) load/flood $(oracle_test)) \
     $(replays)
 
-# With PORTABLE=1 also the same with musl, and what is for other systems, with stubs.
+# With PORTABLE=1, also the same with musl, and with stubs what belongs to other systems.
 other_systems := freebsd macos
 others := $(if $(and $(PORTABLE),$(if $(HASHED)$(SANITIZE),,1)), \
 	$(BUILD)-static $(other_systems:%=build/plain-%))
@@ -102,7 +102,7 @@ build_other = build/plain-$(system)
 oracle: $(BUILD)/tests/oracle/oracle
 	$<
 
-# Each system call in service made to fail, see tests/program/program_faults.c.
+# Each system call in service fails, see tests/program/program_faults.c.
 faults: $(programs) sniproxy-static \
     $(addprefix $(BUILD)/tests/program/,program_faults close_fails.so)
 	FAULTS=$(FAULTS) SNIPROXY=$(CURDIR)/$(BUILD)/sniproxy \
@@ -113,8 +113,8 @@ faults: $(programs) sniproxy-static \
 build-check: $(programs) $(tests) $(bench_programs) \
     $(addprefix $(BUILD)/tests/,fuzz/corpus load/soak)
 
-# Without optimization each branch is one of the source's. Other files are there to be seen;
-# the limits are for the parser.
+# Without optimization each branch is one of the source. Other files are only shown; the limits are
+# for the parser.
 coverage:
 	$(MAKE) --no-print-directory BUILD=build/coverage SANITIZE= STATIC= \
 	    CFLAGS='-O0 -g --coverage -Wno-cpp' build-unit-check

@@ -2,7 +2,8 @@
  *
  * usage: corpus DIRECTORY
  *
- * In DIRECTORY there must be hello, name, path, and header; each input becomes a file in one of them. */
+ * DIRECTORY must have the directories hello, name, path, and header; each input becomes a file in
+ * one of them. */
 #include <ctype.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 
 static const char *root;
 
-/* Writes BYTES to a file that is named by WHAT. */
+/* Writes BYTES to a file with a name made of WHAT. */
 static void
 write_input(const char *kind, const char *prefix, const char *what, const struct bytes *bytes)
 {
@@ -42,7 +43,7 @@ write_input(const char *kind, const char *prefix, const char *what, const struct
 
 /* --- Hellos --- */
 
-/* What a client sends, and, where a whole message is in it, its body alone. */
+/* A client's stream; and, if it has a whole message, the body of that. */
 static void
 make_hello(const struct hello_case *from)
 {
@@ -145,7 +146,7 @@ end_script(const char *prefix, const char *what)
 
 enum { BLOCK = 4096, RECORD_BLOCKS = 4 };
 
-/* A short hello for NAME; or the beginning of a long one, which ends with BLOCKS blocks of
+/* A short hello for NAME; or the beginning of a long one, of which the end is BLOCKS blocks of
  * padding. */
 static struct bytes
 hello_for(const char *name, size_t blocks)
@@ -185,8 +186,7 @@ step_hello(const char *name, size_t chunk)
 	bytes_release(&stream);
 }
 
-/* What there is after the hello: pairs of a step and its count; 0 for those that have
- * none. */
+/* What follows the hello: pairs of a step and its count, which is 0 for steps without one. */
 struct scenario {
 	const char *what;
 	const char *name;
@@ -374,7 +374,8 @@ make_late_hellos(void)
 	bytes_release(&hello);
 }
 
-/* Backends that have no room for a while, for too long, until the client leaves, or it is evicted. */
+/* Backends whose backlog is full for a while, for too long, until the client leaves, or until it is
+ * evicted. */
 static void
 make_busy_backends(void)
 {
@@ -397,7 +398,7 @@ make_busy_backends(void)
 	}
 }
 
-/* As many blocks as the extensions have room for, in records that are as full as can be. */
+/* As many blocks as the extensions have room for, in records as full as possible. */
 static void
 make_long_hello(void)
 {
@@ -419,7 +420,7 @@ make_long_hello(void)
 	bytes_release(&hello);
 }
 
-/* More than the proxy reads before it knows. */
+/* More than the proxy reads before it rejects. */
 static void
 make_early_refusal(void)
 {

@@ -1,5 +1,5 @@
-/* What the fuzz tests share. Each is one function, LLVMFuzzerTestOneInput(), which libFuzzer,
- * AFL++, or replay.c calls with one input after another. */
+/* Shared by the fuzz tests. Each is one function, LLVMFuzzerTestOneInput(), which libFuzzer, AFL++,
+ * or replay.c calls with one input after another. */
 #ifndef FUZZ_H
 #define FUZZ_H
 
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Judges the input. Returns 0; aborts where a property does not hold. */
+/* Tests the input. Returns 0; aborts if a property does not hold. */
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length);
 
 /* Aborts with a message, formatted as by printf(3), unless CONDITION holds. */
@@ -23,8 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t length);
 		} \
 	} while (0)
 
-/* A block of just SIZE bytes, so that AddressSanitizer sees a read past its end. Where
- * memory is short it aborts. */
+/* A block of exactly SIZE bytes, so that AddressSanitizer detects a read past its end. Aborts if
+ * memory is short. */
 static inline uint8_t *
 fuzz_copy(const uint8_t *bytes, size_t size)
 {
@@ -35,12 +35,12 @@ fuzz_copy(const uint8_t *bytes, size_t size)
 	return block;
 }
 
-/* The steps in the input of fuzz_path.c. A byte's lower seven bits choose one; where the upper
- * one is set, the proxy does not run before the next step. */
+/* The steps in the input of fuzz_path.c. The lower seven bits of a byte choose one; if its highest
+ * bit is set, the proxy does not run before the next step. */
 enum fuzz_step {
 	STEP_CLIENT_SENDS,        /* a length of one byte, and the bytes */
 	STEP_CLIENT_SENDS_BLOCKS, /* how many, of 4 KiB each */
-	STEP_CLIENT_RECEIVES,     /* how much at most, in 256 bytes */
+	STEP_CLIENT_RECEIVES,     /* how much at most, in units of 256 bytes */
 	STEP_CLIENT_ENDS,
 	STEP_CLIENT_CLOSES,
 	STEP_BACKEND_SENDS, /* as the client does */
@@ -48,11 +48,11 @@ enum fuzz_step {
 	STEP_BACKEND_RECEIVES,
 	STEP_BACKEND_ENDS,
 	STEP_BACKEND_CLOSES,
-	STEP_TIME_PASSES, /* how much, in 100 milliseconds */
+	STEP_TIME_PASSES, /* how much, in units of 100 milliseconds */
 	STEP_BUFFERS_SHRINK,
-	STEP_BACKEND_DEAF, /* it reads no more */
-	STEP_BACKEND_BUSY, /* how many connects fail, in fours, and how */
-	STEP_FAULTS,       /* how many calls of the proxy are interrupted, or cut short */
+	STEP_BACKEND_DEAF, /* the backend reads no more */
+	STEP_BACKEND_BUSY, /* a quarter of the number of connects that fail, and the error */
+	STEP_FAULTS,       /* how many calls of the proxy are interrupted, or transfer less */
 	STEP_EVICT,
 	STEP_COUNT,
 	STEP_AT_ONCE = 0x80,

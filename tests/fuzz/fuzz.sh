@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs the fuzz tests. What they find goes below BUILD; where one finds a fault, the input is
-# named and the status is 1.
+# Runs the fuzz tests. Their findings go below BUILD. If one finds a fault, its input is named, and
+# the exit status is 1.
 #
 # usage: tests/fuzz/fuzz.sh run BUILD AFL_BUILD SECONDS    each test for SECONDS
-#        tests/fuzz/fuzz.sh corpus BUILD MAKE_CORPUS       makes tests/fuzz/corpus anew: the inputs that
-#                                                     MAKE_CORPUS writes, and those found so far
-#                                                     that reach more
+#        tests/fuzz/fuzz.sh corpus BUILD MAKE_CORPUS       makes a new tests/fuzz/corpus: the inputs of
+#                                                     MAKE_CORPUS, and those found so far that
+#                                                     reach more code
 set -eu
 cd "$(dirname "$0")/../.."
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
@@ -14,15 +14,15 @@ what=$1
 build=$PWD/$2
 work=$build/fuzz
 mkdir -p "$work/tmp"
-export TMPDIR="$work/tmp" # a test that dies leaves its hosts directory there
+export TMPDIR="$work/tmp" # a test that crashes leaves its hosts directory there
 trap 'rm -rf "$work/tmp"' EXIT
 
-# What is left of an input that is longer tells nothing new.
+# The rest of a longer input tells nothing new.
 longest() {
 	case $1 in hello) echo 2048 ;; name) echo 300 ;; path) echo 4096 ;; header) echo 512 ;; esac
 }
 
-# Says what became of a test; shows its log if that is nothing good.
+# Reports the result of a test; prints its log if that is bad.
 report() {
 	test=$1 status=$2 log=$3 findings=$4
 	if [ "$status" -eq 0 ] && [ -z "$findings" ]; then
@@ -47,7 +47,7 @@ run_libfuzzer() {
 	report "$test" $status "$log" "$(find "$work/findings/$test" -type f)"
 }
 
-# The second engine mutates in another way.
+# The second engine mutates in a different way.
 run_afl() {
 	test=$1 seconds=$2
 	out=$work/afl-$test
@@ -64,7 +64,7 @@ run_afl() {
 	report "$test, AFL++" $status "$log" "$findings"
 }
 
-# Adds to the generator's inputs those found that reach more than they do.
+# Adds to the generator's inputs those found that reach more code.
 make_corpus() {
 	test=$1
 	mkdir -p "$work/found/$test"

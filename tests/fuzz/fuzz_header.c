@@ -1,11 +1,11 @@
-/* Fuzz test of proxy_protocol.c: the PROXY header that a balancer sends, and what follows it. */
+/* Fuzz test of proxy_protocol.c: a balancer's PROXY header, and what follows it. */
 #include <stdbool.h>
 
 #include "lib/backend.h"
 #include "lib/proxy_protocol.h"
 #include "tests/fuzz/fuzz.h"
 
-/* Reads a block of just LENGTH bytes. */
+/* Reads a block of exactly LENGTH bytes. */
 static enum proxy_protocol_status
 read_part(struct proxy_protocol_header *header, const uint8_t *input, size_t length)
 {
@@ -32,7 +32,7 @@ say_the_same(const struct proxy_protocol_header *a, const struct proxy_protocol_
 		(are_equal(&a->client, &b->client) && are_equal(&a->server, &b->server)));
 }
 
-/* What is passed on to a backend says the same. */
+/* The header for a backend has the same addresses. */
 static void
 judge_addresses(const struct proxy_protocol_header *header)
 {
@@ -61,7 +61,7 @@ judge_header(const struct proxy_protocol_header *header, const uint8_t *input, s
 		judge_addresses(header);
 }
 
-/* However it arrives, it is decided once, and stays so. */
+/* The result is the same however the bytes arrive, and final. */
 static void
 judge_parts(
     enum proxy_protocol_status whole, size_t header_length, const uint8_t *input, size_t length)

@@ -1,9 +1,9 @@
-/* Fuzz test of tls.c: what it makes of any bytes, and that this does not depend on how they are
+/* Fuzz test of tls.c: its result for any bytes, and that this does not depend on how they are
  * split.
  *
- * The input is what a client sends. Where it begins with 1 instead of a record's type, the rest
- * is the body of a ClientHello, and the headers around it are made here: so that a fuzzer need
- * not get their lengths right. How things are split follows from the input. */
+ * The input is a client's stream. If it begins with 1 instead of a record's type, the rest is the
+ * body of a ClientHello, and the headers around it are made here, so that a fuzzer need not find
+ * their lengths. The input also decides how the stream is split. */
 #include <stdbool.h>
 
 #include "tests/fuzz/fuzz.h"
@@ -12,7 +12,7 @@
 
 enum { CLIENT_HELLO = 1, RECORD_MAX = 1 << 14 };
 
-/* A source of numbers that depend on the input alone (FNV-1a; xorshift64*, Vigna). */
+/* A source of numbers that depend only on the input (FNV-1a; xorshift64*, Vigna). */
 static uint64_t random_state;
 
 static void
@@ -33,28 +33,28 @@ pick(size_t count)
 	return (size_t)(random_state * 0x2545f4914f6cdd1dU >> 33) % count;
 }
 
-/* A size from 1 on, small ones as often as large ones. */
+/* A size of 1 or more; small ones are as frequent as large ones. */
 static size_t
 pick_size(void)
 {
 	return 1 + pick((size_t)1 << pick(13));
 }
 
-/* What became of a stream. */
+/* The result for a stream. */
 struct verdict {
 	enum tls_status status;
 	bool whole;   /* the message has arrived */
-	size_t taken; /* how many bytes it took to know that, or that it is refused */
+	size_t taken; /* how many bytes were needed to know that, or that it is rejected */
 	const uint8_t *name;
 	size_t name_length;
-	struct tls_hello hello; /* the name lies in it */
+	struct tls_hello hello; /* the name points into it */
 };
 
-/* Feeds a block of just LENGTH bytes. */
+/* Feeds a block of exactly LENGTH bytes. */
 static enum tls_status
 feed(struct tls_hello *hello, const uint8_t *bytes, size_t length)
 {
-	static uint8_t *single; /* where bytes come one by one, malloc(3) is most of the work */
+	static uint8_t *single; /* if bytes come one by one, malloc(3) is most of the work */
 	if (single == NULL)
 		single = fuzz_copy(bytes, 1);
 	*single = *bytes;
@@ -67,7 +67,7 @@ feed(struct tls_hello *hello, const uint8_t *bytes, size_t length)
 	return status;
 }
 
-/* Gives the spare capacity of the message back. */
+/* Frees the spare capacity of the message. */
 static void
 fit_message(struct tls_hello *hello)
 {
@@ -77,7 +77,7 @@ fit_message(struct tls_hello *hello)
 	hello->message_capacity = hello->message_length;
 }
 
-/* The name must lie in the message, with its name_type and its length before it. */
+/* The name must be inside the message, after its name_type and its length. */
 static void
 judge_name(const struct verdict *verdict)
 {
@@ -117,8 +117,7 @@ all(void)
 	return SIZE_MAX;
 }
 
-/* Feeds BYTES in chunks of the sizes that NEXT_SIZE gives. The verdict is to be
- * released. */
+/* Feeds BYTES in chunks of the sizes that NEXT_SIZE returns. The caller releases the verdict. */
 static struct verdict
 read_stream(const uint8_t *bytes, size_t length, size_t (*next_size)(void))
 {
@@ -160,7 +159,7 @@ is_same(const struct verdict *a, const struct verdict *b)
 	    (a->name_length == b->name_length && memcmp(a->name, b->name, a->name_length) == 0);
 }
 
-/* Splits BYTES in some way; what becomes of them must be as EXPECTED. */
+/* Splits BYTES in some way. The result must be EXPECTED. */
 static void
 expect_same(
     const struct verdict *expected, const uint8_t *bytes, size_t length, size_t (*next_size)(void))
@@ -178,7 +177,7 @@ expect_incomplete(const uint8_t *bytes, size_t length)
 	release(&verdict);
 }
 
-/* BYTES must be refused; with ALERT, or, where that is 0, with any. */
+/* BYTES must be rejected, with ALERT, or with any alert if that is 0. */
 static void
 expect_refused(const struct bytes *bytes, unsigned alert, const char *what)
 {
@@ -205,7 +204,7 @@ split_into_records(const struct verdict *expected)
 	bytes_release(&stream);
 }
 
-/* Between the records of a message there may be no others, and no empty ones. */
+/* Between the records of a message, other records and empty ones are forbidden. */
 static void
 put_between_records(const struct verdict *whole)
 {
@@ -238,8 +237,8 @@ expect_body_refused(const struct bytes *body, unsigned alert, const char *what)
 	bytes_release(&message);
 }
 
-/* A hello that names a server is well-formed, so that one that ends earlier or later, with
- * headers that say so, names none. */
+/* A hello that names a server is well-formed. If it ends earlier or later, with matching headers,
+ * it names none. */
 static void
 change_length(const struct verdict *named)
 {

@@ -1,11 +1,11 @@
-/* Fuzz test of hostname.c: which bytes are a name, and that whatever is one is safe as the name
- * of a directory. The input is a host_name as a client sends it. */
+/* Fuzz test of hostname.c: which bytes are a name, and that each name is safe as the name of a
+ * directory. The input is a host_name as a client sends it. */
 #include <stdbool.h>
 
 #include "lib/hostname.h"
 #include "tests/fuzz/fuzz.h"
 
-/* The rule as hostname.h has it, said label by label. */
+/* The rule of hostname.h, for each label. */
 static bool
 is_label(const uint8_t *label, size_t length)
 {
@@ -29,7 +29,7 @@ is_name(const uint8_t *bytes, size_t length)
 	return is_label(bytes, (size_t)(end - bytes));
 }
 
-/* Writes the bytes that differ in nothing but the case of their letters. */
+/* Writes the bytes with the other case of each letter. */
 static void
 swap_case(uint8_t *swapped, const uint8_t *bytes, size_t length)
 {
@@ -78,7 +78,7 @@ judge_directory(const char *directory, const char *canonical)
 int
 LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 {
-	/* In blocks of their sizes, so that AddressSanitizer sees what goes past them. */
+	/* Blocks of exactly their size, so that AddressSanitizer detects an access past the end. */
 	uint8_t *bytes = fuzz_copy(input, length);
 	char *canonical = malloc(HOSTNAME_SIZE), *directory = malloc(HOSTNAME_SIZE);
 	PROPERTY(canonical != NULL && directory != NULL, "out of memory");

@@ -1,22 +1,22 @@
 /* Fuzz test of the whole path, from a client's first byte to the alert or to the last byte that
- * the backend sent: proxy.c and all it stands on, but no network, no thread, and no waiting.
+ * the backend sent: proxy.c and all that it calls, but no network, no thread, and no waiting.
  *
- * The input is a list of steps: what the client does, what the backend does, and how time goes
- * by. Client and proxy are joined by a socketpair, and the backends listen on Unix sockets in a
- * directory of their own. The linker's option --wrap puts functions of this file in the place of
- * calls that create threads, wait, or tell the time. So each thread of the proxy is a task with a
- * stack of its own; one that waits lets the others and the next steps go on.
+ * The input is a list of steps of the client, of the backend, and of the clock. Client and proxy
+ * are connected by a socketpair; the backends listen on Unix sockets in a directory of their own.
+ * The linker's option --wrap replaces calls that create threads, wait, or tell the time by
+ * functions of this file. So each thread of the proxy is a task with a stack of its own; while one
+ * waits, the others and the next steps run.
  *
- * What the proxy has to do follows from the bytes that the client sent, by tls.h alone:
+ * The bytes that the client sent decide, by tls.h alone, what the proxy must do:
  *
- * - A client that is to be rejected gets the seven bytes of that alert, the end of the stream, no
- *   reset unless it still sends after LINGER_MS, and one line in the log.
+ * - A rejected client gets the seven bytes of the alert, the end of the stream, no reset unless it
+ *   still sends after LINGER_MS, and one line in the log.
  * - Otherwise the backend of that name gets each byte that the client sent, and the client each
  *   byte that the backend sent, in order, and then the end; neither direction waits for the other.
- *   That holds, too, if the sender has closed since, with or without unread bytes.
+ *   This holds even if the sender has closed since, with or without unread bytes.
  * - If the sender is gone and the receiver takes nothing for RELAY_STALL_MS, the connection may
  *   end before; soon after, it must. If a side closes, the connection ends soon.
- * - A connection that is evicted ends at once, or a second later if its client's stream had ended. */
+ * - An evicted connection ends at once, or a second later if its client's stream had ended. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -43,26 +43,26 @@
 
 enum {
 	STREAM_MAX = 512 * 1024, /* in each direction */
-	HEADER_ROOM = 128,       /* before the client's bytes */
+	HEADER_ROOM = 128,       /* room before the client's bytes */
 	BLOCK_SIZE = 4096,
-	NOISE_PERIOD = 251, /* so that no two blocks in a row are the same */
+	NOISE_PERIOD = 251, /* so that successive blocks differ */
 	STEPS_MAX = 256,
 
-	/* How often tasks may go on without a step, and in a second of which nothing happens: more is
+	/* How often tasks may run without a step, and in a second without an event: more is
 	 * spinning. */
 	TURNS_MAX = 10000,
 	TURNS_IN_SECOND_MAX = 60,
 
-	/* The thread that watches idle connections, and one for a connection. A stack is large enough for
-	 * sanitizers. */
+	/* One for the thread that watches idle connections, and one for a connection. A stack is
+	 * large enough for sanitizers. */
 	TASKS = 2,
 	STACK_SIZE = 256 * 1024,
 
-	/* After how long without a byte taken a connection has ended whose sender is gone: the relay's time,
-	 * and what the proxy needs to find out. */
+	/* After this time without a byte taken, a connection whose sender is gone must have ended:
+	 * the relay's time, and the time that the proxy needs to notice. */
 	GIVEN_UP_MS = RELAY_STALL_MS + 20 * 1000,
 
-	/* How long a connection that is over may still be open; a client's lingering close. */
+	/* How long a connection that is over may stay open; and a lingering close. */
 	LINGER_MS = TABLE_LINGER_MS,
 	SOON_MS = LINGER_MS + 2000,
 };
@@ -72,8 +72,8 @@ enum {
 /* The hosts. Any other name has no directory. */
 static struct host {
 	const char *name;
-	const char *header; /* what goes before the client's bytes */
-	int listener;       /* -1 if nobody listens */
+	const char *header; /* what precedes the client's bytes */
+	int listener;       /* -1 if nothing listens */
 } hosts[] = {
     {"blog.example", "", -1},
     {"header.example", PROXY_HEADER, -1},
@@ -82,55 +82,55 @@ static struct host {
 };
 enum { HOST_COUNT = sizeof hosts / sizeof *hosts };
 
-/* What would be a thread of the proxy. */
+/* Stands for a thread of the proxy. */
 struct task {
 	ucontext_t context;
 	void *(*run)(void *);
 	void *argument;
-	struct pollfd *entries; /* it waits for one of them, */
+	struct pollfd *entries; /* it waits for one of these, */
 	nfds_t count;
-	int64_t until_ms; /* until then, -1 if for ever */
-	sem_t *semaphore; /* or for that */
+	int64_t until_ms; /* until then; -1 means without end */
+	sem_t *semaphore; /* or for this */
 	uint8_t stack[STACK_SIZE];
 };
 
 static struct {
 	char path[4096];
-	int before;     /* the working directory that was */
+	int before;     /* the former working directory */
 	int directory;  /* the hosts directory */
-	int64_t now_ms; /* what the clock says */
+	int64_t now_ms; /* the time of the clock */
 	bool runs;      /* outside of a run, the clock is the real one */
 	ucontext_t driver;
 	struct task tasks[TASKS];
 	int task_count;
-	struct task *task; /* that runs; NULL if the driver does */
+	struct task *task; /* the task that runs; NULL means the driver */
 	unsigned turns;
-	atomic_int quiet_ms; /* how long a quiet connection keeps its thread */
+	atomic_int quiet_ms; /* how long an idle connection keeps its thread */
 	uint8_t noise[BLOCK_SIZE + NOISE_PERIOD];
 } world = {.now_ms = 1000 * 1000};
 
-/* Bytes on their way from one end to the other. */
+/* Bytes under way from one end to the other. */
 struct stream {
 	uint8_t *bytes; /* STREAM_MAX and room for a header before them */
 	size_t start;   /* the first that has not arrived */
 	size_t end;
-	bool ended; /* by the sender, or as far as the receiver can tell */
+	bool ended; /* by the sender, as far as the receiver can tell */
 	bool seen;  /* the receiver saw the end */
 
-	/* Once nobody waits for the receiver any more: */
-	int64_t idle_ms;  /* for how long it has not taken all there was, */
-	int64_t stall_ms; /* and for how long nothing */
+	/* When the sender is gone: */
+	int64_t idle_ms;  /* for how long the receiver has not taken everything, */
+	int64_t stall_ms; /* and for how long it has taken nothing */
 	bool may_break;   /* the proxy may end it before all has arrived */
 };
 
-/* A connection, and what must become of it. */
+/* A connection, and what must happen to it. */
 static struct run {
 	int64_t begin_ms;
 	int client, backend;           /* -1 if they are closed, or not yet open */
 	int client_side, backend_side; /* the proxy's ends, as long as it is not over */
 
 	enum { UNDECIDED, REJECTED, SERVED, SILENT } fate;
-	bool was_silent; /* the client had sent nothing until that was decided */
+	bool was_silent; /* the client had sent nothing before that was decided */
 	bool had_faults;
 	int64_t over_ms; /* when it was rejected, or the backend closed */
 	struct tls_hello hello;
@@ -139,8 +139,8 @@ static struct run {
 
 	struct stream upload, download;
 	bool client_closed, backend_closed, backend_deaf, evicted;
-	unsigned busy, busy_errno; /* so many connects are to fail, and how */
-	unsigned faults;           /* so many calls are to be interrupted, or cut short */
+	unsigned busy, busy_errno; /* how many connects must fail, and the error */
+	unsigned faults;           /* how many calls must be interrupted, or transfer less */
 	unsigned lines;            /* in the log */
 } run;
 
@@ -161,7 +161,7 @@ run_task(void)
 	PROPERTY(false, "a thread has ended");
 }
 
-/* In place of the thread that would be made. */
+/* Replaces the creation of a thread. */
 int __wrap_pthread_create(
     pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument);
 
@@ -182,7 +182,7 @@ __wrap_pthread_create(
 	return 0;
 }
 
-/* Lets the driver go on until what the calling task waits for is there. */
+/* Runs the driver until the calling task may continue. */
 static void
 wait_as_task(void)
 {
@@ -205,7 +205,7 @@ can_go_on(const struct task *task)
 	    (task->until_ms != -1 && world.now_ms >= task->until_ms);
 }
 
-/* Whether this call is to meet with one of the faults. */
+/* Whether one of the faults hits this call. */
 static bool
 meets_fault(void)
 {
@@ -243,7 +243,7 @@ __wrap_sem_wait(sem_t *semaphore)
 	return __real_sem_wait(semaphore);
 }
 
-/* --- What else the proxy sees of the world --- */
+/* --- What else the proxy sees of the system --- */
 
 int __real_clock_gettime(clockid_t id, struct timespec *now);
 int __wrap_clock_gettime(clockid_t id, struct timespec *now);
@@ -270,14 +270,14 @@ __wrap_clock_gettime(clockid_t id, struct timespec *now)
 	return 0;
 }
 
-/* Its name if a long is too short for the time. */
+/* The name of the function on machines whose long is too short for the time. */
 int
 __wrap___clock_gettime64(clockid_t id, struct timespec *now)
 {
 	return __wrap_clock_gettime(id, now);
 }
 
-/* Where the client connected to: a socketpair has no address. */
+/* The address that the client connected to: a socketpair has none. */
 int
 __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *size)
 {
@@ -299,7 +299,7 @@ is_late(void)
 	return world.now_ms >= run.begin_ms + TABLE_HELLO_MS;
 }
 
-/* The backend has room, unless it is to be busy. */
+/* The backlog has room, unless it must be full. */
 int
 __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
 {
@@ -319,7 +319,7 @@ __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
 	return 0;
 }
 
-/* Decides what becomes of a call that is to move LENGTH bytes: returns how many it may, or -1 with errno
+/* Decides about a call that would transfer LENGTH bytes: returns how many it may, or -1 with errno
  * set. */
 static ssize_t
 shorten(size_t length)
@@ -352,7 +352,7 @@ __wrap_system_splice(int from, int to, size_t length)
 	return most == -1 ? -1 : __real_system_splice(from, to, (size_t)most);
 }
 
-/* Stacks are changed, which this option of AddressSanitizer cannot know. */
+/* Stacks are switched, which this option of AddressSanitizer cannot know. */
 const char *__asan_default_options(void);
 
 const char *
@@ -361,7 +361,7 @@ __asan_default_options(void)
 	return "detect_stack_use_after_return=0";
 }
 
-/* In place of log.c: what is logged must be text, and say who. */
+/* Replaces log.c: a line must be text, and name the client. */
 void
 log_line(enum log_kind kind, const char *format, ...)
 {
@@ -444,11 +444,11 @@ get_quiet_ms(void)
 	return world.quiet_ms;
 }
 
-/* What the program does before it serves. */
+/* Does what the program does before it serves. */
 static void
 prepare_proxy(void)
 {
-	signal(SIGPIPE, SIG_IGN); /* splice(2) raises it */
+	signal(SIGPIPE, SIG_IGN); /* splice(2) raises SIGPIPE */
 	table_prepare(16);
 	proxy_prepare(world.directory, (struct network_list){0}, 64 * 1024 * 1024);
 	thread_prepare(TASKS - 1, proxy_serve);
@@ -456,7 +456,7 @@ prepare_proxy(void)
 	PROPERTY(thread_start(idle_run, NULL) == 0, "no thread");
 }
 
-/* Makes the hosts directory, below TMPDIR, and all else that outlives a run. */
+/* Makes the hosts directory, below TMPDIR, and everything else that outlives a run. */
 static void
 make_world(void)
 {
@@ -489,8 +489,8 @@ add(struct stream *stream, const void *bytes, size_t length)
 	stream->end += length;
 }
 
-/* Sends as many of LENGTH bytes as the socket takes, and notes those. Returns whether that
- * was all. */
+/* Sends as many of LENGTH bytes as the socket takes, and notes those. Returns whether it took
+ * all. */
 static bool
 send_some(int fd, struct stream *stream, const uint8_t *bytes, size_t length)
 {
@@ -512,8 +512,8 @@ see_end(struct stream *stream)
 	    "the end before the last %zu bytes", stream->end - stream->start);
 }
 
-/* Whether STREAM may end by a reset: the backend's may where the client did not take all; the
- * client's where it still sent when it had been listened to, in vain, for long enough. */
+/* Whether STREAM may end with a reset: the backend's, if the client did not take everything; the
+ * client's, if it still sent when the lingering close was over. */
 static bool
 may_be_reset(const struct stream *stream)
 {
@@ -522,8 +522,7 @@ may_be_reset(const struct stream *stream)
 	return stream->may_break || (stream == &run.upload ? run.client_closed : has_lingered);
 }
 
-/* Receives up to SIZE bytes, which must be those that come next in STREAM. Returns whether
- * anything came. */
+/* Receives up to SIZE bytes, which must be the next ones of STREAM. Returns whether any arrived. */
 static bool
 receive(int fd, struct stream *stream, size_t size)
 {
@@ -550,7 +549,7 @@ receive(int fd, struct stream *stream, size_t size)
 	return true;
 }
 
-/* --- What must become of the client --- */
+/* --- What must happen to the client --- */
 
 static void
 expect_alert(enum tls_alert alert)
@@ -568,7 +567,7 @@ has_sent(void)
 	return run.upload.end > HEADER_ROOM;
 }
 
-/* A client that has left, and had sent nothing, gets nothing. */
+/* A client that closes without having sent anything gets nothing. */
 static void
 expect_nothing(void)
 {
@@ -594,7 +593,7 @@ expect_backend(const uint8_t *bytes, size_t length)
 	memcpy(run.upload.bytes + run.upload.start, run.host->header, header);
 }
 
-/* Foretells what the proxy makes of what it can read now. */
+/* Predicts the proxy's decision from what it can read now. */
 static void
 decide(void)
 {
@@ -624,7 +623,7 @@ decide(void)
 
 /* --- Time --- */
 
-/* Lets the tasks do what they can. Returns whether there may be more to do. */
+/* Runs the tasks as far as they can. Returns whether there may be more to do. */
 static bool
 serve(void)
 {
@@ -650,7 +649,7 @@ serve_until_quiet(void)
 		PROPERTY(turns < TURNS_MAX, "it spins");
 }
 
-/* When the next task's wait is over, MOST_MS at most. */
+/* Until the next task's wait is over, at most MOST_MS. */
 static int64_t
 next_ms(int64_t most_ms)
 {
@@ -681,8 +680,8 @@ add_time(int64_t passed_ms)
 	idle(&run.download, &run.upload, run.backend_closed, passed_ms);
 }
 
-/* To close while the client may still send would destroy what it has not taken yet, by a reset;
- * not with these sockets, but with others. */
+/* To close while the client may still send would reset the connection, and destroy what the client
+ * has not taken; not with these sockets, but with others. */
 static void
 expect_patience(void)
 {
@@ -691,7 +690,7 @@ expect_patience(void)
 		PROPERTY(!is_over(), "closed before the client has taken all");
 }
 
-/* Time goes by, and the tasks go on when theirs has come. */
+/* Time passes, and the tasks continue when their time has come. */
 static void
 advance(int64_t passed_ms)
 {
@@ -738,7 +737,7 @@ send_literal(struct input *in, int fd, struct stream *stream)
 	in->length -= length;
 }
 
-/* Sends some blocks of noise, each another. */
+/* Sends some blocks of noise; each differs. */
 static void
 send_blocks(struct input *in, int fd, struct stream *stream)
 {
@@ -757,7 +756,7 @@ close_client(struct input *in)
 	run.client_closed = run.upload.ended = true;
 }
 
-/* Whether it has closed its socket makes no difference. */
+/* It makes no difference whether it has closed its socket. */
 static void
 leave_backend(void)
 {
@@ -834,7 +833,7 @@ backend_receives(struct input *in)
 	receive(run.backend, &run.upload, next(in) * (size_t)256);
 }
 
-/* Makes the buffers of the proxy's sockets as small as they can be. */
+/* Makes the buffers of the proxy's sockets as small as possible. */
 static void
 shrink_buffers(struct input *in)
 {
@@ -860,7 +859,7 @@ deafen_backend(struct input *in)
 		leave_backend();
 }
 
-/* So many of the next connects fail because the backend has no room, or the proxy no memory. */
+/* So many of the next connects fail because the backlog is full, or the proxy's memory is short. */
 static void
 make_busy(struct input *in)
 {
@@ -903,7 +902,7 @@ pass_time(struct input *in)
 		advance(passed_ms);
 		return;
 	}
-	add_time(passed_ms); /* the tasks are late: it takes longer than that to give a side up */
+	add_time(passed_ms); /* the tasks are late: they take longer to give up a side */
 	run.upload.stall_ms = run.download.stall_ms = 0;
 }
 
@@ -940,8 +939,8 @@ take_steps(struct input *in)
 
 /* --- A run --- */
 
-/* How long a quiet connection keeps its thread, and whether there are pipes, depends on the LENGTH of the
- * input. */
+/* The LENGTH of the input decides how long an idle connection keeps its thread, and whether there
+ * are pipes. */
 static void
 begin_run(size_t length)
 {
@@ -963,7 +962,7 @@ begin_run(size_t length)
 	world.runs = true;
 	world.quiet_ms = length % 4 < 2 ? THREAD_QUIET_MS : 0;
 	relay_prepare(length % 8 < 6 ? 2 : 0, get_quiet_ms);
-	/* Each run begins just after the idle connections were looked at. */
+	/* Each run begins just after a check of the idle connections. */
 	world.now_ms = next_ms(INT64_MAX) == INT64_MAX ? world.now_ms : next_ms(INT64_MAX);
 	run.fate = SERVED; /* which serve() leaves as it is */
 	serve_until_quiet();
@@ -975,7 +974,7 @@ begin_run(size_t length)
 	proxy_accept(run.client_side, &peer);
 }
 
-/* Lets all of one stream arrive that is on its way. */
+/* Lets everything of one stream arrive that is under way. */
 static void
 settle_upload(void)
 {
@@ -1018,7 +1017,7 @@ expect_download(void)
 		expect_arrived(run.client, &run.download, "download");
 }
 
-/* Where one side is enough to end the connection, it does not take the other to close. */
+/* If one side is enough to end the connection, the other need not close. */
 static void
 expect_end(void)
 {
@@ -1031,7 +1030,7 @@ expect_end(void)
 	PROPERTY(is_over(), "the connection does not end soon");
 }
 
-/* Ends in good order whatever is still open; then the proxy must be done. */
+/* Ends both streams properly; then the proxy must have finished. */
 static void
 end_run(bool upload_first)
 {
@@ -1055,7 +1054,7 @@ end_run(bool upload_first)
 	PROPERTY(is_over(), "the connection does not end");
 
 	PROPERTY(run.lines <= 1, "%u log lines", run.lines);
-	/* By a fault, or a reset, what was sent may never be read. */
+	/* Because of a fault or a reset, the bytes may never have been read. */
 	bool may_be_silent = run.was_silent || run.had_faults || run.upload.may_break;
 	PROPERTY(run.lines == 1 || run.fate == SERVED || run.evicted || may_be_silent,
 	    "rejected, and not logged");
@@ -1071,7 +1070,7 @@ end_run(bool upload_first)
 	world.runs = false;
 }
 
-/* How many descriptors are open, of those with low numbers, from which new ones come. */
+/* How many descriptors with low numbers are open; new ones get those numbers. */
 static unsigned
 count_descriptors(void)
 {
@@ -1086,7 +1085,7 @@ LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 {
 	if (world.directory == 0)
 		make_world();
-	/* Where threads do not go there by themselves. */
+	/* If threads do not change the directory themselves. */
 	PROPERTY(fchdir(world.directory) == 0, "fchdir: %s", strerror(errno));
 	unsigned descriptors = count_descriptors();
 	struct input in = {.bytes = input, .length = length};
@@ -1094,7 +1093,7 @@ LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 	take_steps(&in);
 	end_run(length % 2 == 0);
 	PROPERTY(count_descriptors() == descriptors, "a descriptor was left open");
-	/* Whoever calls this may have relative paths. */
+	/* The caller may have relative paths. */
 	PROPERTY(fchdir(world.before) == 0, "fchdir: %s", strerror(errno));
 	return 0;
 }

@@ -2,8 +2,8 @@
  *
  * usage: replay_TEST DIRECTORY
  *
- * All go to one process. Where that does not end well, each goes to one of its own, so that
- * those that broke it are named. */
+ * One process gets all files. If it fails, each file gets a process of its own, so that those that
+ * made it fail are named. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -37,7 +37,7 @@ run_file(int directory, const char *name)
 	free(bytes);
 }
 
-/* Runs COUNT files in a process of their own. Returns whether that ended well. */
+/* Runs COUNT files in a process of their own. Returns whether it succeeded. */
 static bool
 run_files(int directory, struct dirent **entries, int count)
 {
@@ -53,7 +53,7 @@ run_files(int directory, struct dirent **entries, int count)
 	return child != -1 && waitpid(child, &status, 0) == child && status == 0;
 }
 
-/* Runs the files one by one. Returns how many did not end well. */
+/* Runs the files one by one. Returns how many failed. */
 static int
 name_findings(int directory, struct dirent **entries, int count)
 {

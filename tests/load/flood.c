@@ -1,44 +1,43 @@
 /* flood PORT SCENARIO SECONDS ADDRESSES RATE HELD
  *
- * Floods the proxy at PORT of 127.0.0.1 with connections that make no progress, while
- * honest clients want to be served, and prints how those fared, a count or a time on each
- * line:
+ * Floods the proxy at PORT of 127.0.0.1 with connections that make no progress, while honest
+ * clients connect. Prints counts and times of these, one on each line:
  *
  *	honest		clients, 50 a second: each connects, sends a hello, reads the
  *			answer, closes
- *	failed		those of them that did not get the answer within ten seconds
+ *	failed		those that did not get the answer within ten seconds
  *	p50_us, p99_us, max_us	the time from connect(2) to the end of the answer; a client
  *			that failed counts as one of ten seconds
- *	later_p99_us	the same of those that came after the first second, in which the
- *			attackers come all at once
- *	established	of the 20 connections that were quiet all the while, those that
- *			still worked afterwards
- *	attacks		connections that attackers have opened
+ *	later_p99_us	the same without the first second, in which all attackers arrive at
+ *			once
+ *	established	how many of 20 connections that were idle meanwhile still worked
+ *			afterwards
+ *	attacks		connections that attackers opened
  *	first_failure	an errno, or 0
  *
- * The attackers open RATE connections a second, or where that is 0, as many as the machine
- * allows. They hold HELD, or where that is 0, as many as they have descriptors, and reset their
- * oldest to open the next. SCENARIO says what they do:
+ * The attackers open RATE connections a second, or, if that is 0, as many as the machine allows.
+ * They hold HELD, or, if that is 0, as many as they have descriptors for, and reset the oldest to
+ * open the next. SCENARIO says what they do:
  *
  *	silent		nothing
  *	half		send half of a hello
  *	dribble		send a hello byte by byte, without its end
  *	unaccepted	send a hello for busy.example, whose backend never accepts
  *	unread		send a hello for asleep.example, whose backend never reads
- *	stalled		send a hello for bulk.example, and read nothing of what comes
- *	rejected	send a hello for a host that is not there, and do not close
+ *	stalled		send a hello for bulk.example, and read nothing
+ *	rejected	send a hello for a missing host, and do not close
  *	mixture		all of that in turn
  *	idle		send a hello for echo.example, and nothing more
  *
- * and where each connection is to keep a thread:
+ * and, if each connection must keep a thread:
  *
- *	sipped		as stalled, but take a little every few seconds
+ *	sipped		like stalled, but read a little every few seconds
  *	trickle		send a hello for echo.example, and a byte now and then
  *	upload		send a hello for asleep.example, and as much as is taken
  *	threads		stalled, unaccepted, and all of these in turn
  *
- * They come from ADDRESSES addresses of 127.0.0.0/8 in turn, or where that is 0, each
- * from another one. Honest clients come from other addresses.
+ * They connect from ADDRESSES addresses of 127.0.0.0/8 in turn, or, if that is 0, each from a new
+ * one. Honest clients have other addresses.
  *
  * Descriptors 3, 4 and 5 are the listening sockets of the backends of answer.example,
  * echo.example and bulk.example, which are served here. */
@@ -76,9 +75,9 @@ enum {
 	EVENTS = 256,
 	DESCRIPTORS_MAX = 20000,
 	SPARE_DESCRIPTORS = 64,
-	NARROW = 4096, /* the receive buffer of one who does not read */
+	NARROW = 4096, /* the receive buffer of a client that does not read */
 
-	/* One that takes something each second makes progress, and may keep its thread. */
+	/* A client that takes something each second makes progress, and may keep its thread. */
 	SIP_INTERVAL_MS = 2500,
 };
 
@@ -95,7 +94,7 @@ struct hello {
 
 static struct sockaddr_in server;
 
-/* What the attackers tell the others. */
+/* What the attackers tell the other processes. */
 static struct shared {
 	uint64_t attacks;
 } * shared;
@@ -158,7 +157,7 @@ make_hello(struct hello *hello, const char *name)
 
 /* --- Sockets --- */
 
-/* Returns a socket on its way to the server, from ADDRESS; or -1 with errno set. */
+/* Returns a socket that connects to the server from ADDRESS; or -1 with errno set. */
 static int
 connect_from(uint32_t address, int receive_buffer)
 {
@@ -227,8 +226,8 @@ accept_backend(int set, int listener)
 	watch(set, s, EPOLLIN | (listener == BULK_LISTENER ? EPOLLOUT | EPOLLET : 0U));
 }
 
-/* Answers the hello, once it is whole, and after that each piece where it echoes. Returns
- * false where the connection is over. */
+/* Answers the hello when it is complete, and after that each piece, if it echoes. Returns false if
+ * the connection is over. */
 static bool
 serve_backend(int socket, size_t hello_length)
 {
@@ -285,7 +284,7 @@ run_small_backends(void)
 	run_backends(ANSWER_LISTENER, ECHO_LISTENER);
 }
 
-/* What it sends must not hold up the answers. */
+/* Its sending must not delay the answers. */
 static _Noreturn void
 run_bulk_backend(void)
 {
@@ -297,7 +296,7 @@ run_bulk_backend(void)
 /* What an attacker does. */
 struct kind {
 	const char *name;
-	const char *host; /* of the hello; NULL where none is sent */
+	const char *host; /* of the hello; NULL if none is sent */
 	enum { ALL, HALF, BYTEWISE } part;
 	int receive_buffer;
 	enum { NOTHING, SIP, TRICKLE, UPLOAD } then; /* now and then, after the hello */
@@ -318,7 +317,7 @@ static const struct kind kinds[] = {
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
-/* Those of several kinds. */
+/* Kinds that consist of several. */
 static const struct {
 	const char *name, *first, *last;
 } mixtures[] = {
@@ -330,20 +329,20 @@ static struct hello hellos[KINDS];
 
 /* One of the connections that attackers hold. */
 struct attacker {
-	int socket; /* -1 where there is none */
+	int socket; /* -1 if there is none */
 	unsigned kind;
 	size_t sent;
 	int64_t sips_us; /* when it takes a little next */
 };
 
 static struct {
-	unsigned first_kind, kinds; /* those that take turns */
+	unsigned first_kind, kinds; /* the kinds that take turns */
 	unsigned addresses;
 	unsigned rate;
 	int set;
 	unsigned count;
 	struct attacker *all; /* in the order in which they were opened */
-	unsigned dribbler;    /* the next to do something more */
+	unsigned dribbler;    /* the next one that does something more */
 } attack;
 
 static size_t
@@ -361,7 +360,7 @@ wanted(const struct attacker *a)
 	return 0;
 }
 
-/* Sends what there is to send now; what cannot be sent yet is sent once it can. */
+/* Sends what can be sent now; the rest is sent later. */
 static void
 attack_send(struct attacker *a)
 {
@@ -381,7 +380,7 @@ attack_send(struct attacker *a)
 	}
 }
 
-/* Does what A does after its hello. What fails is left to the next who takes its place. */
+/* Does what A does after its hello. A failure is left to the next attacker in its place. */
 static void
 attack_more(struct attacker *a)
 {
@@ -424,8 +423,7 @@ attack_again(struct attacker *a)
 	attack_send(a);
 }
 
-/* Lets some others send, who could not before, and some of the OPENED do what they do now and
- * then. */
+/* Lets some attackers send that could not before, and some of the OPENED act now and then. */
 static void
 attack_on(unsigned opened)
 {
@@ -442,7 +440,7 @@ attack_on(unsigned opened)
 	}
 }
 
-/* Waits until it is time for attack number NUMBER. */
+/* Waits until attack NUMBER is due. */
 static void
 keep_rate(int64_t began_us, uint64_t number)
 {
@@ -474,7 +472,7 @@ run_attackers(void)
 	}
 }
 
-/* Returns which kind has NAME, or KINDS. */
+/* Returns the kind with NAME, or KINDS. */
 static unsigned
 kind_of(const char *name)
 {
@@ -519,7 +517,7 @@ static struct {
 	struct client *clients; /* in the order in which they were opened */
 	int64_t *times_us;      /* how long each took, in the same order */
 	unsigned wanted, opened, ended, failed;
-	unsigned oldest; /* all before it have ended */
+	unsigned oldest; /* all earlier ones have ended */
 	int first_failure;
 } honest;
 
@@ -575,7 +573,7 @@ serve_client(struct client *c)
 		end_client(c, errno);
 	else if (c->received >= ANSWER_SIZE)
 		end_client(c, 0);
-	else if (length == 0) /* an alert, or too short an answer */
+	else if (length == 0) /* an alert, or a short answer */
 		end_client(c, EPROTO);
 }
 
@@ -625,7 +623,7 @@ prepare_honest_clients(unsigned seconds)
 	make_hello(&honest.hello, "answer.example");
 }
 
-/* --- Those that are established and quiet --- */
+/* --- Established, idle connections --- */
 
 static int established[ESTABLISHED];
 
@@ -689,7 +687,7 @@ start(void (*run)(void))
 	_exit(1);
 }
 
-/* Ends the process; fails if it had ended by itself. */
+/* Ends the process; fails if it had ended before. */
 static void
 stop(pid_t pid, const char *who)
 {

@@ -1,10 +1,10 @@
 /* soak PROGRAM DIRECTORY SECONDS SEED
  *
- * Runs PROGRAM, a sniproxy, under SECONDS of load, with DIRECTORY, which is empty, for its
- * hosts and logs. What the load is depends on SEED. Exits with 0 where nothing was wrong. Three
- * fifths of the time copies of the proxy follow each other; then one is loaded twice, and has to
- * have nothing left of the second load. With MEMORY in the environment that counts for memory
- * too: a sanitizer's own would not tell. */
+ * Runs PROGRAM, a sniproxy, under load for SECONDS, with its hosts and logs in DIRECTORY, which
+ * must be empty. SEED decides the load. Exits with 0 if nothing was wrong. For three fifths of the
+ * time copies of the proxy replace each other. Then one copy is loaded twice, and must keep nothing
+ * of the second load: no descriptors, no threads, and, with MEMORY in the environment, no memory.
+ * (A sanitizer's memory would tell nothing.) */
 #include "tests/load/soak.h"
 
 #include "lib/clock.h"
@@ -25,24 +25,24 @@ enum {
 	ROLES_MAX = 64,
 	PROBLEMS_SHOWN = 40,
 
-	/* So many threads may be left: the proxy's own three, its spare ones, and a sanitizer's. */
+	/* How many threads may be left: the proxy's own three, its spare ones, and a
+	 * sanitizer's. */
 	THREADS_KEPT = 3 + 12 + 2,
 
-	/* How long a client that left early gives the backend to begin. */
+	/* How long a client that closed early gives the backend to begin. */
 	LATE_SESSION_MS = 500,
 
-	/* A session that the client knows to have begun. */
+	/* How long, if the client knows that the session has begun. */
 	SESSION_MS = 5000,
 
-	/* How long connections may last when no more are begun. */
+	/* How long connections may last after the last one was started. */
 	OVERTIME_MS = 3000,
 
-	/* The memory that a second round of the same load may add: the allocator's, which
-	 * depends on the order of things. */
+	/* How much memory a second round of the same load may add: the allocator's, which depends
+	 * on the order of events. */
 	MEMORY_KIB = 512,
 
-	/* What a thread has that was not there: its room, and what it has used of its
-	 * stack. */
+	/* What a new thread takes: its memory, and what it has used of its stack. */
 	THREAD_KIB = 128,
 };
 
@@ -56,16 +56,16 @@ static struct {
 	pthread_mutex_t mutex; /* for all that follows */
 	uint64_t next_number;
 	unsigned begun[ROLES_MAX];
-	unsigned whole[ROLES_MAX];   /* ended as they had to */
-	unsigned cut[ROLES_MAX];     /* by a copy of the proxy that stopped */
-	unsigned evicted[ROLES_MAX]; /* while there was a crowd */
+	unsigned whole[ROLES_MAX];   /* ended as planned */
+	unsigned cut[ROLES_MAX];     /* cut off by a copy of the proxy that stopped */
+	unsigned evicted[ROLES_MAX]; /* evicted during a crowd */
 	uint64_t up, down;           /* bytes that arrived */
 	unsigned open, most_open;
 	int64_t crowd_since_ms; /* 0: there is none */
-	int64_t crowd_until_ms; /* of the last that was */
+	int64_t crowd_until_ms; /* of the last crowd */
 } soak = {.mutex = PTHREAD_MUTEX_INITIALIZER, .next_number = 1};
 
-/* --- Failing, time and chance --- */
+/* --- Failures, time and chance --- */
 
 void
 problem(const char *format, ...)
@@ -121,7 +121,7 @@ between(struct chance *chance, uint64_t least, uint64_t most)
 	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
 	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
 	z ^= z >> 31;
-	uint64_t range = most - least + 1; /* 0 is all of them */
+	uint64_t range = most - least + 1; /* 0 means all of them */
 	return range == 0 ? z : least + z % range;
 }
 
@@ -131,7 +131,7 @@ one_in(struct chance *chance, uint64_t count)
 	return between(chance, 1, count) == 1;
 }
 
-/* --- What became of a connection --- */
+/* --- The result of a connection --- */
 
 static bool
 is_alert(const struct tally *client, uint8_t alert)
@@ -199,7 +199,7 @@ judge_client_cuts(const struct record *record)
 	return NULL;
 }
 
-/* Returns what is not as planned, or null. */
+/* Returns what differs from the plan, or NULL. */
 static const char *
 judge(const struct record *record)
 {
@@ -231,8 +231,8 @@ is_evicted(const struct tally *client)
 	return is_alert(client, TLS_INTERNAL_ERROR) || is_alert(client, TLS_USER_CANCELED);
 }
 
-/* Whatever became of a connection, no byte may be wrong, and none come that was not written.
- * Returns what is, or null. */
+/* In every connection, each byte must be right, and must have been written. Returns what is wrong,
+ * or NULL. */
 static const char *
 judge_bytes(const struct record *record, bool alert_allowed)
 {
@@ -273,7 +273,7 @@ report(const struct record *record, const char *what)
 	    (long long)(c->ended_ms - record->began_ms));
 }
 
-/* Whether it happened while there was a crowd. */
+/* Whether it happened during a crowd. */
 static bool
 was_crowded(const struct record *record)
 {
@@ -294,7 +294,7 @@ count_record(const struct record *record, unsigned *of_role)
 	pthread_mutex_unlock(&soak.mutex);
 }
 
-/* When the connection ended, for the first to notice. */
+/* When the connection ended, for the side that noticed first. */
 static int64_t
 end_of(const struct record *record)
 {
@@ -351,7 +351,7 @@ connect_to_proxy(struct record *record)
 	return s;
 }
 
-/* Sends the opening. Returns false where the proxy does not take it. */
+/* Sends the opening. Returns false if the proxy does not take it. */
 static bool
 send_opening(int s, const struct plan *plan, int64_t deadline_ms)
 {
@@ -381,7 +381,7 @@ count_open(int change)
 	pthread_mutex_unlock(&soak.mutex);
 }
 
-/* Waits until the backend is through with the connection, if it has begun or is about to. */
+/* Waits until the backend has finished with the connection, if it has begun or is about to. */
 static void
 await_session(struct record *record)
 {
@@ -421,7 +421,7 @@ use_socket(struct record *record, int s)
 	const struct plan *plan = &record->plan;
 	int64_t deadline_ms = record->began_ms + plan->role->seconds * 1000 + STUCK_MS;
 	count_open(1);
-	/* Where it is not taken whole there is an alert to be read, or a reset. */
+	/* If it is not taken completely, an alert or a reset follows. */
 	send_opening(s, plan, deadline_ms);
 	stream_run(s, &plan->client, plan->number, CLIENT, &record->client, deadline_ms);
 	leave(s, plan->client.finish);
@@ -482,8 +482,8 @@ run_client(void *argument)
 	while (now_ms() < load_until_ms) {
 		uint64_t number = take_number();
 		unsigned role = role_of(number);
-		/* What would last longer than the load is left out, but for the first of
-		 * each role. */
+		/* A role that would last longer than the load is left out, except for its first
+		 * connection. */
 		if (number > role_count && roles[role].seconds > 1 &&
 		    now_ms() + roles[role].seconds * 1000 > load_until_ms + OVERTIME_MS)
 			continue;
@@ -518,8 +518,8 @@ start_clients(pthread_t *threads, void *(*run)(void *), size_t first, size_t cou
 	pthread_attr_destroy(&attributes);
 }
 
-/* Replaces *COPY by a new one, which takes over the socket before or after the other is told
- * to stop. */
+/* Replaces *COPY by a new one, which takes over the socket before or after the other is told to
+ * stop. */
 static void
 hand_over(struct copy **copy, struct chance *chance)
 {
@@ -533,7 +533,7 @@ hand_over(struct copy **copy, struct chance *chance)
 	}
 }
 
-/* Loads the proxy for SECONDS, and waits until all connections have ended. Copies follow each
+/* Loads the proxy for SECONDS, and waits until all connections have ended. Copies replace each
  * other meanwhile. */
 static void
 load_with_handovers(int seconds, struct copy **copy)
@@ -556,8 +556,7 @@ load_with_handovers(int seconds, struct copy **copy)
 }
 
 /* Loads the proxy for SECONDS, and waits until all connections have ended. It begins with more
- * connections than its limit on open files allows. Returns how many descriptors it had at
- * most. */
+ * connections than its limit on open files allows. Returns the most descriptors that it had. */
 static int
 load_with_crowd(int seconds, const struct copy *copy)
 {
@@ -591,7 +590,7 @@ load_with_crowd(int seconds, const struct copy *copy)
 
 /* --- What is left --- */
 
-/* Connections of ROLE, one after the other. */
+/* Serves connections of ROLE, one after another. */
 static void
 serve_some(unsigned role, int count)
 {
@@ -602,7 +601,7 @@ serve_some(unsigned role, int count)
 	copies_reap();
 }
 
-/* Waits until COPY uses no more descriptors and threads than WANTED; returns what it uses. */
+/* Waits until COPY uses no more descriptors and threads than WANTED. Returns what it uses. */
 static struct usage
 await_usage(const struct copy *copy, struct usage wanted, int ms)
 {
@@ -617,7 +616,7 @@ await_usage(const struct copy *copy, struct usage wanted, int ms)
 	return usage;
 }
 
-/* Whether there is more memory after a load than WARM, before it. */
+/* Whether there is more memory after a load than WARM, which was before it. */
 static bool
 has_grown(struct usage warm, struct usage after)
 {
@@ -653,14 +652,14 @@ check_idle(const struct copy *copy)
 		    (long long)used_us, watched_ms);
 }
 
-/* Loads COPY again and again; what it uses must not grow each time. Once it may: what the C
- * library has given a new thread may lie above much that is free again. */
+/* Loads COPY again and again. Its memory must not grow each time. Once it may: the C library's
+ * memory for a new thread may be above much that is free again. */
 static void
 load_again(const struct copy *copy, int seconds)
 {
-	const int threads_end_ms = 8000; /* those that are spare, but for some */
+	const int threads_end_ms = 8000; /* the spare ones, except for some */
 	serve_some(tiny_role, 32);
-	sleep_ms(500); /* the last of them may still be ending */
+	sleep_ms(500); /* the last of them may not have ended yet */
 	struct usage before = copy_usage(copy);
 	serve_some(bulk_role, 32);
 	before.threads = THREADS_KEPT;

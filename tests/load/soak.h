@@ -1,10 +1,9 @@
-/* What the parts of the soak share. It lets clients and backends do through the proxy what
- * clients and backends do, well and badly, while backends restart, directories change and
- * copies of the proxy follow each other; and it checks each byte.
+/* Shared by the parts of the soak. Clients and backends behave well and badly, while backends
+ * restart, directories change and copies of the proxy replace each other. Each byte is checked.
  *
- *	soak.c          the clients, what became of them, the phases, the summary
- *	soak_plan.c     what a connection is to do, chosen by its number and the seed
- *	soak_stream.c   one end of a connection, as the plan says
+ *	soak.c          the clients, their results, the phases, the summary
+ *	soak_plan.c     the plan of a connection, made of its number and the seed
+ *	soak_stream.c   one end of a connection, which follows the plan
  *	soak_hosts.c    the hosts directory and its backends
  *	soak_copies.c   the copies of the proxy
  */
@@ -22,10 +21,10 @@
 #include <sys/types.h>
 
 enum {
-	CLIENTS = 96,     /* that connect again and again */
-	CROWD = 320,      /* that connect once, all at the same time */
-	OPEN_FILES = 512, /* the proxy's limit: enough for the clients, not for the crowd */
-	STUCK_MS = 30000, /* what lasts so much longer than its plan will never end */
+	CLIENTS = 96,     /* clients that connect again and again */
+	CROWD = 320,      /* clients that connect once, all at the same time */
+	OPEN_FILES = 512, /* the proxy's limit: enough for CLIENTS, not for the crowd */
+	STUCK_MS = 30000, /* a connection that lasts so much longer than planned will never end */
 	GRACE_MS = 10000, /* how long the proxy lets connections go on after SIGHUP */
 	ALERT_LENGTH = 7,
 	THREAD_STACK = 512 * 1024,
@@ -33,11 +32,11 @@ enum {
 
 /* --- Failing --- */
 
-/* Tells of something that must not be. The soak goes on, and fails at its end. */
+/* Reports something that must not happen. The soak continues, and fails at its end. */
 void problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
 unsigned problems(void);
 
-/* Ends the soak where it cannot do its own work. */
+/* Ends the soak if it cannot work itself. */
 _Noreturn void broken(const char *what);
 
 /* --- Time and chance --- */
@@ -60,12 +59,12 @@ bool one_in(struct chance *chance, uint64_t count);
 enum finish {
 	HALF_CLOSE, /* when all is written */
 	CLOSE_LAST, /* when the other side has ended its stream, and all is written */
-	CLOSE,      /* when all is written; what has not been read stays unread */
+	CLOSE,      /* when all is written; bytes stay unread */
 	RESET,      /* likewise */
 };
 
-/* What one end of a connection does with its stream. All zero but write_at_once and
- * read_at_once writes nothing, and reads to the end. */
+/* What one end of a connection does with its stream. If all is zero except write_at_once and
+ * read_at_once, it writes nothing, and reads to the end. */
 struct script {
 	uint64_t bytes; /* how many it writes */
 	size_t write_at_once;
@@ -82,13 +81,13 @@ struct script {
 	enum finish finish;
 };
 
-/* How a connection is to end. */
+/* How a connection must end. */
 enum outcome {
 	SERVED,       /* all bytes arrive, both ways */
 	CLIENT_CUTS,  /* the backend gets the beginning of what the client wrote */
 	BACKEND_CUTS, /* the client gets all that the backend wrote, and the end */
 	REFUSED,      /* the client gets an alert and the end */
-	GONE,         /* the client goes before there is a backend */
+	GONE,         /* the client closes before there is a backend */
 	UNANSWERED,   /* the client gets the end */
 	RESTARTED,    /* SERVED, or UNANSWERED, or REFUSED */
 };
@@ -112,8 +111,8 @@ struct plan {
 	unsigned slot;
 	const struct role *role;
 	const char *host;
-	struct bytes opening; /* what the client sends first: a hello, or what it is instead */
-	int opening_pause_us; /* after each byte of it; 0 where it is sent at once */
+	struct bytes opening; /* the first bytes of the client: a hello, or something else */
+	int opening_pause_us; /* after each byte of it; 0 if it is sent at once */
 	uint8_t alert;        /* that it must get */
 	bool small_buffers;   /* of the client's socket */
 	struct script client;
@@ -123,11 +122,11 @@ struct plan {
 /* The role of connection NUMBER. */
 unsigned role_of(uint64_t number);
 
-/* The plan of connection NUMBER, which is that of the client in SLOT; its opening is the
- * caller's to release. */
+/* The plan of connection NUMBER, which is that of the client in SLOT. The caller releases its
+ * opening. */
 void plan_make(struct plan *plan, uint64_t number, unsigned role, unsigned slot);
 
-/* What a hello's random says. */
+/* The content of a hello's random. */
 struct tag {
 	uint64_t number;
 	uint32_t slot;
@@ -135,12 +134,13 @@ struct tag {
 };
 
 enum {
-	/* Where the random is in the handshake message, and how much of it is the tag. */
+	/* The position of the random in the handshake message, and the length of the tag in it. */
 	TAG_START = 4 + 2,
 	TAG_END = TAG_START + 4 + 8 + 4 + 4,
 };
 
-/* Reads the tag from a handshake message of TAG_END bytes at least; false where it is none. */
+/* Reads the tag from a handshake message of at least TAG_END bytes. Returns false if there is
+ * none. */
 bool tag_read(struct tag *tag, const uint8_t *message);
 
 /* --- Streams --- */
@@ -149,11 +149,11 @@ enum stream_end {
 	OPEN,
 	ENDED,     /* the other side has ended it */
 	WAS_RESET, /* the other side has reset the connection */
-	STUCK,     /* it would not end */
+	STUCK,     /* it did not end */
 	LEFT,      /* this side closed first, by plan */
 };
 
-/* What became of one end. */
+/* The result of one end. */
 struct tally {
 	uint64_t written;
 	uint64_t read;
@@ -161,14 +161,14 @@ struct tally {
 	bool wrong;                      /* what was read is not what was written */
 	uint64_t wrong_at;
 	enum stream_end end;
-	int error; /* of writing; 0 where there was none */
+	int error; /* of writing; 0 if there was none */
 	int64_t ended_ms;
 };
 
 enum side { CLIENT, BACKEND };
 
-/* Does what SCRIPT says on SOCKET, which is that of SIDE in connection NUMBER. What each side
- * writes is noise that number and side decide. */
+/* Runs SCRIPT on SOCKET, which is that of SIDE in connection NUMBER. NUMBER and side decide the
+ * noise that each side writes. */
 void stream_run(int socket, const struct script *script, uint64_t number, enum side side,
     struct tally *tally, int64_t deadline_ms);
 
@@ -176,7 +176,7 @@ void stream_run(int socket, const struct script *script, uint64_t number, enum s
 
 enum session { NONE, RUNNING, DONE };
 
-/* The connection that a client is at. */
+/* The current connection of a client. */
 struct record {
 	pthread_mutex_t mutex;  /* for what follows, until the session runs */
 	pthread_cond_t changed; /* the session is done */
@@ -202,17 +202,17 @@ extern struct record records[CLIENTS + CROWD];
 void hosts_start(uint16_t port);
 void hosts_stop(void);
 
-/* How many connections the backends are at. */
+/* How many connections the backends have. */
 unsigned hosts_sessions(void);
 
-/* How many connections a backend got that ended before they said which they were. */
+/* How many connections of a backend ended before they told their number. */
 unsigned hosts_nameless(void);
 
 /* A name of 254 bytes. */
 extern const char long_name[];
 
-/* --- Copies of the proxy. All but copies_served() and those below it belong to the main
- * thread. --- */
+/* --- Copies of the proxy. Only the main thread calls these, except for copies_served() and those
+ * below it. --- */
 
 struct copy;
 
@@ -227,7 +227,7 @@ void copies_hang_up(struct copy *copy);
 /* Notes which copies have ended, and checks how. */
 void copies_reap(void);
 
-/* Tells LAST to stop, and waits until all have ended; kills those that do not. */
+/* Tells LAST to stop, and waits until all have ended. Kills those that do not. */
 void copies_stop(struct copy *last);
 
 /* Checks what can be checked only when all clients have ended. */
@@ -247,16 +247,15 @@ struct usage copy_usage(const struct copy *copy);
 /* Notes that the process PID connected to a backend. */
 void copies_served(pid_t pid);
 
-/* Notes that a connection, that of process PID if it is not 0, lasted from BEGAN_MS until
- * ENDED_MS. */
+/* Notes that a connection, of process PID if that is not 0, lasted from BEGAN_MS until ENDED_MS. */
 void copies_note(pid_t pid, int64_t began_ms, int64_t ended_ms);
 
-/* Whether a copy, that of process PID if it is not 0, may have cut off a connection that
- * began at BEGAN_MS and ended at ENDED_MS: it had been told to stop, the grace was over,
- * and it says so. Waits for that. */
+/* Whether a copy, that of process PID if it is not 0, may have cut off a connection that began at
+ * BEGAN_MS and ended at ENDED_MS: it had been told to stop, the grace was over, and its log says
+ * so. Waits for that. */
 bool copies_cut(pid_t pid, int64_t began_ms, int64_t ended_ms);
 
-/* Adds what copies did to the summary. */
+/* Adds what the copies did to the summary. */
 void copies_print(void);
 
 #endif

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Soaks builds of sniproxy, one after the other, SECONDS in all.
+# Soaks builds of sniproxy, one after another, for SECONDS in all.
 #
 # usage: tests/load/soak.sh SOAK SECONDS PROGRAM...
 set -eu
@@ -18,16 +18,16 @@ for program; do
 	echo "soak: $program for $seconds s; SOAK_SEED=$seed"
 	mkdir "$directory/run"
 	case $program in
-	# ThreadSanitizer knows fewer layouts of memory than the kernel's randomization makes.
+	# ThreadSanitizer supports fewer memory layouts than the kernel's randomization makes.
 	*thread*) set -- setarch -R "$soak" ;;
 	*address*) set -- "$soak" ;; # its LeakSanitizer looks at memory
-	# malloc(3) gives back what is free, so that what is not can be seen to grow: small
-	# pieces that it keeps for later would hold what lies below them.
+	# malloc(3) then returns free memory, so that memory that is not freed can be seen: small
+	# pieces that it keeps would hold what is below them.
 	*) set -- env MEMORY=1 MALLOC_MMAP_THRESHOLD_=32768 MALLOC_TRIM_THRESHOLD_=0 \
 	    MALLOC_TOP_PAD_=0 \
 	    GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0 "$soak" ;;
 	esac
-	# In the background, so that signals are not kept waiting.
+	# In the background, so that signals take effect at once.
 	"$@" "$program" "$directory/run" "$seconds" "$seed" &
 	pid=$!
 	if ! wait "$pid"; then

@@ -15,10 +15,10 @@
 enum {
 	COPIES_MAX = 1024,
 
-	/* A copy accepts until it has noticed the signal. */
+	/* A copy accepts connections until it has noticed the signal. */
 	NOTICE_MS = 1000,
 
-	/* How late it may end: a sanitizer has much to do then. */
+	/* How late it may end: a sanitizer has much to do at that time. */
 	LATE_MS = 15000,
 };
 
@@ -50,7 +50,7 @@ copies_init(const char *program, int listener)
 	all.listener = listener;
 }
 
-/* In the child: nothing of the soak is left but the environment. */
+/* In the child: only the environment of the soak is left. */
 static _Noreturn void
 execute(const char *log, pid_t parent)
 {
@@ -120,7 +120,7 @@ copies_stop(struct copy *last)
 
 /* --- What a copy leaves --- */
 
-/* Returns whether there is nothing wrong with LINE. */
+/* Whether LINE is right. */
 static bool
 is_log_line(const char *line)
 {
@@ -128,7 +128,7 @@ is_log_line(const char *line)
 	for (size_t i = 0; i < sizeof alarms / sizeof *alarms; i++)
 		if (strstr(line, alarms[i]) != NULL)
 			return false;
-	return line[0] == '=' || /* a sanitizer's, before what it has to say */
+	return line[0] == '=' || /* a sanitizer's, before its report */
 	    strncmp(line, "sniproxy: ", strlen("sniproxy: ")) == 0 ||
 	    strncmp(line, "127.0.0.", strlen("127.0.0.")) == 0;
 }
@@ -158,7 +158,7 @@ read_log(const struct copy *copy)
 	return cut_off;
 }
 
-/* Checks that COPY, which has ended with STATUS, as waitpid(2) tells it, had to end so. */
+/* Checks that COPY, which has ended with STATUS, as waitpid(2) returns it, should have ended so. */
 static void
 check_end(struct copy *copy, int status)
 {
@@ -270,8 +270,8 @@ copies_served(pid_t pid)
 			copies[i].served = true;
 }
 
-/* Whether a connection that lasted from BEGAN_MS until ENDED_MS may have been COPY's when its
- * grace was over. */
+/* Whether a connection that lasted from BEGAN_MS until ENDED_MS may have been COPY's when its grace
+ * was over. */
 static bool
 was_open(const struct copy *copy, int64_t began_ms, int64_t ended_ms)
 {
@@ -282,7 +282,7 @@ was_open(const struct copy *copy, int64_t began_ms, int64_t ended_ms)
 void
 copies_note(pid_t pid, int64_t began_ms, int64_t ended_ms)
 {
-	/* The proxy can hear of the end of a connection a little later. */
+	/* The proxy may notice the end of a connection a little later. */
 	const int64_t later_ms = 500;
 	pthread_mutex_lock(&mutex);
 	for (unsigned i = 0; i < copies_count; i++)
@@ -291,7 +291,7 @@ copies_note(pid_t pid, int64_t began_ms, int64_t ended_ms)
 	pthread_mutex_unlock(&mutex);
 }
 
-/* Returns whether it cannot be told yet; else sets CUT. */
+/* Returns whether that is unknown yet; else sets CUT. */
 static bool
 undecided(pid_t pid, int64_t began_ms, int64_t ended_ms, bool *cut)
 {

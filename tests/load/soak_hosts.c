@@ -14,10 +14,10 @@
 
 enum temper {
 	STEADY,
-	SLAMS,    /* closes connections without a look at them */
-	RESTARTS, /* goes away and comes back */
+	SLAMS,    /* closes connections unread */
+	RESTARTS, /* stops and returns */
 	PAUSES,   /* leaves its backlog full for a while */
-	DEAF,     /* leaves it full for ever */
+	DEAF,     /* leaves it full without end */
 	CLOSED,   /* has left its socket behind */
 };
 
@@ -33,9 +33,9 @@ struct place {
 static struct place places[] = {
     {"plain.example", .temper = STEADY},
     {"proxied.example", .temper = STEADY, .header = true},
-    {"../blue", .temper = STEADY}, /* these two are swapped.example by turns */
+    {"../blue", .temper = STEADY}, /* these two are swapped.example in turn */
     {"../green", .temper = STEADY, .header = true},
-    {"exchanged.example", .temper = STEADY}, /* these two change places */
+    {"exchanged.example", .temper = STEADY}, /* these two exchange their places */
     {"spare.example", .temper = STEADY, .header = true},
     {long_name, .temper = STEADY},
     {"slamming.example", .temper = SLAMS},
@@ -57,13 +57,13 @@ struct meeting {
 	int socket;
 	const struct place *place;
 	struct record *record;
-	uint8_t bytes[512]; /* of the hello, as far as it takes to know the record */
+	uint8_t bytes[512]; /* of the hello, until the record is known */
 	size_t length;
 };
 
 /* --- Sessions --- */
 
-/* Reads LENGTH bytes; fewer come before the end of the stream only. */
+/* Reads LENGTH bytes. Returns fewer only at the end of the stream. */
 static size_t
 read_up_to(int socket, uint8_t *bytes, size_t length)
 {
@@ -88,7 +88,7 @@ take(struct meeting *meeting, size_t length)
 	return got == length;
 }
 
-/* Reads the hello as far as its tag. Returns false where it does not go so far. */
+/* Reads the hello up to its tag. Returns false if it ends before. */
 static bool
 take_tag(struct meeting *meeting, struct tag *tag)
 {
@@ -111,7 +111,7 @@ take_tag(struct meeting *meeting, struct tag *tag)
 	return tag->slot < CLIENTS + CROWD && tag->role < role_count;
 }
 
-/* Reads a PROXY header, which is short. Returns false where it does not end. */
+/* Reads a PROXY header, which is short. Returns false if it does not end. */
 static bool
 take_header(int socket, char *header, size_t size)
 {
@@ -137,7 +137,7 @@ check_header(const struct meeting *meeting, const char *header)
 		    "%s: PROXY header %s instead of %s", meeting->place->directory, header, wanted);
 }
 
-/* Makes the session that of the record that TAG tells. */
+/* Assigns the session to the record of TAG. */
 static bool
 begin_session(struct meeting *meeting, const struct tag *tag)
 {
@@ -150,7 +150,7 @@ begin_session(struct meeting *meeting, const struct tag *tag)
 	pthread_mutex_unlock(&record->mutex);
 	if (current && !fresh)
 		problem("connection %llu reached a backend twice", (unsigned long long)tag->number);
-	/* A client that goes early does not wait for the backend. */
+	/* A client that closes early does not wait for the backend. */
 	if (!current && roles[tag->role].outcome != CLIENT_CUTS)
 		problem("connection %llu (%s) reached a backend when it was over",
 		    (unsigned long long)tag->number, roles[tag->role].name);
@@ -285,7 +285,7 @@ listen_at(struct place *place)
 	    bind(place->listener, (struct sockaddr *)&address, sizeof address) == -1 ||
 	    listen(place->listener, backlog) == -1)
 		broken(place->directory);
-	/* Connections of nobody, so that there is no room in the backlog. */
+	/* Connections that belong to no client fill the backlog. */
 	while (place->temper == DEAF) {
 		int s = unix_socket();
 		if (connect(s, (struct sockaddr *)&address, sizeof address) == -1) {
@@ -323,7 +323,7 @@ accept_at(const struct place *place)
 	pthread_attr_destroy(&attributes);
 }
 
-/* Connections that nobody has accepted end with the listening socket. */
+/* Connections that were not accepted end with the listening socket. */
 static void
 restart(struct place *place, struct chance *chance)
 {
@@ -364,8 +364,7 @@ run_place(void *argument)
 	return NULL;
 }
 
-/* Puts the other directory in the place of one, again and again, by a symlink and by
- * names. */
+/* Exchanges the directories again and again, by a symlink and by names. */
 static void *
 run_mover(void *unused)
 {

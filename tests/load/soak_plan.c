@@ -46,8 +46,8 @@ tag_read(struct tag *tag, const uint8_t *message)
 	    tag->slot < CLIENTS + CROWD && tag->role < role_count;
 }
 
-/* Puts a hello for the plan's host in the plan's opening, its vectors as large as SIZES says,
- * in records of up to RECORD_SIZE bytes. */
+/* Puts a hello for the plan's host into the plan's opening, with vectors of SIZES, in records of up
+ * to RECORD_SIZE bytes. */
 static void
 open_with_sizes(struct plan *plan, struct hello_sizes sizes, size_t record_size)
 {
@@ -68,7 +68,7 @@ open_with_sizes(struct plan *plan, struct hello_sizes sizes, size_t record_size)
 	bytes_release(&message);
 }
 
-/* A hello as clients send them. */
+/* An ordinary hello. */
 static void
 open_with_hello(struct plan *plan, struct chance *chance)
 {
@@ -81,7 +81,7 @@ open_with_hello(struct plan *plan, struct chance *chance)
 	open_with_sizes(plan, sizes, one_in(chance, 4) ? between(chance, 8, 300) : RECORD_MAX);
 }
 
-/* The largest that there is. */
+/* The largest hello. */
 static void
 open_with_largest_hello(struct plan *plan, size_t record_size)
 {
@@ -103,7 +103,7 @@ writes(uint64_t bytes)
 	    .bytes = bytes, .write_at_once = ALL_AT_ONCE, .read_at_once = ALL_AT_ONCE};
 }
 
-/* A hello for HOST, then up to MOST bytes each way. */
+/* A hello for HOST, then up to MOST bytes in each direction. */
 static void
 talk(struct plan *plan, struct chance *chance, const char *host, uint64_t most)
 {
@@ -123,7 +123,7 @@ talk(struct plan *plan, struct chance *chance, const char *host, uint64_t most)
 		plan->backend.finish = CLOSE_LAST;
 }
 
-/* One of the hosts whose backends do as the plan says. */
+/* One of the hosts whose backends follow the plan. */
 static const char *
 any_host(struct chance *chance)
 {
@@ -132,7 +132,7 @@ any_host(struct chance *chance)
 	return hosts[between(chance, 0, sizeof hosts / sizeof *hosts - 1)];
 }
 
-/* --- Roles: those who are served --- */
+/* --- Roles that are served --- */
 
 static void
 tiny(struct plan *plan, struct chance *chance)
@@ -200,7 +200,7 @@ huge_both_ways(struct plan *plan, struct chance *chance)
 	plan->backend = writes(between(chance, 4 * MIB, 24 * MIB));
 }
 
-/* What is read of BYTES lasts about two seconds. */
+/* Reading BYTES takes about two seconds. */
 static void
 slow_down(struct script *script, struct chance *chance, uint64_t bytes)
 {
@@ -209,7 +209,7 @@ slow_down(struct script *script, struct chance *chance, uint64_t bytes)
 	script->read_at_once = bytes / reads + 1;
 }
 
-/* Lets little through at a time, at times. */
+/* Sometimes limits how much passes at a time. */
 static void
 use_small_buffers(struct plan *plan, struct chance *chance)
 {
@@ -270,7 +270,7 @@ early_half_close(struct plan *plan, struct chance *chance)
 	plan->backend.idle_at = between(chance, 0, plan->backend.bytes);
 }
 
-/* The backend ends its stream first, and goes on reading. */
+/* The backend ends its stream first, and continues to read. */
 static void
 early_backend(struct plan *plan, struct chance *chance)
 {
@@ -281,7 +281,7 @@ early_backend(struct plan *plan, struct chance *chance)
 	plan->client.idle_at = between(chance, 0, plan->client.bytes);
 }
 
-/* Neither reads before it has written; what they write fits the sockets' buffers. */
+/* Neither reads before it has written; the sockets' buffers have room for what they write. */
 static void
 both_write_first(struct plan *plan, struct chance *chance)
 {
@@ -319,7 +319,7 @@ idle_for_long(struct plan *plan, struct chance *chance)
 	plan->client.idle_ms = (int)between(chance, 11000, 12000);
 }
 
-/* Many at once, that hold on until all are there. */
+/* Many at once, which stay until all are there. */
 static void
 crowd(struct plan *plan, struct chance *chance)
 {
@@ -355,7 +355,7 @@ restarting_backend(struct plan *plan, struct chance *chance)
 
 /* --- Roles: those that end early --- */
 
-/* The client goes in the middle. */
+/* The client closes in the middle. */
 static void
 client_goes(struct plan *plan, struct chance *chance)
 {
@@ -390,7 +390,7 @@ client_closes_after_hello(struct plan *plan, struct chance *chance)
 	plan->client.finish = one_in(chance, 2) ? CLOSE : RESET;
 }
 
-/* The backend closes when it has written, though the client goes on. */
+/* The backend closes when it has written, although the client continues. */
 static void
 backend_closes(struct plan *plan, struct chance *chance)
 {
@@ -417,7 +417,7 @@ backend_closes_at_once(struct plan *plan, struct chance *chance)
 	talk(plan, chance, "slamming.example", 20 * (uint64_t)KIB);
 }
 
-/* --- Roles: those who are refused --- */
+/* --- Roles that are rejected --- */
 
 static void
 listen_only(struct plan *plan, enum tls_alert alert)
@@ -473,7 +473,7 @@ http(struct plan *plan, struct chance *chance)
 	listen_only(plan, TLS_UNEXPECTED_MESSAGE);
 }
 
-/* One of those in hellos.c, and sometimes much after it. */
+/* One of the hellos in hellos.c, and sometimes much after it. */
 static void
 bad_hello(struct plan *plan, struct chance *chance)
 {
@@ -505,7 +505,7 @@ deaf_backend(struct plan *plan, struct chance *chance)
 	listen_only(plan, TLS_INTERNAL_ERROR);
 }
 
-/* The first two and the last are called by their numbers. */
+/* Code refers to the first two and the last by their numbers. */
 const struct role roles[] = {
     {"tiny", 3000, 1, SERVED, tiny},
     {"huge upload", 40, 2, SERVED, huge_upload},

@@ -21,7 +21,7 @@ struct end {
 	bool reading;
 };
 
-/* A word of noise: splitmix64 of its place. A byte that is lost, doubled or another
+/* A word of noise: splitmix64 of its position. A byte that is lost, repeated or another
  * connection's shows. */
 static uint64_t
 noise(uint64_t key, uint64_t word)
@@ -145,7 +145,7 @@ write_some(struct end *end)
 	}
 }
 
-/* Whether there is anything to be written before the end of the stream. */
+/* Whether there is more to write before the end of the stream. */
 static bool
 has_more(const struct end *end)
 {
@@ -169,7 +169,7 @@ step(struct end *end)
 		may_read = false;
 	}
 	if (!may_write && !may_read) {
-		sleep_ms(next - now); /* poll(2) would tell of a hangup at once */
+		sleep_ms(next - now); /* poll(2) would report a hang-up at once */
 		return;
 	}
 	struct pollfd entry = {.fd = end->socket,

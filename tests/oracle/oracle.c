@@ -1,11 +1,10 @@
-/* Compares what tls.c and hostname.c make of thousands of hellos, legal and broken, with
- * what OpenSSL and GnuTLS make of the same bytes. Where they differ, it must be a decision
- * listed in oracle_decisions.c and in docs/differences.md. That a library reads another
- * name than the one that is routed is never one. Prints TAP.
+/* Compares the results of tls.c and hostname.c for thousands of hellos, legal and broken, with
+ * those of OpenSSL and GnuTLS for the same bytes. A difference must be a decision listed in
+ * oracle_decisions.c and in docs/differences.md. It is always an error if a library reads another
+ * name than the one that is routed. Prints TAP.
  *
  * ORACLE_COUNT=N    how many hellos
- * ORACLE_SEED=N     the first hello's seed, the others' follow; or "random"
- */
+ * ORACLE_SEED=N     the first hello's seed, the others' follow; or "random" */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +17,7 @@ const char *const library_names[LIBRARIES] = {"OpenSSL", "GnuTLS"};
 
 static const char document[] = "docs/differences.md";
 
-/* How often what was seen. */
+/* How often each result occurred. */
 struct tally {
 	size_t legal, legal_accepted[LIBRARIES];
 	size_t ours[WANTS_MORE + 1], theirs[LIBRARIES][WANTS_MORE + 1];
@@ -178,9 +177,8 @@ same_name(const struct verdict *ours, const struct verdict *theirs)
 	    memcmp(ours->name, theirs->name, ours->name_length) == 0;
 }
 
-/* True where a hello is served here and not there, or there and not here, or served for a
- * name here and for none there. Both refusing is agreement, whatever the alert: nothing
- * is reached by it. */
+/* Whether a hello is served only here or only there, or is served for a name here and for none
+ * there. If both reject it, they agree, whatever the alert: it reaches nothing. */
 static bool
 differ(const struct verdict *ours, const struct verdict *theirs)
 {
@@ -191,8 +189,8 @@ differ(const struct verdict *ours, const struct verdict *theirs)
 	    (theirs->outcome == ACCEPTED && !theirs->named);
 }
 
-/* True where the library takes the hello, and reads the same name, once it knows no
- * extension but server_name. */
+/* Whether the library accepts the hello, and reads the same name, if it knows no extension except
+ * server_name. */
 static bool
 is_neutral_fine(enum library library, const struct bytes *stream)
 {
@@ -208,7 +206,7 @@ is_neutral_fine(enum library library, const struct bytes *stream)
 	return fine;
 }
 
-/* Finds the first decision that explains the difference; decision_count if none does. */
+/* Finds the first decision that explains the difference. Returns decision_count if none does. */
 static size_t
 find_decision(const struct difference *difference)
 {
@@ -223,7 +221,7 @@ find_decision(const struct difference *difference)
 	return decision_count;
 }
 
-/* Returns what is wrong, or null. */
+/* Returns what is wrong, or NULL. */
 static const char *
 compare(enum library library, const struct bytes *stream, const struct verdict *ours,
     const struct verdict *theirs, struct tally *tally)
@@ -308,14 +306,14 @@ result(bool passed, const char *format, ...)
 	all_passed &= passed;
 }
 
-/* Too few hellos do not meet everything. */
+/* Too few hellos do not cover everything. */
 static void
 result_where_many(bool many, bool passed, const char *what)
 {
 	result(passed || !many, "%s%s", what, many ? "" : " # skip too few hellos");
 }
 
-/* What the libraries are asked with must be worth it. */
+/* The hellos must reach far enough into the libraries. */
 static void
 report_reach(const struct tally *tally, uint64_t count, bool many)
 {

@@ -1,7 +1,7 @@
-/* The parts of the oracle, which asks OpenSSL and GnuTLS what they make of the hellos that
- * tls.c reads, and compares: oracle_hellos.c makes hellos, oracle_openssl.c and
- * oracle_gnutls.c ask the libraries, oracle_shape.c sees what is odd about a hello,
- * oracle_decisions.c knows which differences are meant, oracle.c compares. No network. */
+/* The parts of the oracle, which compares the results of OpenSSL and GnuTLS for hellos with those
+ * of tls.c: oracle_hellos.c makes hellos, oracle_openssl.c and oracle_gnutls.c ask the libraries,
+ * oracle_shape.c finds what is odd about a hello, oracle_decisions.c lists the intended
+ * differences, oracle.c compares. No network. */
 #ifndef ORACLE_H
 #define ORACLE_H
 
@@ -12,27 +12,27 @@
 #include "lib/hostname.h"
 #include "tests/unit/hellos.h"
 
-/* What a client sends, and how it was made. */
+/* A client's stream, and how it was made. */
 enum { MUTATIONS_MAX = 4 };
 
 struct sample {
 	struct bytes stream;
-	const char *mutations[MUTATIONS_MAX]; /* none where the hello is legal */
+	const char *mutations[MUTATIONS_MAX]; /* none if the hello is legal */
 	size_t mutation_count;
 };
 
-/* Makes the hello of SEED, the same at each call. The caller releases its stream. */
+/* Makes the hello of SEED, the same each time. The caller releases its stream. */
 void sample_make(struct sample *sample, uint64_t seed);
 
 extern const size_t mutation_count;
 const char *mutation_name(size_t index);
 
-/* What tls.c or a library makes of a hello. */
+/* The result of tls.c or a library for a hello. */
 enum outcome {
 	ACCEPTED,   /* routed; a ServerHello was sent */
-	MALFORMED,  /* refused as against the protocol */
-	UNWILLING,  /* refused since nothing can be agreed on, or there is no such name */
-	WANTS_MORE, /* the hello is not over */
+	MALFORMED,  /* rejected because it violates the protocol */
+	UNWILLING,  /* rejected because nothing can be agreed on, or the name does not exist */
+	WANTS_MORE, /* the hello is incomplete */
 };
 
 enum { NAME_ROOM = 1 << 16, NO_ALERT = -1 };
@@ -40,22 +40,21 @@ enum { NAME_ROOM = 1 << 16, NO_ALERT = -1 };
 struct verdict {
 	enum outcome outcome;
 	int alert;            /* after MALFORMED and UNWILLING; or NO_ALERT */
-	bool parsed;          /* the hello was found well-formed, before it was acted on */
-	bool named;           /* a name was read, whatever became of the hello then */
+	bool parsed;          /* the hello was found well-formed, before any reaction to it */
+	bool named;           /* a name was read, whatever followed */
 	bool named_otherwise; /* and another one in another place */
 	size_t name_length;
 	uint8_t name[NAME_ROOM];
 	char reason[160]; /* for people */
 };
 
-/* Which of the two refusals an alert is. */
+/* The outcome that an alert stands for: one of the two rejections. */
 enum outcome outcome_of_alert(int alert);
 
-/* Notes the name that was read, in lowercase, which is how names are compared. */
+/* Notes the name that was read, in lowercase, for comparison. */
 void verdict_set_name(struct verdict *verdict, const void *name, size_t length);
 
-/* A library's server, all of it in memory. Where its set-up fails it ends the program
- * with a message. */
+/* A library's server, in memory. If its set-up fails, it ends the program with a message. */
 enum library { OPENSSL, GNUTLS, LIBRARIES };
 
 extern const char *const library_names[LIBRARIES];
@@ -73,8 +72,8 @@ void gnutls_start(const struct identity *identity);
 void gnutls_judge(const struct bytes *stream, struct verdict *verdict);
 void gnutls_stop(void);
 
-/* What is odd about a hello, read leniently and apart from tls.c, so that a decision is
- * known by its shape and not by the verdict of what is tested. */
+/* What is odd about a hello, read leniently and without tls.c, so that a decision is identified by
+ * its shape and not by the verdict under test. */
 struct shape {
 	/* Of the records up to the hello's end. */
 	bool sslv2;           /* an SSL 2.0 record, not a TLS one */
@@ -86,7 +85,7 @@ struct shape {
 	bool unended_record;  /* the last one has not ended */
 	bool after_in_record; /* the last one goes on after the hello */
 
-	/* The hello is there to its end; else nothing is known of what follows. */
+	/* Whether the hello is complete; otherwise nothing is known of what follows. */
 	bool whole;
 	size_t compression_methods;
 	bool null_compression; /* is among them */
@@ -103,30 +102,28 @@ struct shape {
 
 void shape_read(const struct bytes *stream, struct shape *shape);
 
-/* Adds the same stream with the types of all extensions but server_name changed to
- * unknown ones, so that no library looks into them. False where the stream is not a whole
- * hello that can be walked through. */
+/* Adds the same stream, in which all extensions except server_name have unknown types, so that no
+ * library reads them. Returns false if the stream is not a complete hello that can be parsed. */
 bool shape_neutralize(const struct bytes *stream, struct bytes *out);
 
-/* A hello that is served here and not there, or there and not here. */
+/* A hello that is served only here, or only there. */
 struct difference {
 	const struct shape *shape;
 	const struct verdict *ours, *theirs;
 	enum library library;
 
-	/* True where the library takes the hello, and reads the same name, once it knows
-	 * no extension but server_name. */
+	/* Whether the library accepts the hello, and reads the same name, if it knows no extension
+	 * except server_name. */
 	bool neutral_is_fine;
 };
 
-/* A difference that is meant: a row of the table in docs/differences.md. */
+/* An intended difference: a row of the table in docs/differences.md. */
 struct decision {
 	bool libraries[LIBRARIES]; /* which ones differ */
 	enum outcome ours, theirs;
 	bool (*applies)(const struct difference *difference);
 
-	/* What the document says: what the hello is like, what sniproxy and the libraries
-	 * do, why. */
+	/* The text of the document: the hello's shape, what sniproxy and the libraries do, why. */
 	const char *shape, *we, *they[LIBRARIES], *why;
 };
 

@@ -1,5 +1,5 @@
-/* The differences that are meant, the more special ones first: each hello counts for the
- * first that fits. */
+/* The intended differences, the more special ones first: each hello counts for the first that
+ * matches. */
 #include "tests/oracle/oracle.h"
 
 static bool
@@ -126,7 +126,7 @@ static const char harmless[] = "the name stays the same, and the backend refuses
 
 const struct decision decisions[] = {
 
-/* Refused here, accepted there. */
+/* Rejected here, accepted there. */
 {BOTH, UNWILLING, ACCEPTED, invalid_name,
     "a name that is not valid, such as `a_b`, `..`, `-a` or `blog.example.`",
     "unrecognized_name",
@@ -160,7 +160,7 @@ const struct decision decisions[] = {
     "decode_error", {same, "looks no further than the first host_name"},
     "what else is in there could be a name to another reader"},
 
-/* Routed here, refused there. */
+/* Routed here, rejected there. */
 {OPENSSL_ALONE, ACCEPTED, MALFORMED, other_name_type,
     "a name of another type beside the host_name",
     "skips it", {"decode_error", same},

@@ -1,4 +1,4 @@
-/* What GnuTLS's server makes of a hello. It is as lenient as it can be set. */
+/* The result of GnuTLS's server for a hello. It is set to be as lenient as possible. */
 #include <errno.h>
 #include <gnutls/gnutls.h>
 #include <stdio.h>
@@ -64,7 +64,7 @@ push(gnutls_transport_ptr_t argument, const void *data, size_t size)
 	return (ssize_t)size;
 }
 
-/* Called when the hello and its extensions were read and before the server answers. */
+/* Called after the hello and its extensions were read, and before the server answers. */
 static int
 on_client_hello(gnutls_session_t session)
 {
@@ -107,7 +107,7 @@ read_answer(const struct transport *transport, int code)
 		verdict->outcome = WANTS_MORE;
 		return;
 	}
-	/* Most alerts are for the caller to send. */
+	/* The caller must send most alerts. */
 	int level = 0;
 	bool sent = transport->written >= 7 && transport->first[0] == 21;
 	verdict->alert = sent ? transport->first[6] : gnutls_error_to_alert(code, &level);
@@ -131,8 +131,8 @@ gnutls_judge(const struct bytes *stream, struct verdict *verdict)
 	gnutls_transport_set_push_function(session, push);
 	gnutls_handshake_set_post_client_hello_function(session, on_client_hello);
 
-	/* A call ends with each record, and with a warning from the client, which does
-	 * not end the handshake. */
+	/* A call ends with each record, and with a warning from the client, which does not end the
+	 * handshake. */
 	int code = 0;
 	size_t read = 0;
 	do {

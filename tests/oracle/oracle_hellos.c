@@ -1,6 +1,6 @@
-/* Makes hellos: a legal one of TLS 1.2 or 1.3, and often damage to it. A draft holds the
- * hello in parts as long as it is changed; then it is written down, with lengths that are
- * right but where a mutation has skewed them. */
+/* Makes hellos: a legal one of TLS 1.2 or 1.3, often with damage. A draft holds the parts of the
+ * hello while it is changed. Then it is written, with lengths that are right unless a mutation has
+ * skewed them. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,10 +54,10 @@ struct draft {
 
 	size_t record_size;
 	size_t damage;          /* bytes of the message to change blindly */
-	size_t stream_damage;   /* bytes of the stream */
-	size_t message_cut;     /* bytes missing at the end, the lengths as if not */
-	bool body_cut;          /* cut the body, with a length that fits */
-	struct bytes intruder;  /* a record amid the others */
+	size_t stream_damage;   /* bytes of the stream to change */
+	size_t message_cut;     /* bytes missing at the end, which the lengths count */
+	bool body_cut;          /* cut the body, with a matching length */
+	struct bytes intruder;  /* a record between the others */
 	bool intruder_first;    /* before all others */
 	struct bytes in_record; /* after the hello, in its last record */
 	struct bytes after;     /* after the hello's last record */
@@ -76,7 +76,7 @@ pick(struct draft *draft, size_t count)
 	return (size_t)(*state * 0x2545f4914f6cdd1dU >> 33) % count;
 }
 
-/* True ODDS times in a hundred. */
+/* True in ODDS of a hundred cases. */
 static bool
 chance(struct draft *draft, size_t odds)
 {
@@ -170,7 +170,7 @@ add_server_name(struct draft *draft)
 	add_good_name(draft, add_name(draft, 0));
 }
 
-/* The generator of secp256r1, which is as good a public key as any. */
+/* The generator of secp256r1, which is a valid public key. */
 static const uint8_t p256_point[65] = {0x04, 0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8,
     0xbc, 0xe6, 0xe5, 0x63, 0xa4, 0x40, 0xf2, 0x77, 0x03, 0x7d, 0x81, 0x2d, 0xeb, 0x33, 0xa0, 0xf4,
     0xa1, 0x39, 0x45, 0xd8, 0x98, 0xc2, 0x96, 0x4f, 0xe3, 0x42, 0xe2, 0xfe, 0x1a, 0x7f, 0x9b, 0x8e,
@@ -207,7 +207,7 @@ add_key_share(struct draft *draft)
 	bytes_release(&shares);
 }
 
-/* Both versions need these, or nearly so. */
+/* Both versions need these, or nearly. */
 static void
 add_groups_and_signatures(struct draft *draft)
 {
@@ -241,8 +241,8 @@ add_tls12_extensions(struct draft *draft)
 		add_extension(draft, 22); /* encrypt_then_mac */
 }
 
-/* Random bytes in an extension of an unknown type, or of a type that no library here
- * looks into: ECH, ALPS, delegated credentials, GREASE. */
+/* Random bytes in an extension of an unknown type, or of a type that these libraries do not parse:
+ * ECH, ALPS, delegated credentials, GREASE. */
 static void
 add_unknown_extension(struct draft *draft)
 {
@@ -310,7 +310,7 @@ shuffle_extensions(struct draft *draft)
 	}
 }
 
-/* A session that no server knows; it "MUST be the last extension" (RFC 8446, 4.2.11). */
+/* A session that no server knows. It "MUST be the last extension" (RFC 8446, 4.2.11). */
 static void
 add_pre_shared_key(struct draft *draft)
 {
@@ -342,7 +342,7 @@ add_cipher_suites(struct draft *draft)
 	size_t count = chance(draft, 10) ? pick(draft, 100) : 0;
 	for (; count > 0; count--) {
 		size_t suite = pick(draft, 0x10000);
-		/* It asks a server to refuse TLS 1.2 where it has 1.3 (RFC 7507). */
+		/* It asks a server with TLS 1.3 to reject TLS 1.2 (RFC 7507). */
 		bytes_add_integer(out, suite == 0x5600 ? 0 : suite, 2);
 	}
 	if (!draft->tls13 && chance(draft, 50))
@@ -386,7 +386,7 @@ draft_legal(struct draft *draft)
 	}
 }
 
-/* Mutations, each of them one function. */
+/* Mutations, a function each. */
 
 static void
 skew_a_length(struct draft *draft, size_t level)
@@ -602,7 +602,7 @@ early_pre_shared_key(struct draft *draft, size_t unused)
 	add_random(draft, add_extension(draft, 4245), pick(draft, 9));
 }
 
-/* Lets an extension have the type of another. */
+/* Gives an extension the type of another. */
 static void
 change_extension_type(struct draft *draft, size_t unused)
 {
@@ -613,7 +613,7 @@ change_extension_type(struct draft *draft, size_t unused)
 	extension->type = chance(draft, 80) ? pick(draft, 60) : pick(draft, 0x10000);
 }
 
-/* Damages the inside of an extension. */
+/* Damages the content of an extension. */
 static void
 damage_extension(struct draft *draft, size_t unused)
 {
@@ -629,7 +629,7 @@ damage_extension(struct draft *draft, size_t unused)
 		add_random(draft, data, 1 + pick(draft, 4));
 }
 
-/* Sizes of the vectors before the extensions that may be, and that may not. */
+/* Sizes of the vectors before the extensions, allowed and forbidden ones. */
 static void
 session_id_size(struct draft *draft, size_t unused)
 {
@@ -672,7 +672,7 @@ compression_methods_size(struct draft *draft, size_t unused)
 		bytes_add_fill(out, 0, 255 - out->length % 256);
 }
 
-/* So much padding that the hello takes several records. */
+/* Enough padding that the hello takes several records. */
 static void
 large_hello(struct draft *draft, size_t unused)
 {
@@ -698,7 +698,7 @@ split_records(struct draft *draft, size_t unused)
 	draft->record_size = chance(draft, 50) ? 1 : 1 + pick(draft, 50);
 }
 
-/* Records that do not belong between the fragments, or before them. */
+/* Records that must not be between the fragments, or before them. */
 static void
 intruding_record(struct draft *draft, size_t unused)
 {
@@ -722,7 +722,7 @@ intruding_record(struct draft *draft, size_t unused)
 	    {6, {99, 3, 3, 0, 1, 1}},       /* unknown */
 	};
 	size_t choice = pick(draft, sizeof records / sizeof *records);
-	if (chance(draft, 40)) /* those that a library takes */
+	if (chance(draft, 40)) /* those that a library accepts */
 		choice = chance(draft, 50) ? 0 : 7 + pick(draft, 2);
 	bytes_release(&draft->intruder);
 	for (size_t count = chance(draft, 90) ? 1 : 1 + pick(draft, 40); count > 0; count--)
@@ -799,8 +799,7 @@ more_after_hello(struct draft *draft, size_t unused)
 		add_random(draft, &draft->after, 1 + pick(draft, 50));
 }
 
-/* A ClientHello as in SSL 2.0, which has no extensions (RFC 5246, E.2), and things that
- * are not TLS at all. */
+/* An SSL 2.0 ClientHello, which has no extensions (RFC 5246, E.2), and bytes that are not TLS. */
 static void
 sslv2_hello(struct draft *draft, size_t unused)
 {
@@ -885,7 +884,7 @@ pick_mutation(struct draft *draft)
 	return index;
 }
 
-/* Writing a draft down. */
+/* Writing a draft. */
 
 static void
 write_length(struct draft *draft, struct bytes *out, size_t level, size_t length, size_t width)
@@ -896,7 +895,7 @@ write_length(struct draft *draft, struct bytes *out, size_t level, size_t length
 	bytes_add_integer(out, length + (size_t)skew, width);
 }
 
-/* Adds a vector with what INSIDE holds, and releases it. */
+/* Adds a vector with the content of INSIDE, and releases INSIDE. */
 static void
 write_vector(
     struct draft *draft, struct bytes *out, size_t level, struct bytes *inside, size_t width)

@@ -1,5 +1,5 @@
-/* What OpenSSL's server makes of a hello. It is as lenient as it can be set, so that it
- * refuses few hellos for lack of a common algorithm. */
+/* The result of OpenSSL's server for a hello. It is set to be as lenient as possible, so that it
+ * rejects few hellos because of a missing common algorithm. */
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
@@ -20,9 +20,8 @@ check(bool condition, const char *what)
 	exit(1);
 }
 
-/* Called when the hello was parsed and before its extensions are looked into. Servers
- * that choose a certificate here read the extension by themselves, the first name only.
- */
+/* Called after the hello was parsed and before its extensions are read. Servers that choose a
+ * certificate here read the extension themselves, and only the first name. */
 static int
 on_client_hello(SSL *ssl, int *alert, void *argument)
 {
@@ -102,8 +101,8 @@ openssl_start(struct identity *identity)
 	make_identity(identity);
 }
 
-/* The first record that the server sent tells what it makes of the hello; what follows
- * a ServerHello is about what followed the hello. */
+/* The first record that the server sent is its reaction to the hello; what follows a ServerHello is
+ * its reaction to what followed the hello. */
 static void
 read_answer(BIO *answer, bool waits, struct verdict *verdict)
 {

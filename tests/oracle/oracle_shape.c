@@ -1,5 +1,5 @@
-/* Sees what is odd about a hello. It reads on past what is wrong as far as it can, and
- * shares no code with tls.c. */
+/* Finds what is odd about a hello. Reads past errors as far as possible, and shares no code with
+ * tls.c. */
 #include <string.h>
 
 #include "tests/oracle/oracle.h"
@@ -22,8 +22,8 @@ is_whole(const struct bytes *message)
 	return message->length >= 4 && message->length >= 4 + number(message, 1, 3);
 }
 
-/* Joins the fragments of the handshake records, whatever stands between them, up to the
- * hello's end. */
+/* Joins the fragments of the handshake records up to the hello's end, and ignores what is between
+ * them. */
 static void
 join_records(const struct bytes *stream, struct shape *shape, struct bytes *message)
 {
@@ -61,7 +61,7 @@ see_name(const struct bytes *message, size_t offset, size_t length, struct shape
 	shape->valid_name = hostname_canonical(canonical, message->data + offset, length);
 }
 
-/* The inside of a server_name extension. */
+/* The content of a server_name extension. */
 static void
 see_names(const struct bytes *message, size_t offset, size_t end, struct shape *shape)
 {
@@ -85,7 +85,7 @@ see_names(const struct bytes *message, size_t offset, size_t end, struct shape *
 	shape->list_overrun |= offset != end;
 }
 
-/* Where the extensions' length stands; past the end where there are none. */
+/* The offset of the extensions' length; past the end if there are none. */
 static size_t
 extensions_offset(const struct bytes *message, struct shape *shape)
 {
@@ -135,8 +135,7 @@ shape_read(const struct bytes *stream, struct shape *shape)
 	bytes_release(&message);
 }
 
-/* The byte of the message at OFFSET lies where in the stream? Each record's header comes
- * in between. */
+/* The byte of the stream that is the message's byte at OFFSET: record headers come in between. */
 static uint8_t *
 stream_byte(struct bytes *stream, size_t offset)
 {
@@ -160,7 +159,7 @@ shape_neutralize(const struct bytes *stream, struct bytes *out)
 	bool clean = shape.whole && !shape.other_record;
 	if (clean) {
 		bytes_add(out, stream->data, stream->length);
-		size_t unknown = 0x5000; /* assigned to nothing */
+		size_t unknown = 0x5000; /* not assigned */
 		size_t offset = extensions_offset(&message, &shape) + 2;
 		while (offset + 4 <= message.length) {
 			if (number(&message, offset, 2) != 0) {

@@ -1,7 +1,7 @@
 /* Runs the tests of a program, one after another, each in a process of its own, and reports in TAP.
  *
  * usage: test_MODULE [FILE]
- * FILE names tests that are skipped, a line each: SUITE::TEST, and why.
+ * FILE names the tests to skip, a line each: SUITE::TEST, and why.
  *
  * HOST_accept and so on are the numbers of the system calls of the machine that emulates this one. */
 #include "tests/machines/foreign/criterion/criterion.h"
@@ -16,7 +16,7 @@
 
 enum {
 	TIMEOUT_S = 60,
-	EXIT_SKIPPED = 77, /* the test has said so itself */
+	EXIT_SKIPPED = 77, /* the test has skipped itself */
 };
 
 static struct criterion_suite *suites;
@@ -114,7 +114,7 @@ find_suite(const char *name)
 	return suite;
 }
 
-/* Skips the test if FILE, which may be NULL, says so. */
+/* Skips the test if FILE, which may be NULL, names it. */
 static void
 skip_if_listed(const char *file)
 {
@@ -144,7 +144,7 @@ run_in_child(const char *skip_list)
 	criterion_end();
 }
 
-/* Returns whether the test did not fail. */
+/* Returns whether the test passed. */
 static bool
 run(const char *skip_list)
 {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <sys/un.h>
 
-/* Linux has a path to each directory that is open. */
+/* Linux has a path to each open directory. */
 int
 connectat(int directory, int socket, const struct sockaddr *address, socklen_t size)
 {

@@ -1,5 +1,5 @@
-/* What FreeBSD has in headers that Linux has, too, for a build of system/freebsd.c on Linux; made of
- * what is alike here. */
+/* What FreeBSD declares in headers that Linux has too, for a build of system/freebsd.c on Linux,
+ * made of what is similar here. */
 #ifndef FREEBSD_STUBS_H
 #define FREEBSD_STUBS_H
 

@@ -12,7 +12,7 @@
 
 int pthread_fchdir_np(int directory);
 
-/* To ask again for a working directory of its own costs a thread nothing. */
+/* A thread may ask again for a working directory of its own. */
 int
 pthread_fchdir_np(int directory)
 {

@@ -1,5 +1,5 @@
-/* What macOS has in headers that Linux has, too, for a build of system/macos.c on Linux; made of
- * what is alike here. */
+/* What macOS declares in headers that Linux has too, for a build of system/macos.c on Linux, made
+ * of what is similar here. */
 #ifndef MACOS_STUBS_H
 #define MACOS_STUBS_H
 
