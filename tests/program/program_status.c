@@ -548,7 +548,7 @@ PROGRAM_TEST(status, a_thousand_connections_under_load)
 		report(line);
 		expect_adds_up(line);
 		cr_assert_geq(number_in(line, "open"), MANY, "%s", line);
-		wait_until(load.served > served + 10, 3000);
+		wait_until(load.served > served + 10, 10000);
 	}
 	load_stop(&load);
 	service_stop(&service);
