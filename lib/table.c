@@ -418,6 +418,8 @@ is_stalled(struct connection *c, enum table_shortage shortage, int64_t now_ms)
 	    (waiting > 0 || (shortage == TABLE_SLOTS && c->address->connections > fair_share()));
 	c->progress = taken;
 	c->all_taken = waiting == 0;
+	if (c->is_parked && c->all_taken)
+		relay_set_blocked(&c->relay, false);
 	if (!may_go)
 		c->since_ms = now_ms;
 	return may_go;

@@ -473,6 +473,11 @@ Test(table, counts_a_parked_connection_as_blocked_for_which_bytes_wait)
 	cr_assert(table_is_short());
 	park(c);
 	cr_assert(c->host->blocked == 1);
+	bool is_taken;
+	now_ms += PATIENCE_MS;
+	sockets[c->relay.backend - FIRST_SOCKET].unsent = 0; /* its backend has read it meanwhile */
+	cr_assert(table_evict(TABLE_SLOTS, &is_taken) == NULL);
+	cr_assert(c->host->blocked == 0);
 	cr_assert(take(c));
 }
 
