@@ -50,10 +50,6 @@ enum {
 /* Signals received. */
 static volatile sig_atomic_t stops, reports_wanted;
 
-static const char help[] =
-    "stdin is the listening TCP socket, as from systemd, inetd or s6\n"
-    "the working directory is the hosts directory: HOST/tls-socket; see sniproxy(8)\n";
-
 struct server {
 	int hosts;                     /* system_open_hosts() */
 	struct network_list balancers; /* in front of this proxy */
@@ -351,7 +347,9 @@ main(int argc, char *argv[])
 	if (argc == 2 && strcmp(argv[1], "--version") == 0)
 		return dprintf(STDOUT_FILENO, "sniproxy " VERSION "\n") < 0;
 	if (argc == 2 && strcmp(argv[1], "--help") == 0)
-		return dprintf(STDOUT_FILENO, "%s", help) < 0;
+		return dprintf(STDOUT_FILENO,
+			   "stdin is the listening TCP socket, as from systemd, inetd or s6\n"
+			   "the working directory is the hosts directory: NAME/tls-socket\n") < 0;
 	if (fcntl(STDERR_FILENO, F_GETFD) == -1 || listener_is(STDERR_FILENO))
 		log_to_syslog();
 	if (argc > 1)

@@ -477,25 +477,33 @@ pair_from(int network, int number)
 	return pair;
 }
 
+/* The backend reads requests until none arrives for MS milliseconds. A connection that was evicted
+ * while it was connected sends nothing. */
+static void
+read_requests(int ms)
+{
+	uint8_t received[1024];
+	while (readable_within(backend, ms))
+		read_up_to(backend_accept(backend), received, request.length);
+}
+
 /* The announced address that holds the most pays, not the balancer's, from which all connections
  * come. */
 PROGRAM_TEST(proxy_header, eviction_is_by_announced_address)
 {
 	enum { OTHERS = 20, GREEDY = SLOTS_MAX - OTHERS, LATER = 20 };
 	struct pair others[OTHERS], later[LATER];
-	uint8_t received[1024];
 	start_at("127.0.0.1", some_descriptors);
 	for (int i = 0; i < OTHERS; i++)
 		others[i] = pair_from(100, i);
-	/* Some are rejected as soon as slots are short. */
+	/* Some are rejected as soon as slots are short. What the backend left unread for a second would block
+	 * its host. */
 	for (int sent = 0; sent < GREEDY || proxy_total(proxy, "open") < SLOTS_MIN; sent++) {
 		cr_assert_lt(sent, 10 * GREEDY);
 		balancer_send(joined(header_from(101, 1), request));
+		read_requests(0);
 	}
-	/* Some wait for slots of the others. One that was evicted while it was connected sends
-	 * nothing. */
-	while (readable_within(backend, 1500))
-		read_up_to(backend_accept(backend), received, request.length);
+	read_requests(1500); /* some wait for slots of the others */
 	for (int i = 0; i < LATER; i++)
 		later[i] = pair_from(102, i);
 	for (int i = 0; i < OTHERS; i++) {
