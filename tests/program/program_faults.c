@@ -1066,6 +1066,17 @@ ends_under(const struct fault *fault, enum when when)
 	return fault->traffic == PATIENT || (when == SOME && fault->traffic != LATE);
 }
 
+/* Waits some seconds for the first call that fails: a proxy that waits for a processor looks quiet,
+ * too. */
+static void
+await_fault(void)
+{
+	const int interval_ms = 20, patience_ms = 5000;
+	int64_t end_ms = now_ms() + margin_ms(patience_ms);
+	while (count_traced("(INJECTED)") == 0 && now_ms() < end_ms)
+		poll(NULL, 0, interval_ms);
+}
+
 /* Injects FAULT under traffic once, for at least MS. Returns how many calls failed because of
  * it. */
 static int
@@ -1075,6 +1086,7 @@ suffer(const struct fault *fault, enum when when, int ms)
 	pid_t tracer = inject(fault, when);
 	begin_load(fault->traffic, when == SOME && fault->traffic != SLOW ? KINDS / 2 : 1);
 	poll(NULL, 0, ms);
+	await_fault();
 	expect_quiet();
 	if (ends_under(fault, when))
 		join_load();
