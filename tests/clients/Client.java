@@ -1,4 +1,4 @@
-// Asks for a page over HTTP/2 and HTTP/1.1, and prints which it was, and what came.
+// Requests a page over HTTP/2 and HTTP/1.1, and prints the version and the page.
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;

@@ -1,6 +1,6 @@
-// Asks for a page over HTTP/2, and prints that it was, and what came.
+// Requests a page over HTTP/2, and prints the version and the page.
 //
-// usage: client CA URL    at 127.0.0.1, whatever the name is
+// usage: client CA URL    at 127.0.0.1, whatever the URL's name
 package main
 
 import (

@@ -1,10 +1,10 @@
 #!/usr/bin/env bats
-# The clients people use, each through the proxy from a real server: what they show or print must be
-# what that server has. Browsers send their own post-quantum hellos. One authority signs all
-# certificates, and each client is told of it in its own way.
+# Widely used clients, each through the proxy from a real server: they must show or print what that
+# server has. Browsers send their own post-quantum hellos. One authority signs all certificates;
+# each client is configured for it in its own way.
 #
-# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN name the programs under test. What is not installed is
-# skipped; `make deps-clients` brings it all.
+# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN are the programs under test. Clients that are not installed
+# are skipped; `make deps-clients` installs all.
 # shellcheck disable=SC2154 # port and such are set by tls_helper.bash
 
 load ../scripts/tls_helper
@@ -21,7 +21,7 @@ setup_file() {
 	export port
 }
 
-# Chromium without what it does by itself, and no longer than a busy machine needs.
+# Chromium without its background requests, and for no longer than a busy machine needs.
 setup() {
 	chromium=(timeout 120 chromium --headless --no-sandbox --disable-gpu --no-first-run
 		--disable-sync --disable-background-networking --disable-component-update
@@ -64,7 +64,7 @@ write_pages() {
 	END
 	echo '<svg xmlns="http://www.w3.org/2000/svg"><rect width="400" height="150" fill="#0000c0"/></svg>' \
 		>"$work/pages/page.svg"
-	# Asks for what another host has said back.
+	# Asks what another host has sent back.
 	cat >"$work/pages/websocket.html" <<-'END'
 		<!DOCTYPE html>
 		<script>
@@ -73,7 +73,7 @@ write_pages() {
 		socket.onmessage = ({ data }) => fetch(data);
 		</script>
 	END
-	# Its colour is that of the server which was asked for it.
+	# Its colour is that of the server that answered.
 	cat >"$work/pages/coalesced.html" <<-'END'
 		<!DOCTYPE html>
 		<style>* { margin: 0; } img { display: block; width: 400px; height: 300px; }</style>
@@ -83,7 +83,7 @@ write_pages() {
 	END
 }
 
-# nginx has one socket for each of these, as if it were several servers.
+# nginx has one socket for each of these, as if they were several servers.
 start_servers() {
 	write_pages
 	cat >"$work/nginx.conf" <<-END
@@ -127,7 +127,7 @@ put_recorder() { # NAME
 	await test -S "$work/$directory/tls-socket"
 }
 
-# A host whose certificate is another's too.
+# A host with a certificate that names another host too.
 coalescing_host() { # NAME COLOUR NAME OTHER-NAME [DIRECTIVES]
 	nginx_host "$1" http2 "${5-}
 		location = /coalesced.html { }
@@ -147,7 +147,7 @@ start_websocket() {
 	}
 }
 
-# shows_page: the client has what the server of clients.example says.
+# shows_page: the client has the page of clients.example's server.
 shows_page() {
 	cat "$work/out"
 	out_has sni=clients.example && out_has "tls=${1-TLSv1.3}"
@@ -157,7 +157,7 @@ asked_over() { # PROTOCOL NAME URI
 	await grep -qxF "$2 $2 $2 $1 $3 200" "$work/access.log"
 }
 
-# --- what has no window ---
+# --- clients without a window ---
 
 @test "curl, HTTP/1.1 and HTTP/2" {
 	curl_get clients.example --http1.1
@@ -192,7 +192,7 @@ nss_database() {
 	needs tstclnt certutil
 	nss_database "$work/nss"
 	request clients.example >"$work/request"
-	# Through a pipe, it would wait for more when all has come.
+	# With a pipe, it would wait for more after everything has arrived.
 	timeout 60 tstclnt -d "sql:$work/nss" -h 127.0.0.1 -p "$port" -a clients.example \
 		<"$work/request" >"$work/out" 2>&1
 	shows_page
@@ -233,7 +233,8 @@ nss_database() {
 	END
 	(
 		cd "$work/rust"
-		# Debian's, with its own idea of where libraries are; make -j has told of jobs, and closed that.
+		# Debian's, with its own library paths; make -j has announced a job server, and
+		# closed it.
 		PATH=/usr/bin:$PATH CARGO_HOME=$work/cargo MAKEFLAGS='' MFLAGS='' CARGO_MAKEFLAGS='' \
 			cargo build --quiet --offline
 	)
@@ -257,7 +258,7 @@ digest() {
 	printf %s 'token.thumbprint' | openssl dgst -sha256 -r | cut -d ' ' -f 1
 }
 
-# A server that answers a challenge, and no other protocol (RFC 8737, 3).
+# A server for a challenge, and for no other protocol (RFC 8737, 3).
 start_challenge() { # NAME DIGEST
 	local directory
 	directory=$(host_directory "$1")
@@ -270,7 +271,7 @@ start_challenge() { # NAME DIGEST
 	await grep -q '^ACCEPT' "$work/$1.log"
 }
 
-# validates NAME DIGEST: as RFC 8737 says, one thing after the other.
+# validates NAME DIGEST: the steps of RFC 8737, one after another.
 validates() {
 	local certificate=$work/validated.pem text
 	timeout 60 openssl s_client -connect "127.0.0.1:$port" -servername "$1" -alpn acme-tls/1 \
@@ -302,7 +303,7 @@ validates() {
 
 # --- browsers ---
 
-# What a page must look like: bands of colours, from above.
+# Compares a screenshot: bands of colours, from the top.
 looks_like() { # SCREENSHOT COLOUR...
 	local height=$((300 / ($# - 1))) differences
 	convert -size "400x$height" "${@:2}" -append "$work/expected.png"
@@ -332,8 +333,8 @@ firefox_shows() { # URL SCREENSHOT
 		--screenshot "$2" "$1" >"$work/firefox.log" 2>&1
 }
 
-# The last hello that arrived was longer than what fits into one packet, and X25519MLKEM768 (4588,
-# 0x11ec) has a share in it.
+# The last hello that arrived did not fit into one packet, and has a key share of X25519MLKEM768
+# (4588, 0x11ec).
 hello_was_post_quantum() {
 	local length groups
 	cat "$work/browser.example.hellos"
@@ -341,7 +342,7 @@ hello_was_post_quantum() {
 	[ "$length" -gt 1500 ] && [[ " $groups " == *' 11ec '* ]]
 }
 
-# It has an encrypted ClientHello, which is a dummy where the DNS has no key for it.
+# It has an encrypted ClientHello, which is a dummy if the DNS has no key for it.
 hello_had_ech() {
 	tail -n 1 "$work/browser.example.hellos" | grep -qw ech
 }
@@ -375,7 +376,7 @@ hello_had_ech() {
 	needs chromium certutil
 	/usr/bin/python3 -c 'import websockets' || skip "python3-websockets is not installed"
 	nss_database "$HOME/.pki/nssdb"
-	# It runs until it is ended, which takes this option.
+	# It runs until it is killed, because of this option.
 	"${chromium[@]}" --remote-debugging-port=0 "https://browser.example:$port/websocket.html" \
 		>"$work/chromium.log" 2>&1 3>&- &
 	local process=$!
@@ -420,7 +421,7 @@ coalesced_to() { # HOST OTHER-HOST COLOUR
 	curl_file http3.example /page.html --head | grep -i '^alt-svc: h3='
 }
 
-# says CLIENT HOST PATTERN: what it says of a host that it does not reach.
+# says CLIENT HOST PATTERN: its message for a host that it does not reach.
 says() {
 	"$1_says" "$2" >"$work/out" 2>&1 || :
 	grep -aqE -e "$3" "$work/out" || {
@@ -443,7 +444,7 @@ nss_says() {
 	timeout 60 tstclnt -d "sql:$work/nss" -h 127.0.0.1 -p "$port" -a "$1" -Q
 }
 
-# Its log has the number of the error that its page names.
+# Its log has the number of the error on its page.
 chromium_says() {
 	"${chromium[@]}" --dump-dom "https://$1:$port/"
 }

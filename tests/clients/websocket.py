@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# A WebSocket over TLS that says back what it is told, and a client that has it do so.
+# A WebSocket server over TLS that sends back what it receives, and a client that tests it.
 #
 # usage: websocket.py serve SOCKET CERTIFICATE KEY
 #        websocket.py ask CA NAME PORT    at 127.0.0.1

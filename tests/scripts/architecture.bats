@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# docs/architecture.md, the lessons and the drawings are about the sources as they are.
+# docs/architecture.md, the lessons and the drawings match the sources.
 # shellcheck disable=SC2016,SC2154 # backticks are what is looked for; status and output are set by run
 
 setup() {
@@ -12,7 +12,7 @@ files_of() {
 	grep -oE '\b[a-z_]+\.[ch]\b' "$1" | sort -u
 }
 
-functions_of() { # but in listings, which blocks.bats compares, and in commands
+functions_of() { # except in listings, which blocks.bats compares, and in commands
 	sed '/^```c/,/^```$/d; /^    /d' "$1" | grep -oE '\b[a-z_0-9]+\(\)' | tr -d '()' | sort -u
 }
 
@@ -20,12 +20,12 @@ constants_of() {
 	grep -oE '`[A-Z]+_[A-Z_]+`' "$1" | tr -d '`' | sort -u
 }
 
-# What it says of where a function is, as "NAME FILE": a link with the function's name.
+# Where a document says that functions are, as "NAME FILE": a link with the function's name.
 places_of() {
 	sed -nE 's/\[`/\n&/gp' "$1" | sed -nE 's/^\[`([a-z_0-9]+)\(\)`\]\(\.\.\/([a-z_\/]+\.c)\).*/\1 \2/p' | sort -u
 }
 
-# missing FILE: what it names, and is not there.
+# missing FILE: prints what it names that does not exist.
 missing() {
 	local name file
 	while read -r name; do

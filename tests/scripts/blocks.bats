@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 #
-# Each literal block of README.md, docs/ and the manual pages is run by a test, or
-# tests/scripts/blocks_not_run says why not, or it is a listing, and stands in the source.
+# Each literal block of README.md, docs/ and the manual pages is run by a test, or is a listing of a
+# source, or tests/scripts/blocks_not_run says why it is not run.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -39,7 +39,7 @@ finds() {
 	sed -i '$a```\ntrue\n```' "$copy/README.md"
 	check_copy
 	finds 2 'README.md: ## Packages: block 1 is run by no test, and not listed: true'
-	# The one after it stands at its place, and the last one is left.
+	# The next block has its number now, and the last one is left over.
 	[[ $output == *'docs/systemd.md: ## Another port, or one address: block '* ]]
 }
 
@@ -103,8 +103,8 @@ ln -s blog.example /srv/sniproxy/www.blog.example" ]
 	[ "$status" != 0 ]
 }
 
-# A unit that people are to write is of no use without its sections, and a unit's file that is to be
-# enabled without [Install].
+# A unit for people to write is useless without its sections; so is a unit's file to be enabled
+# without [Install].
 @test "each block that is a unit's has a section first" {
 	local file heading number block count=0
 	while IFS=$'\t' read -r file heading number; do

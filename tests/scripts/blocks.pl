@@ -18,11 +18,11 @@ sub read_lines {
 	return @lines;
 }
 
-# The file that a block is a listing of; and all blocks, so that no two have had one address.
+# The file that a block is a listing of; and all blocks, which keeps their addresses unique.
 my %listed_from;
 my @kept;
 
-# Each kind of document gives a list of [HEADING, N, LINE...].
+# Each kind of document returns a list of [HEADING, N, LINE...].
 sub blocks_of_markdown {
 	my ($heading, $number, $fenced, @blocks) = ('', 0);
 	my $block;
@@ -51,7 +51,7 @@ sub blocks_of_markdown {
 	return @blocks;
 }
 
-# What mdoc writes in another way, and without the prompts.
+# Undoes what mdoc writes differently, and removes prompts.
 sub plain {
 	my ($line) = @_;
 	$line =~ s/\\\(dq/"/g;
@@ -98,13 +98,13 @@ sub show {
 	die "$name: no block $number below $heading\n";
 }
 
-# What tests say to run a block; after the command come a manual's name, the heading in quotes,
-# and the number. What `same` compares is a manual's block with one that is run.
+# How tests refer to a block that they run; after the command come a manual's name, the heading in
+# quotes, and the number. `same` compares a manual's block with one that is run.
 my $command = qr{(?:\breadme(?:\.sh)?|\bmanual(?:\.sh)?|\bedit \S+|\bput \S+|\bsame)};
 my $mention = qr{$command (?:(?<page>\S+\.[1-8]) )?(?<quote>['"])(?<heading>(?:\#+|\.S[hs])\ [^'"]+)\k<quote>(?:\ (?<number>[0-9]+))?};
 
 # The blocks that tests run, as "PAGE HEADING N", without a page for those in README.md and docs/,
-# where each heading is the only one of its name.
+# where each heading is unique.
 sub run_by_tests {
 	my %run;
 	for my $test (@_) {
@@ -117,7 +117,7 @@ sub run_by_tests {
 	return \%run;
 }
 
-# Stanzas of three lines: the file and the heading, the block's first line, why it is not run.
+# Stanzas of three lines: the file and the heading, the block's first line, the reason.
 sub not_run {
 	my ($name) = @_;
 	my %reasons;
@@ -136,7 +136,7 @@ sub not_run {
 my $here = $0 =~ s{/[^/]*$}{}r;
 my $top = "$here/../..";
 
-# Whether FILE has these lines, one after the other.
+# Whether FILE has these lines, one after another.
 sub stand_in {
 	my ($file, @lines) = @_;
 	return -e $file && index(join("\n", '', read_lines($file), ''), join "\n", '', @lines, '') >= 0;

@@ -1,10 +1,10 @@
 #!/usr/bin/env bats
 #
-# sniproxy-check: what it says, how it ends, and TLS. That its verdicts are the proxy's is
-# program_check.c's.
+# sniproxy-check: its output, its exit status, and TLS. program_check.c compares its verdicts with
+# the proxy's.
 #
-# SNIPROXY_CHECK and SNIPROXY_HOSTNAME are the programs; HASHED=1 says that names are hashed, PORTABLE=1
-# that they are the portable core's.
+# SNIPROXY_CHECK and SNIPROXY_HOSTNAME are the programs. With HASHED=1 names are hashed; with
+# PORTABLE=1 the programs are the portable core's.
 # shellcheck disable=SC2030,SC2031,SC2154 # status, output and lines are set by run
 # shellcheck disable=SC2001 # sed, for each line
 
@@ -25,7 +25,7 @@ teardown() {
 	done
 }
 
-# put_program NAME LINE...: a script that is found first, whatever this machine has.
+# put_program NAME LINE...: a script that precedes all programs of this machine.
 put_program() {
 	mkdir -p "$work/bin"
 	printf '%s\n' '#!/bin/sh' "${@:2}" >"$work/bin/$1"
@@ -43,7 +43,7 @@ wait_for() {
 	done
 }
 
-# server HOST [BACKLOG]: one that listens, and never accepts.
+# server HOST [BACKLOG]: a server that listens, and never accepts.
 server() {
 	mkdir -p "$1"
 	perl -MIO::Socket::UNIX -e '
@@ -56,7 +56,7 @@ server() {
 	wait_for test -e "$1/.ready"
 }
 
-# server_of OWNER USER HOST: the same, by USER in the directory of OWNER.
+# server_of OWNER USER HOST: the same, run by USER in the directory of OWNER.
 server_of() {
 	mkdir "$3"
 	chown "$1" "$3"
@@ -99,12 +99,12 @@ check() { # ARGUMENT...
 	echo "$output"
 }
 
-# Of another user, or in another root, the leak sanitizer cannot see its own process.
+# As another user, or in another root, the leak sanitizer cannot see its own process.
 no_leak_check() {
 	export ASAN_OPTIONS=detect_leaks=0
 }
 
-# says LINE: it is one of those that were printed, but for spaces before it.
+# says LINE: it is one of the printed lines, except for spaces before it.
 says() {
 	sed 's/^ *//' <<<"$output" | grep -qxF -e "$1"
 }
@@ -143,7 +143,7 @@ link_to() {
 	done
 }
 
-# A remedy for tls-socket would hit the symlink.
+# A remedy for tls-socket would apply to the symlink.
 @test "what a symlink leads to is named by its own path" {
 	stale .pool
 	link_to ../.pool/tls-socket relative.example
@@ -159,7 +159,7 @@ link_to() {
 	says "a symlink leads to $hosts/shop.example/tls-socket$reason"
 	says "$remedy $hosts/shop.example/tls-socket before"
 	says "$remedy tls-socket before"
-	# As it says.
+	# The printed remedy.
 	rm .pool/tls-socket .pool/.ready
 	server .pool
 	check --name relative.example --name absolute.example
@@ -357,7 +357,7 @@ link_to() {
 	[[ $output == *'"name": "a\\x1b[31mb\\x0ac\\xff"'* ]]
 }
 
-# on_terminal VARIABLE=VALUE... : what it prints on one.
+# on_terminal VARIABLE=VALUE... : prints its output on a terminal.
 on_terminal() {
 	env "$@" script -qec "'$SNIPROXY_CHECK'" /dev/null </dev/null
 }
@@ -461,7 +461,7 @@ on_terminal() {
 	[[ $output == *"not root: links out of the proxy's root are not found"* ]]
 }
 
-# Of users who have no names.
+# For users who have no names.
 make_hosts_of_users() {
 	server_of 70001 70001 own.example
 	server_of 70001 70002 other.example
@@ -556,7 +556,7 @@ put_systemctl() {
 	[ -z "$(ls "$work/root")" ]
 }
 
-# Root makes the unit's root directory. Others go without, and lose its name.
+# Root makes the unit's root directory. Other users do without, and lack its name.
 needs_unit() {
 	no_leak_check
 	[ "$(id -u)" != 0 ] || unshare --mount true || skip "nothing can be mounted here"
@@ -604,7 +604,7 @@ needs_unit() {
 	says "no hosts in $hosts, for $(id -un)"
 }
 
-# put_socket UNIT STATE LISTEN...: what that systemctl says of a socket unit.
+# put_socket UNIT STATE LISTEN...: makes that systemctl know a socket unit.
 put_socket() {
 	printf 'Listen=%s\n' "${@:3}" >"$work/$1"
 	echo "ActiveState=$2" >>"$work/$1"
@@ -658,7 +658,7 @@ put_socket() {
 	says "a symlink leads to /run/none/at/all, out of what the proxy sees"
 }
 
-# readme HEADING [N]: a block of docs/check.md, where the hosts directory is this test's.
+# readme HEADING [N]: a block of docs/check.md, for the hosts directory of this test.
 readme() {
 	"$BATS_TEST_DIRNAME/readme.sh" "$@" | sed "s|/srv/sniproxy|$hosts|"
 }
@@ -696,7 +696,7 @@ readme() {
 @test "ten thousand hosts" {
 	server blog.example 4096
 	perl -e 'for (1 .. 10000) { symlink "blog.example", "$_.example" or die }'
-	# Nobody accepts, so that the backlog fills up.
+	# Nothing accepts, so the backlog fills up.
 	SECONDS=0
 	check --quiet --timeout 0.01 --deadline 30
 	[ "$SECONDS" -le 90 ]
@@ -729,7 +729,7 @@ readme() {
 	[[ $output == *'"names": ['*'"blog.example"'*'"has_name": true'*'"expires_soon": false'* ]]
 }
 
-# dated_certificate FILE NAME BEGIN END: with these dates, as date(1) takes them.
+# dated_certificate FILE NAME BEGIN END: a certificate with these dates, as date(1) takes them.
 dated_certificate() {
 	local request="$work/request.pem"
 	mkdir -p "$work/ca"
@@ -799,7 +799,7 @@ dated_certificate() {
 	says "-> its server speaks no TLS there, or refuses the name: its log says more"
 }
 
-# nginx, which awaits a PROXY header.
+# nginx, which expects a PROXY header.
 start_nginx() {
 	cat >"$work/nginx.conf" <<-END
 		daemon off;
@@ -828,7 +828,7 @@ start_nginx() {
 	certificate good blog.example 90
 	start_nginx
 	: >blog.example/send-proxy-v1
-	# Without it, too, so that the backend does not complain of its lack.
+	# Without --connect too, or the backend would complain that the header is missing.
 	check
 	[ "$status" = 0 ]
 	wait_for grep -q 'PROXY protocol header\|closed connection\|SSL_do_handshake' "$work/nginx.log"

@@ -12,7 +12,7 @@ setup() {
 	program=sniproxy-hostname
 }
 
-# complete_with WORD...: prints what the last word can become, a line each, as bash does it.
+# complete_with WORD...: prints what bash can complete the last word to, a line each.
 complete_with() {
 	# shellcheck disable=SC2016 # for the other bash
 	program=$program HOSTFILE=$BATS_TEST_TMPDIR/known bash -c '

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # demo.sh does what it prints, ends on a signal, and leaves nothing behind.
 #
-# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN name the programs under test.
+# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN are the programs under test.
 
 load tls_helper
 
@@ -18,9 +18,8 @@ teardown() {
 	[ -z "$demo" ] || kill -KILL -- "-$demo" 2>/dev/null || :
 }
 
-# Starts the demo in a session of its own, which is one process group. A shell that is not
-# interactive lets its background jobs ignore SIGINT, and they could not undo that
-# themselves.
+# Starts the demo in a session of its own, which is one process group. A non-interactive shell makes
+# its background jobs ignore SIGINT, and they could not undo that.
 start_demo() {
 	env --default-signal=INT setsid "$BATS_TEST_DIRNAME/demo.sh" \
 		>"$work/demo.log" 2>&1 3>&- &
@@ -40,7 +39,7 @@ await_serving() {
 	grep -q "^Serving" "$work/demo.log"
 }
 
-# ends_with STATUS: the demo, with all its processes and files gone.
+# ends_with STATUS: the demo has ended, with all its processes and files gone.
 ends_with() {
 	local status=0
 	await over
@@ -98,7 +97,7 @@ refusals_logged_are() { # COUNT
 	start_demo
 	await_serving
 	await refusals_logged_are 1
-	# An answer, or a heading: no line of the log begins with two spaces or ends like that.
+	# An answer or a heading: no line of the log begins with two spaces, or ends like these.
 	run grep -vE "^$|^  |:$|^sniproxy listens on|^Each name" <(sed '/^Serving/,$d' "$work/demo.log")
 	echo "$output"
 	[ "$output" = "" ]

@@ -7,8 +7,8 @@ fail() {
 	exit 1
 }
 
-# However this ends, nothing is left behind. The servers go first: that ends all
-# connections, so that the proxy has none to wait for.
+# However the demo ends, nothing is left behind. The servers end first: that ends all connections,
+# so that the proxy does not wait for any.
 clean_up() {
 	status=$?
 	trap '' INT TERM HUP PIPE
@@ -35,7 +35,7 @@ absolute() {
 	esac
 }
 
-# The path as the shell takes it, in quotes where it needs them.
+# Prints the path as the shell takes it, in quotes if it needs them.
 quoted() {
 	case $1 in
 	*[!A-Za-z0-9_./+-]*)
@@ -47,7 +47,7 @@ quoted() {
 	esac
 }
 
-# wait_for COMMAND: a server needs some milliseconds; after ten seconds it is given up.
+# wait_for COMMAND: a server needs some milliseconds; fails after ten seconds.
 wait_for() {
 	tries=200
 	until eval "$1"; do
@@ -119,8 +119,8 @@ add_host() {
 	ln -s "../../servers/$2/tls-socket" "$directory/hosts/$host/tls-socket"
 }
 
-# Sets port, which the kernel chooses. What the proxy logs stays in a FIFO until show_log, so that it
-# is not printed among the answers. Descriptor 4 keeps the FIFO open until then.
+# Sets port, which the kernel chooses. The proxy's log stays in a FIFO until show_log, so that it is
+# not printed among the answers. Descriptor 4 keeps the FIFO open until then.
 start_proxy() {
 	mkfifo "$directory/port" "$directory/log"
 	exec 4<>"$directory/log"
@@ -130,7 +130,7 @@ start_proxy() {
 	read -r port <"$directory/port" || fail "sniproxy does not start"
 }
 
-# Starts to print what the proxy has logged and will log, until it ends.
+# Starts to print the proxy's log, until it ends.
 show_log() {
 	exec 5<"$directory/log" 4>&-
 	cat <&5 >&2 &
@@ -138,7 +138,7 @@ show_log() {
 	exec 5<&-
 }
 
-# show NAME: the command that anyone can paste, and what it brings. Returns its status.
+# show NAME: prints a command that anybody can paste, and its output. Returns its status.
 show() {
 	command="curl -sS $options--resolve $1:$port:127.0.0.1"
 	command="$command --cacert $(quoted "$directory/ca.pem") https://$1:$port/$page"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# What makes a fault in the programs harder to use, seen in the programs themselves: of gcc and clang,
+# What makes faults in the programs harder to exploit, seen in the programs: of gcc and clang,
 # linked dynamically, statically with the usual C library, and with musl.
 # shellcheck disable=SC2030,SC2031,SC2154 # status and output are set by run
 
@@ -27,7 +27,7 @@ setup() {
 	copy=$BATS_FILE_TMPDIR
 }
 
-# The programs of a build, which is skipped where there is no compiler for it.
+# The programs of a build. Skips if there is no compiler for it.
 programs() { # BUILD
 	find "$copy/$1" -maxdepth 1 -name 'sniproxy*' ! -name '*.[ch]'
 }
@@ -37,7 +37,7 @@ need() { # BUILD COUNT
 	[ "$(programs "$1" | wc -l)" = "$2" ]
 }
 
-# What a program lacks of what all have; each in a word.
+# What a program lacks of what all should have; each in a word.
 lacks() { # PROGRAM
 	local header dynamic
 	header=$(readelf -hlW "$1") && dynamic=$(readelf -dW "$1") || return
@@ -50,7 +50,7 @@ lacks() { # PROGRAM
 	readelf -sW "$1" | grep -q '__stack_chk_fail' || echo stack-protector
 }
 
-# The calls of a program, or of an object, that check what they write to.
+# The calls of a program or an object that check what they write to.
 fortified() { # FILE
 	readelf -sW "$1" | grep -oE '\<__[a-z]+_chk\>' | grep -v __stack_chk_fail | sort -u
 }
@@ -59,7 +59,7 @@ is_static() { # PROGRAM
 	! readelf -lW "$1" | grep -q INTERP && ! readelf -dW "$1" | grep -q NEEDED
 }
 
-# hardened BUILD COUNT: as all its programs are to be.
+# hardened BUILD COUNT: all its programs are.
 hardened() {
 	need "$1" "$2"
 	local program
@@ -87,7 +87,7 @@ objects_check_stacks() { # BUILD
 	[ "$all" -ge 17 ] && [ "$count" -ge 14 ]
 }
 
-# What an object is marked with for the processor.
+# How an object is marked for the processor.
 marks() {
 	case $(uname -m) in
 	x86_64) echo 'x86 feature: IBT, SHSTK' ;;

@@ -1,9 +1,9 @@
 #!/usr/bin/env bats
 #
-# sniproxy-hostname: what it prints for a name, and what it refuses and why.
-# SNIPROXY_HOSTNAME is the program; HASHED=1 says that it prints hashes.
+# sniproxy-hostname: what it prints for a name, and what it rejects and why.
+# SNIPROXY_HOSTNAME is the program; with HASHED=1 it prints hashes.
 #
-# Characters that cannot be seen stand here as bytes, since \u would ask the locale.
+# Invisible characters are written as bytes, because \u depends on the locale.
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
@@ -23,8 +23,8 @@ directory() {
 	fi
 }
 
-# run_with STATUS NAME...: runs the program in both locales and compares what it does with
-# STATUS and the files wanted.out and wanted.err.
+# run_with STATUS NAME...: runs the program in both locales, and compares its result with STATUS and
+# the files wanted.out and wanted.err.
 run_with() {
 	local wanted=$1 ended locale
 	shift
@@ -109,7 +109,7 @@ refuses() {
 	refuses xn--99999999 'xn-- label that is not Punycode'
 	refuses xn--ü 'xn-- label that is not Punycode'
 	refuses xn-- 'xn-- label that stands for no valid label'
-	# What these decode to is not what it is mapped to: an upper case letter, a u and a
+	# The mapping does not produce what these decode to: an upper case letter, a u and a
 	# combining diaeresis, ASCII alone. U+0080 is not allowed at all.
 	refuses www.xn--3ba 'xn-- label that stands for no valid label'
 	refuses xn--u-ccb 'xn-- label that stands for no valid label'
@@ -159,7 +159,7 @@ refuses() {
 	long=$(printf "$soft_hyphen%.0s" {1..50000})
 	converts "${long}a" a
 
-	# What ICU says of this one depends on its version.
+	# The result for this one depends on ICU's version.
 	local ended=0
 	long=$(printf '中%.0s' {1..30000})
 	"$SNIPROXY_HOSTNAME" "$long" >out 2>err || ended=$?
@@ -230,7 +230,7 @@ refuses() {
 	refuses example.com:443 "$disallowed"
 	refuses '[::1]' "$disallowed"
 	refuses ℀ "$disallowed" # mapped to a/c
-	refuses $'a.\xef\xbf\xbd' "$disallowed" # U+FFFD, which is UTF-8 all the same
+	refuses $'a.\xef\xbf\xbd' "$disallowed" # U+FFFD, which is valid UTF-8
 	refuses $'\xcc\x81a' 'label begins with a combining mark'
 }
 
@@ -299,7 +299,7 @@ refuses() {
 	[ -d "$(directory example.com)" ]
 }
 
-# cannot_write STATUS REASON: the program, which ended with STATUS, failed and said why in err.
+# cannot_write STATUS REASON: the program, which ended with STATUS, failed, and err has the reason.
 cannot_write() {
 	[ "$1" -eq 1 ]
 	echo "sniproxy-hostname: stdout: $2" >wanted.err

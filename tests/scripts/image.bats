@@ -1,23 +1,22 @@
 #!/usr/bin/env bats
 #
-# What the image of packaging/Containerfile contains, made by hand as that file says, serves
-# real TLS: in a root, a network and a mount namespace of its own, as the image's user. By
-# `make check-package`, the program is that of an image that podman has built.
+# The content of packaging/Containerfile's image, made by hand as that file says, serves real TLS:
+# in a root, a network and a mount namespace of its own, as the image's user. For `make
+# check-package`, the program is from an image that podman has built.
 #
-# SNIPROXY_STATIC, SNIPROXY_HOSTNAME and LISTEN name the programs.
+# SNIPROXY_STATIC, SNIPROXY_HOSTNAME and LISTEN are the programs.
 # shellcheck disable=SC2154 # port is set by start_proxy
 
 load tls_helper
 
-# instruction NAME: the arguments of an instruction for the image itself, not for what comes
-# before.
+# instruction NAME: the arguments of an instruction for the image itself, not for earlier stages.
 instruction() {
 	sed -n '/^FROM scratch$/,$p' "$BATS_TEST_DIRNAME/../../packaging/Containerfile" |
 		sed -n "s/^$1 //p"
 }
 
-# The image as a directory. An instruction that is not known here changes it in ways that
-# would not be tried.
+# The image as a directory. An instruction that is unknown here would change it without being
+# tested.
 make_root() {
 	local source target
 	root=$work/root
@@ -30,12 +29,13 @@ make_root() {
 	user=$(instruction USER)
 }
 
-# A program that is run as the image's would be, with the hosts directory mounted. It is one
-# process all the time, so that signals reach it.
+# A program that runs like the image's, with the hosts directory mounted. It is one process all the
+# time, so that signals reach it.
 write_runner() {
 	local right='' become="--setgid ${user#*:} --setuid ${user%:*}"
 	if [ "$(id -u)" != 0 ]; then
-		# Root in a user namespace, which has no other user, and the image's in another.
+		# Root in a user namespace, which has no other user, and the image's user in
+		# another.
 		right=--map-root-user become="--map-group=${user#*:} --map-user=${user%:*}"
 	fi
 	cat >"$work/run" <<-END
@@ -121,7 +121,7 @@ teardown() {
 }
 
 @test "systemd takes that unit" {
-	# It may be that podman is not there.
+	# Podman may be missing.
 	sed "s|^ExecStart=/usr/bin/podman |ExecStart=$(type -P true) |" \
 		"$BATS_TEST_DIRNAME/../../packaging/sniproxy-podman.service" \
 		>"$BATS_TEST_TMPDIR/sniproxy.service"

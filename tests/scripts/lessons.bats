@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 #
-# docs/tls-records.md and docs/life.md: the figure is made of the hello's bytes, and the commands print
-# the answers. That the listings are the source is blocks.bats's.
+# docs/tls-records.md and docs/life.md: the figure is made of the hello's bytes, and the commands
+# print the answers. blocks.bats compares the listings with the sources.
 # shellcheck disable=SC2154 # output is set by run
 
 bats_require_minimum_version 1.5.0
@@ -15,13 +15,13 @@ readme() { # HEADING N
 	tests/scripts/readme.sh "$1" "$2"
 }
 
-# Runs what comes, by this build's programs. bats waits for whoever holds its descriptor 3.
+# Runs stdin with this build's programs. bats waits for processes that hold its descriptor 3.
 runs() {
 	TMPDIR=$BATS_TEST_TMPDIR timeout 100 bash -e -o pipefail -c \
 		"$(sed "s|build/plain/tests/program/read_hello|'$read_hello'|")" 3>&-
 }
 
-# exercise PREPARE COMMANDS ANSWER: these are blocks of a page.
+# exercise PREPARE COMMANDS ANSWER: each is a block of a page.
 exercise() {
 	local answer=${3##   } commands=${2##   }
 	answer=${answer//$'\n'   /$'\n'}
@@ -29,12 +29,12 @@ exercise() {
 	[ "$output" = "$answer" ]
 }
 
-# The same of tls-records.md, where commands may refuse: that is exit status 1.
+# The same for tls-records.md, where commands may reject: then the exit status is 1.
 exercise_with_hello() { # COMMANDS ANSWER
 	exercise "$(readme '## Exercises' 1)" "${1//$'\n'/ || :$'\n'}" "$2"
 }
 
-# The same of life.md.
+# The same for life.md.
 exercise_with_sniproxy() { # COMMANDS ANSWER
 	exercise "$(readme '## Exercises, with sniproxy running' 1)" "$1" "$2" && return
 	echo "$output"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 #
-# What the Makefile does with this machine: where it looks for programs, what it installs, and
-# which packages it brings, with which services.
+# What the Makefile does with this machine: where it looks for programs, what it installs, and which
+# packages and services it installs.
 # shellcheck disable=SC2030,SC2031,SC2154 # status, output and lines are set by run
 
 setup() {
@@ -18,7 +18,7 @@ setup() {
 
 # --- make install ---
 
-# A copy of what is installed, with programs that need not be built.
+# A copy of the installed files, with programs that need not be built.
 stage() { # VARIABLE=VALUE...
 	cp -r Makefile man systemd packaging "$work"
 	touch "$work"/sniproxy-{static,hostname,check}
@@ -57,7 +57,7 @@ unstage() {
 
 # --- packages ---
 
-# What `make TARGET` would install, one a line, but for what its prerequisites do.
+# What `make TARGET` would install, one a line, without its prerequisites.
 packages_of() { # TARGET
 	make -n "$1" | sed -n "s|^GOAL=$1 packaging/deps.sh $1 ||p" | xargs -n 1
 }
@@ -76,28 +76,28 @@ packages_of() { # TARGET
 	[ "$(grep -c '^[a-z]' packaging/packages.txt)" = "$(grep -c '^[a-z].*# [a-z,]*: [^ ]' packaging/packages.txt)" ]
 }
 
-# The packages that are for HASHED=1 alone.
+# The packages that only HASHED=1 needs.
 for_hashed() {
 	sed -n 's/ *# build: .*HASHED=1.*//p' packaging/packages.txt
 }
 
 @test "the Debian package is built with what deps-deb installs" {
-	# Each has build-essential; debhelper is asked for by what it provides.
+	# Each has build-essential; debhelper is named by what it provides.
 	diff <(packages_of deps-deb | grep -vxF -e build-essential -e "$(for_hashed)" | sort) \
 		<(sed -n '/^Build-Depends:/,/^[^ B]/p' debian/control | grep -v '<!nocheck>' |
 			sed -n 's/^\(Build-Depends:\)\? *\([a-z][^ ,]*\).*/\2/p' |
 			sed 's/^debhelper-compat$/debhelper/; /^dh-sequence-/d' | sort)
 }
 
-# put_command NAME: from stdin, into the directory $work/bin.
+# put_command NAME: writes stdin to the directory $work/bin.
 put_command() {
 	mkdir -p "$work/bin"
 	cat >"$work/bin/$1"
 	chmod 755 "$work/bin/$1"
 }
 
-# An ordinary user's machine, where of the packages only curl is installed. There is no sudo but
-# what a test puts there.
+# An ordinary user's machine, on which only curl of the packages is installed. It has no sudo,
+# unless a test puts one there.
 put_machine() {
 	local program
 	mkdir -p "$work/bin"
@@ -181,7 +181,7 @@ make_package() { # NAME [COMMAND-OF-POSTINST]
 	dpkg-deb --build "$tree" "$work/$1.deb"
 }
 
-# Mounts what looks like this machine, at $work/machine/root: what is written there stays in memory.
+# Mounts a copy of this machine at $work/machine/root. What is written there stays in memory.
 mount_copy() {
 	local files=$work/machine
 	mount -t tmpfs -o mode=755 tmpfs "$files"
@@ -189,16 +189,16 @@ mount_copy() {
 	mount -t overlay -o "lowerdir=/,upperdir=$files/upper,workdir=$files/work" overlay "$files/root"
 }
 
-# bash does not end where a command with ! before it succeeds.
+# bash does not exit if a command with ! before it succeeds.
 fails() { # COMMAND...
 	if "$@"; then return 1; fi
 }
 
-# Runs a command there. For it, the machine itself is read-only: no link and no mistake leads out.
+# Runs a command there. The machine itself is read-only for it: no link and no mistake leads out.
 in_copy() { # COMMAND...
 	local root=$work/machine/root place
 	mount_copy
-	# From the innermost on.
+	# The innermost first.
 	while read -r place; do
 		[[ $place == "$work"/* ]] || mount -o remount,bind,ro "$place"
 	done < <(cut -d ' ' -f 5 /proc/self/mountinfo | sort -ur)
@@ -212,8 +212,8 @@ in_copy() { # COMMAND...
 	exec chroot "$root" "$@"
 }
 
-# In the copy: another init than systemd, which starts what is enabled; an apt-get that has one
-# package; a service that is there already.
+# In the copy: another init than systemd, which starts what is enabled; an apt-get with one package;
+# and a service that exists already.
 furnish() {
 	cd /try || return
 	rm -f /usr/sbin/policy-rc.d /sbin/init /sbin/runlevel /usr/local/sbin/apt-get
@@ -308,10 +308,10 @@ try_in_copy() { # SCRIPT
 	done
 }
 
-# The plain build, whichever is tested.
+# The plain build, whichever is under test.
 unset SANITIZE PORTABLE HASHED
 
-# A copy in which `make deps` installs the compiler, a moment after it was asked to.
+# A copy in which `make deps` installs the compiler, a moment after it is called.
 put_bare_copy() {
 	cp -r Makefile packaging tls.[ch] "$work"
 	cat >"$work/packaging/deps.sh" <<-END
@@ -358,7 +358,7 @@ put_bare_copy() {
 
 # --- make size ---
 
-# sized FIRST_LINES: what size.sh prints of a.c, which has these and a header.
+# sized FIRST_LINES: prints what size.sh prints for a.c, which has these lines and a header.
 sized() {
 	mkdir -p "$work/tests/scripts"
 	cp tests/scripts/size.sh "$work/tests/scripts"

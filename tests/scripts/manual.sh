@@ -1,9 +1,8 @@
 #!/bin/sh
-# Prints a literal block of a manual page, without prompts, so that what it shows people is what is
-# tested.
+# Prints a literal block of a manual page, without prompts, so that tests run what the page shows.
 #
 # usage: tests/scripts/manual.sh PAGE HEADING [N]
-#     the Nth block (.Bd -literal, .Dl) below the line HEADING (".Sh EXAMPLES"), the first without N
+# prints the Nth block (.Bd -literal, .Dl) below the line HEADING (".Sh EXAMPLES"), or the first
 set -eu
 cd "$(dirname "$0")/../.."
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env bats
 #
-# The manual pages, held to the sources: messages, alerts, examples. Their form is for `make
-# lint`.
+# The manual pages are compared with the sources: messages, alerts, examples. `make lint` checks
+# their form.
 #
-# SNIPROXY_HOSTNAME and SNIPROXY_CHECK are the programs; HASHED=1 says that it prints hashes.
+# SNIPROXY_HOSTNAME and SNIPROXY_CHECK are the programs; with HASHED=1, the first prints hashes.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
 	cd "$BATS_TEST_DIRNAME/../.." || return
 }
 
-# The sources of the proxy, and not of the other programs, which README.md has below their names.
+# The sources of the proxy without those of the other programs, which README.md lists by program.
 proxy_sources() {
 	printf '%s\n' *.c lib/*.c system/*.c | grep -vxF -f <(other_sources)
 }
@@ -126,7 +126,7 @@ options() {
 		done
 }
 
-# with_programs: in a directory where sniproxy-hostname is found, and hosts/ is /srv/sniproxy.
+# with_programs: finds sniproxy-hostname in PATH, and makes hosts/, which stands for /srv/sniproxy.
 with_programs() {
 	mkdir "$BATS_TEST_TMPDIR"/{bin,hosts}
 	ln -s "$SNIPROXY_HOSTNAME" "$BATS_TEST_TMPDIR/bin/sniproxy-hostname"
@@ -177,8 +177,8 @@ sniproxy-hostname: ..: empty label
 shop.example" ]
 }
 
-# same PAGE HEADING N README_HEADING N: a block of the page is one of README.md or docs/, which
-# know where the program is.
+# same PAGE HEADING N README_HEADING N: a block of the page is one of README.md or docs/, which have
+# the program's path.
 same() {
 	local expected
 	expected=$(tests/scripts/readme.sh "$4" "$5" | sed 's/\/usr\/local\/sbin\/\(sniproxy\( \|$\)\)/\1/')

@@ -1,14 +1,15 @@
 #!/usr/bin/perl
-# Holds the DIAGNOSTICS of a manual page to the program: each text in the sources must stand
-# in the head of an item there, and each such head must be made of texts of the sources.
-# What differs is printed, and the exit status is 1.
+# Compares the DIAGNOSTICS of a manual page with the program: each text in the sources must be in
+# the head of an item, and each head must consist of texts of the sources. Prints differences, and
+# then exits with status 1.
 #
 # usage: manuals.pl PAGE SOURCE...
 use strict;
 use warnings;
 
-# Texts that are no message: what goes to a backend, the name of an alert that there is not,
-# how a byte is shown, options, a path, what a system calls a limit, a signature, and how a stream is opened.
+# Texts that are no messages: bytes for a backend, the name of an unknown alert, the form of an
+# unprintable byte, options, a path, a system's name of a limit, a signature, and the mode of a
+# stream.
 my %silent = map { $_ => 1 } 'PROXY %s %s %s %u %u', 'TCP4', 'TCP6', 'unknown alert', '\\\\x%02x',
     '--help', '--version', '/proc/self/fd', 'PROXY', 'PROXY UNKNOWN', '\\0QUIT', 'kern.maxfilesperproc', 'w',
     're', '/proc/self/cgroup', '/sys/fs/cgroup/%s%s/%s', 'memory.max', 'memory.limit_in_bytes', 'pids.max', 'threads',
@@ -29,7 +30,7 @@ sub differ {
 	$differences++;
 }
 
-# The string literals of a source, those next to each other joined.
+# The string literals of a source; adjacent ones are joined.
 sub literals {
 	my ($text) = @_;
 	$text =~ s/^\s*#\s*include.*$//mg;
@@ -51,7 +52,7 @@ sub literals {
 	return @literals;
 }
 
-# What a reader sees of a literal, or '' where that has no letters.
+# The literal as it is shown, or '' if it has no letters.
 sub seen {
 	my ($literal) = @_;
 	$literal =~ s/\\[nr]//g;
@@ -60,17 +61,17 @@ sub seen {
 	return $words =~ /[A-Za-z]/ ? $literal : '';
 }
 
-# A pattern for a literal, with anything for what is formatted into it.
+# A pattern for a literal; what is formatted into it matches anything.
 sub pattern {
 	my ($literal) = @_;
 	return join '.+', map { quotemeta } split /%[-.*0-9]*(?:ll|l|z)?[a-z]/, $literal, -1;
 }
 
-# The heads of the items in DIAGNOSTICS, and what can be set in ENVIRONMENT.
+# The heads of the items in DIAGNOSTICS, and the values in ENVIRONMENT.
 sub heads {
 	my ($text) = @_;
 	my ($section, @heads, @settings) = ('');
-	$text =~ s/\\\n//g; # a line that goes on
+	$text =~ s/\\\n//g; # a backslash continues a line
 	for my $line (split /\n/, $text) {
 		if ($line =~ /^\.Sh (.*)/) {
 			$section = $1;
@@ -95,9 +96,10 @@ die "no texts, or no heads\n" if !%texts || !@$heads;
 
 for my $text (sort keys %texts) {
 	next if $silent{$text} || $settings{$text};
-	next if $text =~ /\w=(?:%|$)/; # logfmt, which is shown as it comes out
+	next if $text =~ /\w=(?:%|$)/; # logfmt, which is shown as an example
 	my $pattern = pattern($text);
-	# The states of evicted connections, and the kinds of lines that are left out, are parts of words and lines.
+	# The states of evicted connections, and the kinds of lines that are left out, are parts of
+	# words and lines.
 	differ("not in the manual: $text")
 	    if !grep { /(?:^|[ :]|^evicted-)$pattern(?:[:;]| left out$|$)/ } @$heads;
 }
@@ -106,7 +108,7 @@ my @parts = map { pattern($_) } map { split /: / } keys %texts;
 for my $head (@$heads) {
 	for my $part (split /: /, $head) {
 		next if $part =~ /^<\w+>$/ || ($part =~ /^evicted-(\w+)$/ && $texts{$1});
-		# A part may be one text within another.
+		# A part may be contained in another text.
 		differ("not in the program: $head")
 		    if !grep { $part =~ /^$_$/ || $part =~ /^\S+ $_$/ } grep { !/^(?:\.\+)*$/ } @parts;
 	}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# README.md and docs/, held to each other, to the files that there are, and to the Makefile.
+# README.md and docs/ are compared with each other, with the existing files, and with the Makefile.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -8,7 +8,7 @@ setup() {
 	unset MAKEFLAGS MFLAGS MAKELEVEL
 }
 
-# What the log says, in the table of what goes wrong, in parts.
+# The log messages in the table of what goes wrong, in parts.
 said_by_log() {
 	awk '/^#/ { below = $0 == "## What goes wrong" } below && /^\| [^-(]/' README.md |
 		sed '1d; s/^| //; s/ |.*//; s/: /\n/g; s/, /\n/g'
@@ -21,18 +21,18 @@ said_by_log() {
 	done
 }
 
-# What the table of files names, a line each.
+# The files that the table names, a line each.
 table() {
 	awk '/^#/ { below = $0 == "## Files" } below && /^\| [^-]/' README.md |
 		sed '1d; s/^| //; s/ |.*//; s/, /\n/g'
 }
 
-# Of paths: those of sources, and of all else what is at the top of the repository.
+# Reduces paths: sources are kept; of all others, the part at the top of the repository.
 tops() {
 	sed -E '/^(lib|system|check)\/./!s|/.*||' | sort
 }
 
-# What the table should name: headers of sources that are there too are left out.
+# The files that the table should name, without headers of sources that exist too.
 top() {
 	git ls-files | tops | uniq | while read -r file; do
 		[ "${file%.h}" != "$file" ] && [ -e "${file%.h}.c" ] || echo "$file"
@@ -48,7 +48,7 @@ documents() {
 	printf '%s\n' README.md SECURITY.md docs/*.md bench/README.md
 }
 
-# The relative links of a document, as FILE#ANCHOR, with a line each.
+# The relative links of a document, as FILE#ANCHOR, a line each.
 links() { # DOCUMENT
 	sed '/^    /d' "$1" | grep -oE '\]\([^) ]+\)' | sed 's/^](//; s/)$//' | grep -v '^https\?:'
 }

@@ -1,9 +1,8 @@
 #!/bin/sh
-# Prints a block of README.md or of docs/*.md, so that what they tell people to type is what
-# is tested.
+# Prints a block of README.md or of docs/*.md, so that tests run what these tell people to type.
 #
-# usage: tests/scripts/readme.sh HEADING [N]    the Nth block below the heading, the first without N
-# Wherever the heading stands, it is the only one.
+# usage: tests/scripts/readme.sh HEADING [N]    prints the Nth block below the heading, or the first
+# The heading must be unique in all these files.
 set -eu
 cd "$(dirname "$0")/../.."
 

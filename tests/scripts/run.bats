@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# What tests/run.sh says at its end.
+# What tests/run.sh prints at its end.
 # shellcheck disable=SC2154 # status and output are set by run
 
 # add_test NAME COMMAND
@@ -8,13 +8,13 @@ add_test() {
 	echo "@test '$1' { $2; }" >>tests/scripts/few.bats
 }
 
-# Without what the outer bats has put into the environment, and into PATH.
+# Without what the outer bats has set in the environment, and in PATH.
 run_tests() { # TESTS
 	run env -i "PATH=${PATH//"$BATS_LIBEXEC:"/}" TESTS="$1" tests/run.sh build
 	echo "$output"
 }
 
-# A place with run.sh, and with tests of both kinds.
+# A directory with run.sh, and with tests of both kinds.
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
 	mkdir -p tests/program tests/scripts build/tests/program

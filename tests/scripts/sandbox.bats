@@ -1,11 +1,12 @@
 #!/usr/bin/env bats
 #
-# calls.h, held to what strace(1) sees of the program, and of the static one, in some of its tests.
+# calls.h is compared with the calls that strace(1) sees in some tests of the program, and of the
+# static one.
 #
 # SNIPROXY and SNIPROXY_STATIC are the programs; the tests are beside the first.
 # shellcheck disable=SC2030,SC2031,SC2154 # status and output are set by run
 
-# What makes each call of the list between them, in a few seconds.
+# These make all calls of the list, in a few seconds.
 tests='start/stderr_closed hello/largest_in_full_records
 	backend/hosts_and_symlinks_of_one_user_among_several backend/proxy_header_ipv4
 	relay/bulk_both_ways relay/client_from_before_the_start_has_keepalive_and_nodelay
@@ -13,7 +14,7 @@ tests='start/stderr_closed hello/largest_in_full_records
 	status/evicted status/threads_are_counted
 	stop/sighup_lets_connections_end'
 
-# Calls that are not seen here, or not each time, and why they are in the list.
+# Calls that are not seen here, or not each time, and why the list has them.
 unseen='exit: a thread that has had nothing to do for a second
 madvise: the same
 access: where /proc is missing and unshare(2) refused
@@ -37,7 +38,7 @@ setup_file() {
 	case $(uname -m) in x86_64 | aarch64) ;; *) skipped="there is no filter for this machine" ;; esac
 	[ -z "${SANITIZE-}${PORTABLE-}" ] || skipped="this build has no sandbox"
 	[ -z "$skipped" ] || return 0
-	# Some of the programs run as nobody.
+	# Some of the programs run as the user nobody.
 	TRACES=$(mktemp -d) && export TRACES && chmod 711 "$TRACES"
 	trace dynamic "$SNIPROXY"
 	trace static "$SNIPROXY_STATIC"
@@ -47,7 +48,7 @@ teardown_file() {
 	[ -z "${TRACES-}" ] || rm -rf "$TRACES"
 }
 
-# Runs the tests with a program, whose calls go to files in a directory of TRACES.
+# Runs the tests with a program. Its calls go to files in a directory of TRACES.
 trace() { # DIRECTORY PROGRAM
 	local beside=${SNIPROXY%/*}/tests/program test
 	mkdir -m 1777 "$TRACES/$1"
@@ -60,7 +61,7 @@ trace() { # DIRECTORY PROGRAM
 	done
 }
 
-# The lines of traces from the filter on.
+# The lines of traces after the filter was installed.
 in_service() { # FILE...
 	local file
 	for file; do
@@ -79,8 +80,8 @@ listed() {
 		cc -E -P -D_GNU_SOURCE -I. -x c - | grep -oE '@ *[a-z0-9_]+' | tr -d '@ ' | sort -u
 }
 
-# Lines that tell of a call that was refused, but for clone3(2), without which the C library does, and
-# for what the kernel itself refuses where the tests run at the lowest priority.
+# Lines on a rejected call; except for clone3(2), which the C library can do without, and except for
+# what the kernel itself rejects if the tests run at the lowest priority.
 refusals() {
 	grep -E '= -1 (ENOSYS|EPERM) ' | grep -vE '^[0-9]+ +(<\.\.\. )?(clone3|sched_setscheduler)\>'
 }
@@ -120,8 +121,8 @@ setup() {
 	[ -z "$output" ]
 }
 
-# says_with VERSION LINE: the program says LINE where the kernel has that version of Landlock, and then $rules
-# is what it asks for, as by strace(1).
+# says_with VERSION LINE: the program prints LINE if the kernel has that version of Landlock. Sets
+# $rules to what it asks for, according to strace(1).
 says_with() {
 	local process line hosts=$BATS_TEST_TMPDIR/hosts log=$BATS_TEST_TMPDIR/log.$1
 	mkdir -p "$hosts"
@@ -140,7 +141,7 @@ says_with() {
 	[ "${line#sniproxy: sandbox: }" = "$2" ]
 }
 
-# What is forbidden of files, as landlock.h of that version has it.
+# What is forbidden for files in landlock.h of that version.
 forbids() { # BITS
 	[[ $rules == *"handled_access_fs=$1,"* || $rules == *"handled_access_fs=$1}"* ]]
 }

@@ -1,9 +1,10 @@
 #!/usr/bin/env bats
-# Several machines behind a balancer, by the very lines of docs/scaling.md, in networks of their own: a client
-# (198.51.100.7), the balancer (198.51.100.1, 192.0.2.10), and two machines (192.0.2.21 and .22), each with
-# sniproxy and an nginx that says hello. Nothing outside is changed, and what runs there ends with it.
+# Several machines behind a balancer, set up with the lines of docs/scaling.md, in networks of their
+# own: a client (198.51.100.7), the balancer (198.51.100.1, 192.0.2.10), and two machines
+# (192.0.2.21 and .22), each with sniproxy and an nginx that says hello. Nothing outside is changed,
+# and all processes there end with it.
 #
-# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN name the programs under test.
+# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN are the programs under test.
 # shellcheck disable=SC2154 # set by run, and by machine.bash
 
 load tls_helper
@@ -41,7 +42,7 @@ furnish_networks() {
 	exec sleep 1000
 }
 
-# Root needs no user namespace, and with one, IPVS would not obey.
+# Root needs no user namespace. In one, IPVS would not work.
 start_networks() {
 	local unshare=(unshare --mount --net --pid --fork)
 	[ "$(id -u)" = 0 ] || unshare+=(--map-root-user)
@@ -55,7 +56,7 @@ start_networks() {
 	[ "$(id -u)" = 0 ] || enter+=(--user --preserve-credentials)
 }
 
-# At the client, the balancer, or a machine.
+# Runs COMMAND on the client, the balancer, or a machine.
 at() { # NAME COMMAND...
 	"${enter[@]}" nsenter "--net=/run/netns/$1" -- "${@:2}"
 }
@@ -64,7 +65,7 @@ inside() { # COMMAND...
 	at client "$@"
 }
 
-# As background, there, in $work/NAME; PROGRAM.pid there has the process.
+# In the background, there, in $work/NAME; PROGRAM.pid there has the process.
 background_at() { # NAME PROGRAM COMMAND...
 	mkdir -p "$work/$1"
 	# shellcheck disable=SC2016 # for the other shell
@@ -86,7 +87,7 @@ number_of() { # NAME
 	case $1 in one) echo 21 ;; two) echo 22 ;; esac
 }
 
-# Starts sniproxy, as another program than the copies before it.
+# Starts sniproxy, as another file than the copies before it.
 start_sniproxy() { # NAME
 	copies=$((${copies-0} + 1))
 	cp "$SNIPROXY" "$work/sniproxy.$copies"
@@ -110,7 +111,7 @@ stop_sniproxy() { # NAME
 	await ended_at "$1" sniproxy
 }
 
-# A server that is told of clients, and notes whom it served.
+# A server that receives clients' addresses, and notes whom it served.
 start_server() { # NAME
 	mkdir -p "$work/$1/hosts/blog.example"
 	touch "$work/$1/hosts/blog.example/send-proxy-v1"
@@ -182,8 +183,8 @@ setup_file() {
 
 # --- what each balancer has to do ---
 
-# A machine is taken out, stopped and upgraded while clients come, and one keeps its connection. take_out,
-# connections and put_back are the balancer's.
+# A machine is taken out, stopped and upgraded while clients connect, and one keeps its connection.
+# take_out, connections and put_back are the balancer's.
 is_upgraded_without_a_loss() {
 	local count
 	start_clients $address 4
@@ -193,7 +194,7 @@ is_upgraded_without_a_loss() {
 	put_back two
 	serves two
 
-	# It serves whom it has, and nobody new.
+	# It serves its open connections, and no new one.
 	take_out one
 	await has_connections one 1
 	count=$(served one)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# SECURITY.md and docs/attacks.md: each test that they name is there.
+# SECURITY.md and docs/attacks.md: each test that they name exists.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -21,7 +21,7 @@ is_there() { # FILE/TEST
 	esac
 }
 
-# The rows of tables that have a promise but no test.
+# The rows of tables with a promise but no test.
 without_test() { # DOCUMENT
 	awk '/^## / { below = /^## What is promised/ } below && /^\| [^-]/ && !/^\| promise / && !/`/' "$1"
 }

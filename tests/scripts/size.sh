@@ -47,7 +47,7 @@ function say(what, number, most) {
 		widest = $1 ":" number
 	}
 }
-# In column 0 a function has its name, its { and its }; a type or an array has none of its own line.
+# In column 0 are the name, the { and the } of a function; a type or an array has no { in a line alone.
 text ~ /^[A-Za-z_].*\(/ {
 	name = text
 	sub(/\(.*/, "", name)

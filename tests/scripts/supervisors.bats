@@ -1,7 +1,8 @@
 #!/usr/bin/env bats
-# sniproxy under openbsd-inetd, under s6 and from a shell, by the very lines of docs/inetd-s6.md.
+# sniproxy under openbsd-inetd, under s6 and from a shell, started with the lines of
+# docs/inetd-s6.md.
 #
-# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN name the programs under test.
+# SNIPROXY, SNIPROXY_HOSTNAME and LISTEN are the programs under test.
 # shellcheck disable=SC2154 # machine, held and such are set by machine.bash
 
 load tls_helper
@@ -39,7 +40,7 @@ runs_as_sniproxy() { # PROCESS
 	[ "$(inside readlink "/proc/$1/cwd")" = /srv/sniproxy ]
 }
 
-# It has the listening socket, which it gives up when it is to stop.
+# It has the listening socket, which it closes when it is told to stop.
 listens() { # PROCESS
 	[[ $(inside ss -Hltnp 'sport = :443') == *"pid=$1,"* ]]
 }
@@ -59,8 +60,8 @@ runs_what_is_installed() { # PROCESS
 		"$(inside stat -c %i /usr/local/sbin/sniproxy)" ]
 }
 
-# restart_under_load COMMAND...: COMMAND makes the running copy stop, $old. Its connection goes on, those that come meanwhile wait, and the copy that was
-# installed meanwhile serves them.
+# restart_under_load COMMAND...: COMMAND makes the running copy, $old, stop. Its connection
+# continues, new ones wait, and the copy that was installed meanwhile serves them.
 restart_under_load() {
 	local old new waiting
 	start_clients
@@ -87,8 +88,8 @@ restart_under_load() {
 	stop_clients
 }
 
-# upgrade_under_load COMMAND...: COMMAND replaces the running copy, $old, with what was installed
-# meanwhile. Its connection goes on, and new ones do not wait for that.
+# upgrade_under_load COMMAND...: COMMAND replaces the running copy, $old, by the program that was
+# installed meanwhile. Its connection continues, and new ones do not wait for it.
 upgrade_under_load() {
 	local old upgrade before took
 	start_clients
@@ -198,7 +199,7 @@ hang_up() {
 
 # --- s6 ---
 
-# Where s6-networking is not installed, something else listens.
+# If s6-networking is not installed, another program listens.
 put_socketbinder() {
 	command -v s6-tcpserver-socketbinder >/dev/null && return
 	mkdir "$work/bin"
@@ -213,7 +214,7 @@ put_socketbinder() {
 	PATH=$work/bin:$PATH
 }
 
-# put_script FILE: from stdin.
+# put_script FILE: writes stdin to FILE.
 put_script() {
 	mkdir -p "${1%/*}"
 	cat >"$1"
@@ -229,7 +230,7 @@ put_service() {
 	touch "$copies/standby/down"
 }
 
-# Starts that service, and makes $service its directory.
+# Starts that service; $service is its directory.
 start_s6() {
 	needs s6-svscan s6-log execlineb
 	start_machine
@@ -344,8 +345,8 @@ upgrade_by_s6() {
 
 # --- by hand ---
 
-# A shell that has the listening socket as descriptor 3. It upgrades when it is written to, and
-# tells the exit status of that.
+# A shell that has the listening socket as descriptor 3. It upgrades when something is written to
+# it, and prints the exit status.
 start_by_hand() {
 	start_machine
 	inside install -d -o sniproxy /run/by-hand

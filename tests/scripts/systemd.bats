@@ -1,8 +1,8 @@
 #!/usr/bin/env bats
-# The systemd units, as far as can be said without systemd running: that it takes them,
-# that they agree with each other, and that nothing which protects has been lost.
+# The systemd units, as far as they can be tested without systemd: it accepts them, they agree with
+# each other, and no protection has been lost.
 #
-# SNIPROXY and SNIPROXY_CHECK name programs; the units are tried as if they had been installed.
+# SNIPROXY and SNIPROXY_CHECK are programs; the units are tested as if they were installed.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -25,7 +25,7 @@ setting() {
 	sed -n "s/^$2=//p" "$1"
 }
 
-# has FILE: the file has each of the lines that are read.
+# has FILE: the file has each line of stdin.
 has() {
 	local line missing=
 	while read -r line; do
@@ -100,7 +100,7 @@ exposure() { # UNIT TENTHS
 	[ -z "$(setting "$socket" Accept)" ]
 }
 
-# put_systemctl UNIT LINE...: one that answers for this unit alone.
+# put_systemctl UNIT LINE...: a systemctl that knows only this unit.
 put_systemctl() {
 	mkdir -p "$BATS_TEST_TMPDIR/bin"
 	printf '%s\n' "${@:2}" >"$BATS_TEST_TMPDIR/answer"
@@ -117,7 +117,7 @@ start_pre() {
 	echo "$output"
 }
 
-# Without this, clients would hang until the service was given up: it takes one socket.
+# The program takes one socket: without this, clients would hang until systemd gives up the service.
 @test "a socket unit that listens at more than one address fails before it does" {
 	put_systemctl sniproxy.socket '[::]:443 (Stream)'
 	start_pre sniproxy.socket
@@ -180,7 +180,7 @@ start_pre() {
 	[ "${delay%s}" -ge 1 ]
 }
 
-# Where starts are slow, the limit must be reached all the same.
+# Even if starts are slow, the limit must be reached.
 @test "a start that is always in vain is given up, and tried again later" {
 	local interval burst delay again
 	interval=$(setting "$service" StartLimitIntervalSec)
@@ -197,7 +197,7 @@ start_pre() {
 	END
 }
 
-# instance FILE: as systemd has it for an instance, in the terms of the plain unit.
+# instance FILE: what systemd makes of it for an instance, in the terms of the plain unit.
 instance() {
 	sed '/^#/d; s/@%i//g; s/ (%I)$//' "$1"
 }
@@ -250,7 +250,7 @@ instance() {
 	[ "$status" = 0 ]
 }
 
-# Nothing is built for it.
+# This builds nothing.
 @test "make uninstall removes each file that make install has made" {
 	local copy=$BATS_TEST_TMPDIR/copy made=$BATS_TEST_TMPDIR/made
 	unset MAKEFLAGS MFLAGS MAKELEVEL
@@ -317,7 +317,7 @@ instance() {
 	[ -z "$(setting "$service" PrivateUsers)" ]
 }
 
-# Both templates have it: the name is that of whatever unit it is.
+# Both templates have it: the name is that of the unit.
 @test "the hosts are checked at each start, which neither waits for it nor fails by it" {
 	has "$service" <<<'Wants=sniproxy-check@%n.service'
 	has "$BATS_TEST_TMPDIR/sniproxy@.service" <<<'Wants=sniproxy-check@%n.service'

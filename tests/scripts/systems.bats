@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# What is for one system stands in that system's file.
+# Code for one system is in that system's file.
 # shellcheck disable=SC2086,SC2154 # lists of files; status and output are set by run
 
 setup() {
@@ -15,12 +15,12 @@ without_comments() { # FILE...
 	cc -fpreprocessed -dD -E -P "$@"
 }
 
-# What glibc shows though it was asked for POSIX alone, and what a compiler only warns of.
+# What glibc declares even for POSIX alone, and what a compiler only warns of.
 beyond_posix='epoll|splice *\(|accept4|pipe2|ppoll|prctl|unshare *\(|eventfd|signalfd|timerfd|getrandom|sysinfo
 (SOCK|EPOLL)_[A-Z]*(CLOEXEC|NONBLOCK)|MSG_DONTWAIT|O_PATH|SO_DOMAIN|SO_PROTOCOL|IPPROTO_MPTCP
 TCP_(INFO|KEEP|NOTSENT|USER)|FIONREAD|OUTQ|ioctl|sched_|SCHED_|_COARSE|SO_PEERCRED|mallopt|_np *\('
 
-# "defined" is what HASHED and THREAD_STACK_SIZE are asked for by, which are no systems.
+# "defined" is for HASHED and THREAD_STACK_SIZE, which are no systems.
 finds_systems() { # FILE...
 	without_comments "$@" | grep -E "${beyond_posix//$'\n'/|}|# *if.*_(_|H)[a-z]|__linux|__FreeBSD|__APPLE" |
 		grep -vE '\bsystem_[a-z_]+ *\('
@@ -55,7 +55,7 @@ finds_systems() { # FILE...
 	done
 }
 
-# Alpine has it; there are no libraries for it here to link with.
+# Alpine has it; here, there are no libraries to link with.
 @test "the programs compile with musl" {
 	local file multiarch
 	type -P musl-gcc >/dev/null || skip "needs musl-gcc"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # Real TLS clients reach real TLS servers through the proxy.
 #
-# SNIPROXY, SNIPROXY_HOSTNAME, LISTEN and HASTY name the programs under test.
+# SNIPROXY, SNIPROXY_HOSTNAME, LISTEN and HASTY are the programs under test.
 # shellcheck disable=SC2154 # work and port are set by setup_file and start_proxy
 
 load tls_helper
@@ -39,7 +39,7 @@ needs_address() {
 	"$LISTEN" "$1" 0 true 3>/dev/null || skip "$1 is not to be had here"
 }
 
-# What the pages of the servers that are not nginx say.
+# What the pages of servers other than nginx say.
 openssl_page="Ciphers supported in s_server binary"
 gnutls_page="This is <a href=\"http://www.gnu.org/software/gnutls\">GnuTLS"
 
@@ -133,7 +133,7 @@ gnutls_page="This is <a href=\"http://www.gnu.org/software/gnutls\">GnuTLS"
 	[ -S "$work/hosts/$directory/tls-socket" ]
 }
 
-# --- refusals, as the clients tell of them ---
+# --- alerts, as the clients report them ---
 
 openssl_is_refused() {
 	run openssl_client "$@" </dev/null
@@ -205,7 +205,7 @@ curl_is_refused() {
 # --- what the sides agree on ---
 
 @test "openssl s_client negotiates ALPN with the backend" {
-	# A request of HTTP/1.0 makes no sense where HTTP/2 was agreed on.
+	# An HTTP/1.0 request makes no sense if HTTP/2 was negotiated.
 	openssl_client -servername alpha.example -no_ign_eof -alpn h2 </dev/null
 	out_has "ALPN protocol: h2"
 	openssl_client -servername alpha.example -no_ign_eof -alpn http/1.1,h2 </dev/null
@@ -216,7 +216,7 @@ curl_is_refused() {
 	out_has "No ALPN negotiated"
 }
 
-# The version of HTTP that was agreed on.
+# The negotiated version of HTTP.
 curl_version() {
 	curl_file "$1" / "$2" --output "$work/out" --write-out '%{http_version}'
 }
@@ -287,9 +287,9 @@ curl_version() {
 	out_has reused=r
 }
 
-# openssl_early_get: sends $work/request as early data, in a session from an earlier
-# connection, and nothing else. A page that comes back shows that the early data arrived;
-# nginx's $ssl_early_data would not, for it is 1 only while the handshake is not over.
+# openssl_early_get: sends only $work/request, as early data, in a session from an earlier
+# connection. A page shows that the early data arrived; nginx's $ssl_early_data would not, because
+# it is 1 only until the handshake is over.
 openssl_early_get() {
 	openssl_client -servername early.example -verify_hostname early.example \
 		-sess_in "$work/session" -early_data "$work/request" </dev/null
@@ -331,8 +331,7 @@ openssl_early_get() {
 
 # --- large and fragmented ClientHellos ---
 
-# protocols COUNT: a list for -alpn in which COUNT unknown protocols of 250 bytes come
-# first.
+# protocols COUNT: a list for -alpn that begins with COUNT unknown protocols of 250 bytes.
 protocols() {
 	local number
 	for ((number = 0; number < $1; number++)); do
@@ -341,8 +340,7 @@ protocols() {
 	echo http/1.1
 }
 
-# hello SIGN: the bytes of the first ClientHello in what -msg wrote to stdin, 16 on a
-# line.
+# hello SIGN: the bytes of the first ClientHello in the -msg output on stdin, 16 on a line.
 hello() {
 	awk -v sign="$1" '
 		inside && !/^    / { exit }
@@ -350,8 +348,8 @@ hello() {
 		$1 == sign && /ClientHello$/ { inside = 1 }'
 }
 
-# records_of_hello SIGN: the headers of the records that it came in. A server may still have
-# told of the end of the connection before: that is no handshake.
+# records_of_hello SIGN: the headers of its records. A server may have reported the end of the
+# previous connection before: that is no handshake.
 records_of_hello() {
 	awk -v sign="$1" '
 		$1 == sign && /RecordHeader/ { getline; if ($1 == "16") print }
@@ -367,8 +365,8 @@ log_since_mark() {
 	tail -c +$((logged + 1)) "$work/openssl.log"
 }
 
-# hello_passes LIMIT OPTIONS...: a hello in records of up to LIMIT bytes is the same at
-# the server, byte for byte and record for record. Sets hello_length.
+# hello_passes LIMIT OPTIONS...: a hello in records of up to LIMIT bytes arrives at the server
+# unchanged, with its records. Sets hello_length.
 hello_passes() {
 	mark_log
 	openssl_get openssl.example -msg -max_send_frag "$1" "${@:2}"
@@ -426,7 +424,7 @@ hello_passes() {
 	[ "$hello_length" -gt 64000 ]
 }
 
-# A session's ticket holds the client certificate, so many names in that make a large
+# A session's ticket holds the client certificate, so many names in the certificate make a large
 # hello.
 @test "a hello that gnutls-cli sends in many records reaches the backend" {
 	needs gnutls-cli
@@ -470,7 +468,7 @@ hello_passes() {
 	done
 }
 
-# nginx answers, and closes without reading what the client goes on sending.
+# nginx answers, and closes without reading what the client still sends.
 @test "an answer arrives although the server does not read the upload, ten times" {
 	head -c 4194304 /dev/zero >"$work/upload"
 	for _ in {1..10}; do
@@ -481,7 +479,7 @@ hello_passes() {
 	done
 }
 
-# hasty_sends LENGTH: all that arrives is what was sent, to the last byte.
+# hasty_sends LENGTH: everything that was sent arrives.
 hasty_sends() {
 	local before
 	before=$(stat -c %s "$work/sink")
@@ -504,7 +502,7 @@ is_in_sink() {
 	done
 }
 
-# It writes each byte by itself, which takes seconds for a megabyte.
+# It writes each byte separately, which takes seconds for a megabyte.
 @test "a large download of gnutls-cli arrives whole" {
 	needs gnutls-cli
 	head -c 200000 /dev/urandom | base64 >"$work/files/text"
@@ -515,8 +513,8 @@ is_in_sink() {
 
 # --- the PROXY header ---
 
-# proxied_get: asks proxied.example; sets $from and $to, the addresses and ports of the
-# client's own socket.
+# proxied_get: asks proxied.example. Sets $from and $to, the addresses and ports of the client's
+# socket.
 proxied_get() {
 	local ends='%{local_ip} %{local_port}\n%{remote_ip} %{remote_port}\n'
 	curl_file proxied.example / "$@" --output "$work/out" \
@@ -538,7 +536,7 @@ proxied_get() {
 	rm "$file"
 	run proxied_get
 	echo "anything" >"$file"
-	[ "$status" -eq 35 ] # without it, nginx takes the hello for a broken header
+	[ "$status" -eq 35 ] # without it, nginx takes the hello for a malformed header
 	proxied_get
 	out_has "from=$from"
 }

@@ -1,6 +1,5 @@
-# What tls.bats needs around its cases: certificates, real TLS servers on Unix sockets,
-# the proxy in front of them, and real TLS clients. Everything lives in the directory
-# $work, and whatever is started there is ended by stop_all.
+# Shared by tests with TLS: certificates, real TLS servers on Unix sockets, the proxy in front of
+# them, and real TLS clients. All files are in the directory $work; stop_all ends all processes.
 
 # Waits until a command succeeds. The limit only keeps a failed test from hanging.
 await() {
@@ -18,7 +17,7 @@ show_logs() {
 	tail -v -n 20 "$work"/*.log
 }
 
-# require_programs VARIABLE...: these name programs too.
+# require_programs VARIABLE...: requires these programs too.
 require_programs() {
 	local program
 	for program in SNIPROXY SNIPROXY_HOSTNAME LISTEN "$@"; do
@@ -30,8 +29,8 @@ require_programs() {
 
 # --- certificates ---
 
-# new_certificate FILE SUBJECT OPTIONS...: FILE.pem and FILE.key. The empty configuration
-# file keeps the system's extensions out.
+# new_certificate FILE SUBJECT OPTIONS...: makes FILE.pem and FILE.key. The empty configuration file
+# excludes the system's extensions.
 new_certificate() {
 	openssl req -x509 -config /dev/null -days 2 -subj "$2" "${@:3}" \
 		-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
@@ -54,8 +53,8 @@ make_certificate() {
 
 # --- hosts and their servers ---
 
-# The directory of a host, relative to $work. Sockets are bound by such relative names, so
-# that they fit into a socket's address wherever $work is.
+# The directory of a host, relative to $work. Sockets are bound by relative names, so that they fit
+# into an address wherever $work is.
 host_directory() {
 	local directory
 	directory=$("$SNIPROXY_HOSTNAME" "$1") && echo "hosts/$directory"
@@ -69,14 +68,14 @@ make_host() {
 	make_certificate "$1" "DNS:$1"
 }
 
-# background LOG COMMAND...: runs it in $work, for stop_all to end. bats waits for whoever
-# holds its descriptor 3.
+# background LOG COMMAND...: runs it in $work until stop_all. bats waits for processes that hold its
+# descriptor 3.
 background() {
 	(cd "$work" && exec "${@:2}") </dev/null >"$work/$1" 2>&1 3>&- &
 	echo $! >>"$work/servers"
 }
 
-# Where nginx keeps what it has no room for: not where only root may write.
+# Where nginx keeps temporary files: not where only root may write.
 nginx_paths() {
 	echo "client_body_temp_path nginx-body;"
 	local module
@@ -85,8 +84,8 @@ nginx_paths() {
 	done
 }
 
-# nginx_host NAME LISTEN-OPTIONS DIRECTIVES: a host that tells what its server knows of
-# the connection, and keeps files.
+# nginx_host NAME LISTEN-OPTIONS DIRECTIVES: a host that prints what its server knows of the
+# connection, and keeps files.
 nginx_host() {
 	make_host "$1"
 	cat >>"$work/nginx.conf" <<-END
@@ -159,8 +158,8 @@ start_openssl() {
 	await grep -q "^ACCEPT\( \|$\)" "$work/openssl.log"
 }
 
-# sink.example says nothing but what TLS does, and adds what it receives to a file. Its
-# stdin, a pipe without a writer's end, stays silent.
+# sink.example sends nothing but what TLS needs, and appends what it receives to a file. Its stdin,
+# a pipe without a writer, stays silent.
 start_sink() {
 	make_host sink.example
 	ln -s ../../sink.socket "$work/$(host_directory sink.example)/tls-socket"
@@ -168,7 +167,7 @@ start_sink() {
 	# shellcheck disable=SC2016 # for the other shell
 	background sink.log sh -c 'exec openssl s_server -unix sink.socket -quiet \
 		-cert sink.example.pem -key sink.example.key <>silence >sink'
-	# That the socket is there does not say that it listens.
+	# The socket exists before the server listens.
 	await answers_at sink.socket
 }
 
@@ -185,8 +184,8 @@ has_gnutls_server() {
 	unshare --map-root-user --net true
 }
 
-# gnutls-serv knows only TCP, on all addresses and a fixed port: it gets a network of its
-# own, and systemd's socket proxy there gives it a Unix socket.
+# gnutls-serv supports only TCP, on all addresses and a fixed port: it gets a network of its own,
+# and systemd's socket proxy there gives it a Unix socket.
 start_gnutls() {
 	has_gnutls_server 2>"$work/gnutls.log" || return 0
 	make_host gnutls.example
@@ -205,8 +204,7 @@ start_gnutls() {
 
 # --- the proxy ---
 
-# start_proxy NAME ADDRESS: sets $port. Its log, process and exit status go to
-# $work/NAME.*.
+# start_proxy NAME ADDRESS: sets $port. Its log, process and exit status are in $work/NAME.*.
 start_proxy() {
 	local files=$work/$1
 	mkfifo "$files.port"
@@ -221,7 +219,7 @@ start_proxy() {
 	await test -s "$files.pid"
 }
 
-# stop_proxy NAME: it must end in good order, and no sanitizer may have spoken.
+# stop_proxy NAME: its exit status must be 0, without a report of a sanitizer.
 stop_proxy() {
 	kill -TERM "$(cat "$work/$1.pid")"
 	await test -s "$work/$1.status"
@@ -244,8 +242,8 @@ stop_all() {
 
 # --- the clients ---
 
-# Each asks NAME for its page; further options go to the client. What it says goes to
-# $work/out, and its exit status is the function's.
+# Each asks NAME for its page; further options are for the client. Its output goes to $work/out, and
+# its exit status is the function's.
 
 request() {
 	printf 'GET / HTTP/1.0\r\nHost: %s\r\n\r\n' "$1"
@@ -255,7 +253,7 @@ openssl_get() {
 	request "$1" | openssl_client -servername "$1" -verify_hostname "$1" "${@:2}"
 }
 
-# What it is to send comes on stdin.
+# It sends its stdin.
 openssl_client() {
 	timeout 60 openssl s_client -connect "127.0.0.1:$port" -verify_return_error \
 		-CAfile "$work/ca.pem" -ign_eof "$@" >"$work/out" 2>&1
@@ -274,13 +272,13 @@ curl_get() {
 	curl_file "$1" / "${@:2}" >"$work/out" 2>&1
 }
 
-# curl_file NAME PATH OPTIONS...: the file goes to stdout.
+# curl_file NAME PATH OPTIONS...: writes the file to stdout.
 curl_file() {
 	timeout 60 curl --silent --show-error --resolve "$1:$port:${address:-127.0.0.1}" \
 		--cacert "$work/ca.pem" "https://$1:$port$2" "${@:3}"
 }
 
-# out_has LINE, out_shows TEXT: in what the client said.
+# out_has LINE, out_shows TEXT: the client's output has it.
 out_has() {
 	grep -aqxF -e "$1" "$work/out"
 }

@@ -2,7 +2,7 @@
 #
 # One version everywhere: the Makefile's.
 #
-# SNIPROXY, SNIPROXY_STATIC, SNIPROXY_HOSTNAME, SNIPROXY_CHECK and LISTEN name the programs.
+# SNIPROXY, SNIPROXY_STATIC, SNIPROXY_HOSTNAME, SNIPROXY_CHECK and LISTEN are the programs.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -32,7 +32,7 @@ tells() { # PROGRAM LINE
 	[[ ${lines[1]} == "the working directory is the hosts directory"* ]]
 }
 
-# Versions that stand in a file, the newest first.
+# The versions in a file, the newest first.
 is_first() { # FILE SED_SCRIPT [VERSION]
 	local first
 	first=$(sed -n "$2" "$1" | head -n 1)
@@ -45,7 +45,7 @@ is_first() { # FILE SED_SCRIPT [VERSION]
 	is_first debian/changelog 's/^sniproxy (\(.*\)) .*/\1/p'
 	is_first packaging/sniproxy-unix.spec 's/^Version: *//p'
 	is_first packaging/sniproxy-unix.spec 's/^\* .* - \(.*\)-[0-9]*$/\1/p'
-	# Alpine writes it otherwise, in the comment too.
+	# Alpine writes it differently, in the comment too.
 	is_first packaging/APKBUILD 's/^pkgver=//p' "${version/\~/_}"
 	[ "$(grep -o 'sniproxy-[0-9][^/ ]*' packaging/APKBUILD | sed 's/\.tar\.gz$//' | sort -u)" = \
 		"sniproxy-${version/\~/_}" ]
@@ -60,7 +60,7 @@ is_first() { # FILE SED_SCRIPT [VERSION]
 }
 
 @test "on a listening socket it ends at once" {
-	# As inetd would have it: the socket is descriptors 0 to 2.
+	# As with inetd, the socket is descriptors 0 to 2.
 	# shellcheck disable=SC2016 # for the other shell
 	run timeout 10 "$LISTEN" 127.0.0.1 0 sh -c 'exec "$SNIPROXY" --version >&0 2>&0' 3>/dev/null
 	[ "$status" = 1 ]
