@@ -1,8 +1,8 @@
 /* await ADDRESS [COMMAND...]
  *
- * Waits until a connection to ADDRESS (a port on 127.0.0.1, or a path) gets its answer.
- * With COMMAND, runs it first, prints the milliseconds from then to the answer, and ends
- * it by SIGTERM. Exits with 1 if no answer comes in ten seconds. */
+ * Waits until a connection to ADDRESS (a port on 127.0.0.1, or a path) gets its answer. With
+ * COMMAND, runs that first, prints the milliseconds from then to the answer, and ends it with
+ * SIGTERM. Exits with 1 if no answer comes within ten seconds. */
 #include "bench/client.h"
 
 #include <errno.h>
@@ -43,7 +43,7 @@ is_answered(void)
 	return answered;
 }
 
-/* Returns false where CHILD, if it is one, has ended, and after PATIENCE_NS. */
+/* Returns false if CHILD, unless it is -1, has ended, or after PATIENCE_NS. */
 static bool
 await_answer(int64_t began, pid_t child)
 {

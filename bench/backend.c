@@ -1,13 +1,12 @@
 /* backend PATH
  *
- * The server behind every proxy. Listens on the Unix socket PATH, and on a TCP port of
- * 127.0.0.1, whose number it prints, for the load without a proxy. Reads a hello from
- * each connection and does what it asks for (see hello.h), until it is killed.
+ * The server behind every proxy. Listens on the Unix socket PATH, and on a TCP port of 127.0.0.1,
+ * whose number it prints, for the load without a proxy. Reads a hello from each connection and does
+ * what that asks for (see hello.h), until it is killed.
  *
- * A thread for each processor, each with an epoll set that holds the listening sockets
- * and the connections that it has accepted. What it
- * is sent it drops without a copy, which would hide the proxy's; what it sends is copied, as
- * that of a TLS server is. */
+ * Has a thread for each processor, each with an epoll set that holds the listening sockets and the
+ * connections that it has accepted. Received bytes are dropped without a copy, which would hide the
+ * proxy's; sent bytes are copied, as those of a TLS server are. */
 #include "bench/hello.h"
 
 #include <fcntl.h>
@@ -35,25 +34,25 @@ enum {
 	DESCRIPTORS_MAX = 1 << 20,
 };
 
-/* What is known of a socket, and what it does. */
+/* The state of a socket, and its task. */
 struct connection {
 	enum { LISTENER, HELLO, DONE, ECHO, SENDER, TAKER } state;
 	uint16_t hello_length; /* how much of it has arrived, in bytes */
-	uint8_t task;          /* what it asks for, once that has arrived */
+	uint8_t task;          /* what the hello asks for, when it has arrived */
 };
 
-/* By descriptor. A connection belongs to the thread in whose epoll set it is; another
- * thread gets the entry only by accept(2), after close(2). */
+/* By descriptor. A connection belongs to the thread that has it in its epoll set; another thread
+ * gets the entry only by accept(2), after close(2). */
 static struct connection *connections;
 
 /* Written before the threads start. */
 static struct thread {
 	int set;     /* epoll */
-	int pipe[2]; /* through which it takes what it is sent */
+	int pipe[2]; /* through which received bytes go */
 } threads[THREADS_MAX];
 static unsigned thread_count;
 static const uint8_t bulk[BUFFER_SIZE];
-static int null; /* where what is taken goes */
+static int null; /* where received bytes end */
 
 static _Noreturn void
 fail(const char *what)
@@ -75,12 +74,12 @@ take_connection(int set, int listener)
 {
 	int s = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (s == -1)
-		return; /* another thread was faster, or the client has gone */
+		return; /* another thread was faster, or the client has closed */
 	connections[s] = (struct connection){.state = HELLO};
 	watch(set, EPOLL_CTL_ADD, s, EPOLLIN);
 }
 
-/* Bulk is spread evenly over the threads, however the connections were accepted. */
+/* Spreads bulk evenly over the threads, however the connections were accepted. */
 static void
 hand_on(int set, int socket, uint32_t events)
 {
@@ -129,7 +128,7 @@ read_hello(int set, int socket)
 	return c->hello_length < HELLO_SIZE || begin_task(set, socket);
 }
 
-/* Takes what has arrived, without a copy. */
+/* Receives what has arrived, without a copy. */
 static bool
 take(int socket, const struct thread *thread)
 {
@@ -138,7 +137,7 @@ take(int socket, const struct thread *thread)
 	return n > 0 && splice(thread->pipe[0], NULL, null, NULL, (size_t)n, SPLICE_F_MOVE) == n;
 }
 
-/* Does what can be done without blocking. Returns false where the connection is over. */
+/* Does what is possible without blocking. Returns false if the connection is over. */
 static bool
 serve(const struct thread *thread, int socket)
 {
@@ -218,7 +217,7 @@ listen_tcp(void)
 	return s;
 }
 
-/* Makes room for as many connections as may be. */
+/* Makes room for as many connections as are allowed. */
 static void
 make_table(void)
 {

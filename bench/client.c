@@ -28,7 +28,7 @@ static struct {
 	socklen_t size;
 } target;
 
-/* RFC 8446, 4.1.2. What is not listed is zero. */
+/* RFC 8446, 4.1.2. Bytes that are not listed are zero. */
 static const uint8_t hello_template[HELLO_SIZE] = {
     22, 3, 1, 0x02, 0x00,                   /* record: handshake, 512 bytes */
     1, 0, 0x01, 0xfc,                       /* ClientHello, 508 bytes */

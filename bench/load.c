@@ -1,7 +1,7 @@
 /* load [-w WARM_UP] [-p PID]... ADDRESS SECONDS ROLE:COUNT[:PAUSE]...
  *
- * Puts a load on ADDRESS (a port on 127.0.0.1, or the path of a Unix socket), and prints
- * what it came to, a metric and its value on each line. COUNT connections play each role:
+ * Puts a load on ADDRESS (a port on 127.0.0.1, or the path of a Unix socket), and prints the
+ * results, a metric and its value on each line. Each role has COUNT connections:
  *
  *	connect		opens a connection, sends a hello, reads the answer, closes, again
  *	echo		sends 1 KiB, waits until it has come back, pauses for PAUSE
@@ -10,17 +10,16 @@
  *	download	reads as much as it gets
  *	upload		sends as much as it can
  *
- * After WARM_UP seconds it counts for SECONDS seconds. Where SECONDS is "-", it prints
- * "ready" once all connections are open, and goes on until its input ends. PIDs are the
- * processes of the proxy: their CPU time is measured too.
+ * After WARM_UP seconds it counts for SECONDS seconds. If SECONDS is "-", it prints "ready" when
+ * all connections are open, and continues until its input ends. PIDs are the processes of the
+ * proxy: their CPU time is measured too.
  *
  * Metrics: ROLE.rate (operations or gigabytes a second), ROLE.p50 and ROLE.p99 (latency
  * in microseconds), ROLE.cpu (the proxy's CPU time in microseconds an operation or
- * milliseconds a gigabyte, where there is one role), ROLE.errors (connections that
- * failed).
+ * milliseconds a gigabyte, if there is one role), ROLE.errors (connections that failed).
  *
- * Each role is a thread with an epoll set, so that none waits for another's work. An upload
- * is sent without a copy, which would hide the proxy's. */
+ * Each role is a thread with an epoll set, so that no role delays another. An upload is sent
+ * without a copy, which would hide the proxy's. */
 #include "bench/client.h"
 
 #include <errno.h>
@@ -49,7 +48,7 @@ enum {
 	ERRORS_MAX = 1000,
 	ROLES_MAX = 4,
 	PIDS_MAX = 64,
-	LOOK_UP_MS = 100, /* how often a thread sees whether it is over */
+	LOOK_UP_MS = 100, /* how often a thread checks whether it is over */
 };
 
 static const int64_t SECOND = 1000000000;
@@ -58,9 +57,9 @@ static const int64_t MILLISECOND = 1000000;
 struct connection {
 	int socket;
 	enum { CONNECTING, WAITING } state;
-	size_t received; /* of what is waited for, in bytes */
+	size_t received; /* bytes received of those expected */
 	int64_t began;   /* when this operation began */
-	int64_t due;     /* when the next one is to begin, in the queue */
+	int64_t due;     /* when the next one begins, in the queue */
 	STAILQ_ENTRY(connection) next;
 };
 
@@ -72,7 +71,7 @@ struct role {
 	int64_t pause;
 	struct connection *connections;
 	int set;             /* epoll */
-	struct queue paused; /* those that are due first come first */
+	struct queue paused; /* ordered by when they are due */
 	char *buffer;
 	pthread_t thread;
 
@@ -82,7 +81,7 @@ struct role {
 	unsigned errors;
 };
 
-/* The roles' common shape. */
+/* What all roles have. */
 struct kind {
 	const char *name;
 	void (*open)(struct role *, struct connection *);
@@ -92,7 +91,7 @@ struct kind {
 
 static int bulk; /* a file of BUFFER_SIZE bytes in memory, which is sent without a copy */
 
-/* What counts is what ends in here. */
+/* What ends in this time counts. */
 static int64_t window_start;
 static atomic_int_least64_t window_end;
 
@@ -166,10 +165,10 @@ serve_connect(struct role *role, struct connection *c)
 	open_anew(role, c);
 }
 
-/* What the other roles have in common: connections that stay. */
+/* Common to the other roles: connections that stay. */
 
-/* Connects, and says hello. At its end the connection is reset, so that it leaves no
- * trace that would change the next measurement. */
+/* Connects, and sends a hello. At its end the connection is reset, so that it leaves no trace that
+ * would change the next measurement. */
 static void
 open_lasting(struct connection *c, enum task task)
 {
@@ -191,7 +190,7 @@ send_message(struct role *role, struct connection *c)
 		fail("echo: send");
 }
 
-/* Lets C pause; EXTRA is added to the pause. */
+/* Makes C pause; EXTRA is added to the pause. */
 static void
 pause_for(struct role *role, struct connection *c, int64_t extra)
 {
@@ -292,8 +291,8 @@ static const struct kind kinds[] = {
 
 /* A role's thread */
 
-/* Begins what is due. Returns the milliseconds until the next is, as for epoll_wait(2).
- */
+/* Ends the pauses that are over. Returns the milliseconds until the next one is, as for
+ * epoll_wait(2). */
 static int
 end_pauses(struct role *role)
 {
@@ -342,7 +341,7 @@ open_role(struct role *role)
 
 struct load {
 	double warm_up;
-	double seconds; /* or negative: until stdin ends */
+	double seconds; /* negative: until stdin ends */
 	struct role roles[ROLES_MAX];
 	unsigned role_count;
 	clockid_t clocks[PIDS_MAX]; /* the CPU time of the proxy's processes */
@@ -358,8 +357,8 @@ usage(void)
 	exit(2);
 }
 
-/* Reads the number at *TEXT and moves *TEXT to what follows it, which must be one of the
- * characters in AFTER or the end. */
+/* Reads the number at *TEXT and moves *TEXT behind it. The next character must be one of AFTER, or
+ * the end. */
 static unsigned
 parse_number(const char **text, const char *after)
 {

@@ -1,9 +1,11 @@
 #!/bin/bash
-# The servers of docs/backends.md, by its own lines, behind sniproxy under a real systemd: Debian's
-# packages with their own units, in tests/machines/container.sh's container. Each is asked through the proxy
-# by a client of another address than the rest of the machine. What is not installed is left out.
+# The servers of docs/backends.md, set up with its lines, behind sniproxy under a real systemd:
+# Debian's packages with their own units, in tests/machines/container.sh's container. A client with
+# another address than the rest of the machine asks each through the proxy. Servers that are not
+# installed are left out.
 #
-# usage: GUEST=tests/machines/backends.sh tests/machines/container.sh STAGE    as root, see make check-backends
+# usage: GUEST=tests/machines/backends.sh tests/machines/container.sh STAGE    as root, see make
+# check-backends
 set -eu -o pipefail
 # shellcheck source=tests/machines/container.sh
 . "${0%/*}/container.sh"
@@ -11,7 +13,7 @@ set -eu -o pipefail
 client=127.0.0.77
 live=/etc/letsencrypt/live
 
-# --- what all have to do ---
+# --- common to all ---
 
 certificate() { # NAME
 	mkdir -p "$live/$1"
@@ -22,13 +24,13 @@ certificate() { # NAME
 	cp "$live/$1/fullchain.pem" "/tmp/$1.pem"
 }
 
-# The page of a host, whose certificate must be its own.
+# The page of a host. Its certificate must be the host's own.
 get() { # NAME [CURL OPTION...]
 	curl -sS --max-time 20 --cacert "/tmp/$1.pem" --resolve "$1:443:127.0.0.1" \
 		--interface "$client" "https://$1/" "${@:2}"
 }
 
-# Waits until it does, and that is all that is waited for.
+# Waits until the page has TEXT.
 shows() { # TEXT NAME [CURL OPTION...]
 	wait_for 20 page_has "$@" 2>/dev/null || {
 		get "${@:2}" 2>&1 | sed 's/^/#   /'
@@ -51,7 +53,7 @@ have() { # PROGRAM WHAT
 	return 1
 }
 
-# A backend of backends, without TLS, that says by whom it is asked.
+# A backend of backends, without TLS, that prints which address asks it.
 start_plain_server() {
 	cat >/tmp/plain.py <<-'END'
 		import http.server
@@ -135,12 +137,12 @@ try_caddy() {
 	ok "with a PROXY header it closes" closes_at_header wiki.example
 }
 
-# complains ERROR NAME: what curl says.
+# complains ERROR NAME: curl fails with ERROR.
 complains() {
 	{ get "$2" 2>&1 || :; } | grep -F "$1" >/dev/null
 }
 
-# A PROXY header that the server does not await.
+# The server does not expect a PROXY header.
 closes_at_header() { # NAME
 	local ended=0
 	touch "$hosts/$1/send-proxy-v1"
@@ -198,7 +200,7 @@ try_dovecot() {
 	put /etc/dovecot/local.conf '## Dovecot' 1
 	edit sniproxy-tcp@mail.example.service '## Dovecot' 2
 	systemctl unmask --quiet dovecot
-	# Which Debian's package has when ssl-cert was there before it.
+	# Debian's package makes it only if ssl-cert was installed before.
 	cp "$live/mail.example/fullchain.pem" /etc/dovecot/private/dovecot.pem
 	cp "$live/mail.example/privkey.pem" /etc/dovecot/private/dovecot.key
 	readme '## Dovecot' 3
@@ -221,7 +223,7 @@ dovecot_saw() { # TEXT
 
 # --- programs with systemd's socket ---
 
-# The ExecStart= that the text below a heading says.
+# Prints the ExecStart= of the text below a heading.
 exec_start() { # HEADING
 	sed -n "/^### $1\$/,/^###\? /s/^\`\(ExecStart=[^\`]*\)\`.*/\1/p" /try/docs/backends.md
 }
@@ -252,12 +254,12 @@ app_serves() { # WHAT TEXT
 	ok "  whom a client that breaks off does not disturb" shows "$2" app.example
 }
 
-# Where several users may write, root's directory takes what systemd listens at, until the program
-# does so itself.
+# If several users may write, the socket on which systemd listens must be in a directory of root's,
+# until the program listens itself.
 app_listens() { # COMMAND...; what is to be so then
 	readme '## Whose backend it may be' 2
 	systemctl restart app.socket
-	get app.example >/dev/null # which starts it
+	get app.example >/dev/null # which starts the service
 	ok "  where several may write, $1" "${@:2}"
 	chmod 755 "$hosts"
 }
@@ -267,17 +269,17 @@ is_not_roots() {
 		in_journal ' app\.example: tls-socket: user [0-9]+ listens in the host directory of user 0$'
 }
 
-# A user who has the directory.
+# A user who owns the directory.
 try_user() {
 	readme '## A program of your own' 5
 	readme '## Whose backend it may be' 2
-	get app.example >/dev/null # which starts it
+	get app.example >/dev/null # which starts the service
 	ok "where several may write, the directory's user serves" shows 'hello from uvicorn' app.example
 	ok "and it is that user" is "$(id -u app)" stat -c %u "/proc/$(property app.service MainPID)"
 	chmod 755 "$hosts"
 }
 
-# Clients that are gone before, in and after the handshake.
+# Clients that close before, in and after the handshake.
 stop_early() {
 	local bytes
 	for bytes in '' 'not TLS'; do
@@ -361,7 +363,7 @@ try_container() {
 	have nginx "a container" || return 0
 	# Podman's storage cannot be on an overlay.
 	mount -t tmpfs tmpfs /var/lib/containers
-	# Nor has it cgroups of its own in another container.
+	# Podman has no cgroups of its own in another container.
 	printf '%s\n' '[containers]' 'cgroups = "disabled"' >/etc/containers/containers.conf
 	certificate box.example
 	make_image
@@ -384,7 +386,7 @@ are_well() {
 	}
 }
 
-# Those that were tried and stay.
+# The servers that were tried and stay.
 try_all() {
 	ok "sniproxy-check finds them well, with their certificates" are_well
 	readme '## Whose backend it may be' 2

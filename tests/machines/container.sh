@@ -1,13 +1,13 @@
 #!/bin/bash
-# The units under a real systemd: boots one in a container that sees this machine's files
-# through an overlay and has a loopback interface for a network, puts into it what `make
-# install` has put into STAGE, and uses it, by README.md's own commands where it has some.
-# Nothing outside of the container is changed. HASHED_STAGE is the same of a HASHED build.
+# The units under a real systemd: boots one in a container that sees this machine's files through an
+# overlay and has only a loopback interface. Installs STAGE, made by `make install`, in it, and uses
+# that, with README.md's commands if it has them. Nothing outside of the container is changed.
+# HASHED_STAGE is the same of a HASHED build.
 #
 # usage: tests/machines/container.sh STAGE [HASHED_STAGE]
 #     as root, after make install DESTDIR=STAGE PREFIX=/usr/local
-# GUEST=SCRIPT in the environment: SCRIPT is run in it instead, with `inside`; it may source
-# this one, which is beside it then.
+# GUEST=SCRIPT in the environment: runs SCRIPT in it instead, with `inside`; SCRIPT may source this
+# one, which is beside it then.
 set -eu -o pipefail
 
 give_up() {
@@ -22,8 +22,8 @@ skip() {
 
 # ---- Outside ----
 
-# Where systemd does not run, nobody has made a cgroup for the container, and it would
-# make its own at the top. Prints the hierarchies' directories, this process's first.
+# If systemd does not run, the container has no cgroup, and would make its own at the top. Prints
+# the hierarchies' directories, this process's first.
 cgroup_mounts() {
 	awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/self/mounts
 }
@@ -32,7 +32,7 @@ enter_cgroup() {
 	local mount
 	for mount in $(cgroup_mounts); do
 		mkdir "$mount/$1" 2>/dev/null || continue
-		# An empty cpuset takes no process.
+		# A cgroup with an empty cpuset takes no process.
 		[ ! -e "$mount/$1/cpuset.cpus" ] || {
 			cat "$mount/cpuset.cpus" >"$mount/$1/cpuset.cpus"
 			cat "$mount/cpuset.mems" >"$mount/$1/cpuset.mems"
@@ -68,10 +68,10 @@ write_guest_units() { # DIRECTORY SCRIPT
 	END
 }
 
-# Runs in a mount namespace of its own, so that the overlay is gone when this process is. What
-# it has to say is in the file console.
+# Runs in a mount namespace of its own, so that the overlay ends with this process. Its output is in
+# the file console.
 run() { # DIRECTORY NAME SYSTEMD-NSPAWN-ARGUMENT...
-	# Podman in it makes keyrings.
+	# Podman in the container makes keyrings.
 	local options=(--register=no --system-call-filter=@keyring)
 	exec </dev/null >"$1/console" 2>&1
 	if [ ! -d /run/systemd/system ]; then
@@ -89,7 +89,7 @@ run() { # DIRECTORY NAME SYSTEMD-NSPAWN-ARGUMENT...
 		--machine="$2" --private-network --console=pipe "${options[@]}" "${@:3}"
 }
 
-# Whether a container can be had at all, before anything in it counts as a failure.
+# Whether a container can be started at all, before anything in it counts as a failure.
 need_containers() {
 	local tool
 	[ "$(id -u)" = 0 ] || skip "needs root, to boot a container"
@@ -153,7 +153,7 @@ put() { # FILE HEADING N [SED-SCRIPT]
 	/try/tests/scripts/readme.sh "$2" "$3" | sed "${4-}" >"$1"
 }
 
-# Puts a block where `systemctl edit` puts what it is given.
+# Puts a block where `systemctl edit` puts its input.
 edit() { # UNIT HEADING N [SED-SCRIPT]
 	put "/etc/systemd/system/$1.d/override.conf" "${@:2}"
 	systemctl daemon-reload
@@ -233,7 +233,7 @@ alert() { # NAME
 		{ grep -o 'alert number [0-9]*' || :; }
 }
 
-# An open connection, as PID in $held; it lives until let_go.
+# An open connection, with the client's process ID in $held, until let_go.
 hold() { # NAME [ADDRESS:PORT]
 	rm -f /tmp/held
 	mkfifo /tmp/hold
@@ -251,7 +251,7 @@ let_go() {
 	wait "$held" || :
 }
 
-# One client, whose seconds are noted.
+# One client; notes its seconds.
 timed_client() {
 	local said
 	said=$(ask blog.example 127.0.0.1 -w ' %{time_total}') &&
@@ -259,7 +259,7 @@ timed_client() {
 	echo "${said##* }" >>/tmp/load-times
 }
 
-# Clients, one after the other in each of four loops, until the file is gone.
+# Clients, one after another in each of four loops, until the file is gone.
 start_load() {
 	: >/tmp/load
 	: >/tmp/load-failed
@@ -288,7 +288,7 @@ slowest() {
 	sort -n /tmp/load-times | tail -n 1
 }
 
-# No new connection has waited for those that were open.
+# No new connection has waited for the open ones.
 none_waited() {
 	awk "BEGIN { exit !($(slowest) < 0.5) }"
 }
@@ -305,7 +305,7 @@ took_between() { # MS MS
 	[ "$took" -ge "$1" ] && [ "$took" -le "$2" ]
 }
 
-install_stage() { # STAGE; a program that runs is replaced, as by install(1)
+install_stage() { # STAGE; replaces a running program, as install(1) does
 	cp -r --no-preserve=ownership --remove-destination "$1/." /
 	systemctl daemon-reload
 	program=$(sed -n 's/^ExecStart=//p' "$(property sniproxy.service FragmentPath)")
@@ -322,15 +322,14 @@ no_drop_in() {
 	systemctl daemon-reload
 }
 
-# The longest name that curl and the DNS allow has 253 bytes, the longest that sniproxy
-# allows one more.
+# The longest name that curl and the DNS allow has 253 bytes; sniproxy allows one more.
 long_name() { # LENGTH
 	local label
 	label=$(printf 'a%.0s' {1..62})
 	printf "%s.%s.%s.%0$(($1 - 197))d.example\n" "$label" "$label" "$label" 0
 }
 
-# By openssl, which takes names that curl does not.
+# With openssl, which takes names that curl rejects.
 says_hello() { # NAME
 	printf 'GET / HTTP/1.0\r\nHost: long\r\n\r\n' |
 		openssl s_client -quiet -connect 127.0.0.1:443 -servername "$1" 2>&1 |
@@ -378,7 +377,7 @@ start_backends() {
 	END
 	nginx -c /tmp/nginx.conf &
 	nginx=$!
-	wait_for 10 test -s /tmp/nginx.pid # which comes after it listens
+	wait_for 10 test -s /tmp/nginx.pid # which exists after it listens
 }
 
 try_serving() {
@@ -421,8 +420,7 @@ try_hosts() {
 	ok "systemd has left nothing there" is "$(ls -A /tmp/expected)" ls -A "$hosts"
 }
 
-# The symlinks of README.md, for hosts of other names; what they lead to are the backends that
-# there are.
+# README.md's symlinks, for hosts of other names; they lead to the backends of this test.
 try_symlinks() {
 	cd "$hosts"
 	mkdir -p pool releases/{6,7} pooled.example
@@ -442,7 +440,7 @@ try_symlinks() {
 	cd /
 }
 
-# A backend that listens on TCP, here on another port.
+# A backend that listens on TCP, on another port here.
 try_tcp_backend() {
 	local names='s/shop\.example/tcp.example/g' unit=sniproxy-tcp@tcp.example
 	edit $unit.service '## With systemd' 1 's/127\.0\.0\.1:8443/127.0.0.1:9443/'
@@ -480,7 +478,7 @@ unit_said() { # UNIT TEXT
 	journalctl -q -o cat -u "$1" | grep -F "$2" >/dev/null
 }
 
-# A socket whose server was killed. openssl takes no path over 31 bytes.
+# A socket of a server that was killed. openssl takes no path over 31 bytes.
 leave_socket() { # DIRECTORY
 	(cd "$1" && exec openssl s_server -unix tls-socket -key /tmp/key -cert /tmp/certificate) \
 		>/tmp/killed.log 2>&1 &
@@ -576,7 +574,7 @@ not() {
 	! "$@"
 }
 
-# A line of the log, as a pattern; it may be a moment late.
+# Waits for a line of the log that matches a pattern.
 soon_in_journal() {
 	wait_for 5 in_journal "$1"
 }
@@ -602,10 +600,9 @@ try_report() {
 	systemctl restart sniproxy.service
 }
 
-# A server of a user's own, in the directory of their host; its socket has the rights that
-# the umask leaves it.
+# A user's own server for a host of theirs. Its umask decides the rights of its socket.
 serve_as() { # USER UMASK NAME; sets $server
-	rm -f "/tmp/$1.log" # what an earlier one said tells nothing of this one
+	rm -f "/tmp/$1.log" # lines of an earlier server tell nothing
 	setpriv --reuid="$1" --regid="$1" --init-groups sh -c "umask $2; cd '$hosts/$3' &&
 		exec openssl s_server -unix tls-socket -unlink -www -key /tmp/key \
 			-cert /tmp/certificate" >"/tmp/$1.log" 2>&1 &
@@ -627,7 +624,7 @@ is_refused() { # USER COMMAND...
 		grep -qE 'Operation not permitted|Permission denied' /tmp/refusal
 }
 
-# Hosts that belong to users who do not trust each other, as docs/permissions.md sets them up.
+# Hosts of users who do not trust each other, as in docs/permissions.md.
 try_owners() {
 	groupadd hosts
 	useradd -M -G hosts alice
@@ -738,7 +735,7 @@ output_is_apart() {
 	[ "$in" != "$out" ] && [ "$in" != "$error" ]
 }
 
-# The files in its root that are not in a file system of their own, as /proc is.
+# The files in its root that are on no file system of their own, such as /proc.
 files_in_root() {
 	find "/proc/$(main_pid)/root/" -xdev ! -type d -printf '/%P\n'
 }
@@ -747,7 +744,7 @@ hosts_in_root() {
 	ls -A "/proc/$(main_pid)/root/$hosts"
 }
 
-# What is mounted read-write in its root, apart from /proc and the devices' own.
+# What is mounted read-write in its root, except for /proc and the devices' own.
 writable_mounts() {
 	awk '$6 ~ /^rw/ { print $5 }' "/proc/$(main_pid)/mountinfo" |
 		grep -vxE '/proc|/dev/(pts|mqueue|hugepages)' || :
@@ -761,10 +758,10 @@ files_are_many() {
 	local files most
 	files=$(open_files "$(main_pid)")
 	most=$(awk '/^Max open files/ { print $5 }' /proc/1/limits)
-	[ "$files" = 524288 ] || [ "$files" = "$most" ] # as without CAP_SYS_RESOURCE
+	[ "$files" = 524288 ] || [ "$files" = "$most" ] # as is so without CAP_SYS_RESOURCE
 }
 
-# Where the machine has the controller in cgroups of version 1, the container has none.
+# If the machine has the controller in cgroups of version 1, the container has none.
 tasks_max() {
 	local file=/sys/fs/cgroup/system.slice/sniproxy.service/pids.max
 	if [ -e "$file" ]; then
@@ -827,7 +824,7 @@ start_download() { # FILE; the server sends 100 kB a second
 	wait_for 10 test -s "/tmp/$1"
 }
 
-# How long after START_MS, in ms, the download last got something.
+# How many ms after START_MS the download last received something.
 last_byte_after() { # FILE START_MS; sets $took
 	took=$(($(date -r "/tmp/$1" +%s%3N) - $2))
 	echo "# $1 went on for $took ms"
@@ -839,7 +836,7 @@ make_downloads() {
 	truncate -s 1G /tmp/slow/endless
 }
 
-# `systemctl restart` alone.
+# Only `systemctl restart`.
 try_restarts() {
 	local start
 	make_downloads
@@ -878,7 +875,7 @@ standbys() {
 	find /run/systemd/system -name 'sniproxy-standby*'
 }
 
-# With a download that begins at the standby; sets $upgraded to the exit status.
+# With a download that begins at the standby. Sets $upgraded to the exit status.
 upgrade_with_download() {
 	local upgrade
 	manual sniproxy-upgrade.8 '.Sh DESCRIPTION' 1 &
@@ -924,7 +921,7 @@ try_upgrades() {
 	ok "nothing has failed" is "" systemctl list-units --failed --quiet --plain
 }
 
-# What is true of the service is true of its standby.
+# The standby has the service's settings.
 try_upgrade_with_drop_in() {
 	mkdir "$hosts/out.example"
 	ln -s /late/tls-socket "$hosts/out.example/tls-socket"
@@ -1006,7 +1003,7 @@ has_failed() { # UNIT
 	systemctl --failed --quiet --plain | grep "^$1 " >/dev/null
 }
 
-# Whoever connects gets nothing but the end, when the service has been given up.
+# A client gets only the end of the stream when the service was given up.
 is_given_up() {
 	milliseconds_of not ask blog.example 127.0.0.1 2>/dev/null
 	took_between 10000 50000
@@ -1021,7 +1018,7 @@ socket_journal_has() { # TEXT
 	journalctl -q -o cat -u sniproxy.socket | grep -qF -e "$1"
 }
 
-# The causes that docs/systemd.md has, and how clients fare.
+# The causes in docs/systemd.md, and their effect on clients.
 try_given_up() {
 	local directory
 	systemctl reset-failed sniproxy.service
@@ -1154,7 +1151,7 @@ socket_is() { # STATE
 	[ "$(systemctl is-enabled sniproxy.socket || :)" = "$1" ]
 }
 
-# What `make install` has put there.
+# The files of `make install`.
 try_uninstall() {
 	systemctl enable --quiet --now sniproxy.socket sniproxy@8443.socket sniproxy-tcp@tcp.example.socket
 	answers blog.example
@@ -1247,7 +1244,7 @@ inside() {
 	finish
 }
 
-# To be called last.
+# The last function to call.
 finish() {
 	echo "1..$number"
 	[ "$failures" = 0 ] || exit 1

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154 # hosts is container.sh's
-# sniproxy-check under a real systemd, for tests/machines/container.sh: by the commands of docs/check.md and
-# sniproxy-check(1), with the rights and the root directory of the units.
+# sniproxy-check under a real systemd, for tests/machines/container.sh: with the commands of
+# docs/check.md and sniproxy-check(1), and with the rights and the root directory of the units.
 
-# checked COMMAND...: what sniproxy-check printed is in /tmp/checked, and its status was 1.
+# checked COMMAND...: it exits with status 1; its output is in /tmp/checked.
 checked() {
 	local ended=0
 	"$@" >/tmp/checked 2>&1 || ended=$?
@@ -10,12 +10,12 @@ checked() {
 	[ "$ended" = 1 ]
 }
 
-# said TEXT: it printed a line with that.
+# said TEXT: a line of the output has TEXT.
 said() {
 	grep -qF -e "$1" /tmp/checked
 }
 
-# What the check of the service has said since $since.
+# The check of the service has logged TEXT since $since.
 said_at_start() { # TEXT
 	journalctl --sync
 	journalctl -q -o cat -u 'sniproxy-check@*' --since "@$since" | grep -qF -e "$1"

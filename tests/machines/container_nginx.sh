@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154 # hosts is container.sh's
-# Debian's nginx.service as a backend, for tests/machines/container.sh: sockets that were left behind, sockets
-# in /run, and the move from an nginx that has port 443.
+# Debian's nginx.service as a backend, for tests/machines/container.sh: stale sockets, sockets in
+# /run, and the move from an nginx that has port 443.
 
 # What nginx.service runs.
 configure() { # SERVER [HTTP-LINES]
@@ -25,7 +25,7 @@ serves() { # NAME
 	is "hello from $1 to unix:" ask "$1" 127.0.0.1
 }
 
-# As the power does it: without a word to it.
+# Like a power failure: without a signal that nginx can handle.
 kill_nginx() {
 	systemctl kill --signal=KILL nginx.service
 	wait_for 10 nginx_is_down
@@ -36,7 +36,7 @@ nginx_is_down() {
 }
 
 starts_nginx() {
-	systemctl reset-failed nginx.service 2>/dev/null || : # it may not be loaded
+	systemctl reset-failed nginx.service 2>/dev/null || : # the unit may not be loaded
 	systemctl start nginx.service 2>/dev/null
 }
 
@@ -45,7 +45,7 @@ nginx_said() { # TEXT
 	journalctl -q -o cat -u nginx.service | grep -F "$1" >/dev/null
 }
 
-# The blocks are for blog.example, which start_backends has.
+# The blocks are for blog.example, which start_backends uses.
 try_left_behind() {
 	local host='s/blog\.example/left.example/g'
 	systemctl unmask --quiet nginx.service
@@ -88,7 +88,7 @@ try_left_behind() {
 	rm -r "$hosts"/{,www.}left.example
 }
 
-# What a certificate authority asks for.
+# The request of a certificate authority.
 try_challenge() {
 	mkdir -p /var/www/html/.well-known/acme-challenge
 	echo token >/var/www/html/.well-known/acme-challenge/challenge
@@ -136,7 +136,7 @@ try_run() {
 	ok "until it is there again" serves run.example
 	undo_edit sniproxy.service
 
-	# Why it is told to be done in this way.
+	# The reason for this way.
 	drop_in BindReadOnlyPaths=-/run/backends/nginx
 	systemctl restart sniproxy.service
 	ok "the backend's own folder can be seen" serves run.example
@@ -192,7 +192,7 @@ try_move() {
 	answers blog.example
 }
 
-# A name without a directory, which nginx serves all the same; it may be a moment until it listens.
+# A name without a directory, which nginx still serves; it may listen a moment later.
 wait_for_nobody() {
 	wait_for 10 ask nobody.example 127.0.0.1 2>/dev/null
 	ask nobody.example 127.0.0.1

@@ -1,6 +1,6 @@
-# A small machine for one test: processes, mounts and a loopback network of its own, in which
-# README.md's lines hold as they stand, with port 443, /srv/sniproxy, /usr/local/sbin and the
-# user sniproxy. Nothing outside of it is changed, and what runs in it ends with it.
+# A small machine for one test: processes, mounts and a loopback network of its own, in which the
+# lines of README.md work unchanged, with port 443, /srv/sniproxy, /usr/local/sbin and the user
+# sniproxy. Nothing outside of it is changed, and its processes end with it.
 #
 # $work is the test's directory, inside and outside; its files ca.pem, blog.example.pem and
 # blog.example.key are the server's.
@@ -15,12 +15,12 @@ inside() { # COMMAND...
 	nsenter --target "$machine" --mount --net --pid -- "$@"
 }
 
-# As background, in the machine.
+# Like background, in the machine.
 background_inside() { # LOG COMMAND...
 	background "$1" nsenter --target "$machine" --mount --net --pid -- "${@:2}"
 }
 
-# Runs in the new namespaces, until it is killed, or the test was.
+# Runs in the new namespaces, until it is killed, or the test is.
 furnish_machine() {
 	local device
 	mount -t tmpfs tmpfs /srv
@@ -78,7 +78,7 @@ start_machine() {
 	await test -s "$work/nginx.pid"
 }
 
-# What runs in the machine ends with the first process there.
+# All processes in the machine end with the first one there.
 stop_machine() {
 	local pid
 	rm -f "$work/go-on"
@@ -90,7 +90,7 @@ stop_machine() {
 	wait
 }
 
-# The processes in the machine with such a name, by their numbers there.
+# The process IDs, in the machine, of processes with such a name.
 processes() { # NAME
 	inside sh -c "grep -lx '$1' /proc/[0-9]*/comm" | cut -d / -f 3 | sort -n
 }
@@ -102,13 +102,13 @@ says_hello() { # ADDRESS
 		--resolve "blog.example:443:$1" https://blog.example/)" = hello ]
 }
 
-# What a client of a name that has no directory is told.
+# Prints what a client of a name without a directory gets.
 refusal() { # NAME
 	{ inside openssl s_client -connect 127.0.0.1:443 -servername "$1" </dev/null 2>&1 || :; } |
 		{ grep -o 'alert number [0-9]*' || :; }
 }
 
-# Opens a connection and gets an answer on it; $held is the client's process.
+# Opens a connection and gets an answer on it; $held is the client's process ID.
 hold() { # [ADDRESS]
 	mkfifo "$work/hold"
 	: >"$work/held" # which the client opens after the FIFO, when answers are counted already
@@ -136,7 +136,7 @@ let_go() {
 	wait "$held" || :
 }
 
-# Clients one after the other, or so many at a time, until stop_clients, which fails where one of them did.
+# Clients, one after another or COUNT at a time, until stop_clients, which fails if one of them did.
 start_clients() { # [ADDRESS [COUNT]]
 	local count
 	touch "$work/go-on" "$work/clients"

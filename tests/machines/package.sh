@@ -1,8 +1,7 @@
 #!/bin/bash
-# The Debian package: built from a clean copy, judged by lintian, and installed, upgraded,
-# removed and purged in a container. The RPM package likewise. What Alpine's would hold. The
-# image of packaging/Containerfile, built and run. What cannot be tried here is skipped, and
-# that is said.
+# The Debian package: built from a clean copy, checked by lintian, and installed, upgraded, removed
+# and purged in a container. The same for the RPM package. What Alpine's would contain. The image of
+# packaging/Containerfile, built and run. Skips what cannot be tried here, and says so.
 #
 # usage: tests/machines/package.sh DIRECTORY    which is made anew
 set -eu -o pipefail
@@ -11,7 +10,7 @@ skip() {
 	echo "${0##*/}: skipped: $*"
 }
 
-# needs TOOL...: says which tool is missing, and returns false.
+# needs TOOL...: prints which tool is missing, and returns false.
 needs() {
 	local tool
 	for tool; do
@@ -22,7 +21,7 @@ needs() {
 	done
 }
 
-# The files that git has, as they are now.
+# The files in git, as they are now.
 copy_source() { # DIRECTORY
 	local tree
 	mkdir -p "$1"
@@ -58,7 +57,7 @@ try_debian() {
 build_rpm() { # RELEASE FILE
 	local spec=$dir/rpm/sniproxy-unix.spec
 	sed "s/^Release: *1/Release: $1/" packaging/sniproxy-unix.spec >"$spec"
-	# Debian has no systemd-rpm-macros, and its database knows nothing of what is needed.
+	# Debian has no systemd-rpm-macros, and its database lacks the dependencies.
 	rpmbuild --define "_topdir $dir/rpm" --nodeps -bb "$spec" \
 		--define '_unitdir %{_prefix}/lib/systemd/system' \
 		--define '_sysusersdir %{_prefix}/lib/sysusers.d' \
@@ -113,7 +112,7 @@ try_alpine() {
 	{ "$program" </dev/null 2>&1 || :; } | grep -q 'stdin is not a socket'
 }
 
-# The image to build from, made of Debian's packages as they are now: no registry is asked.
+# The image to build from, made of Debian's packages as they are now, without a registry.
 import_debian() { # NAME
 	debootstrap --variant=minbase bookworm "$dir/image/debian" >"$dir/image/log" 2>&1 ||
 		return 1
@@ -126,7 +125,7 @@ build_image() {
 		{ cat "$dir/image/log" && return 1; }
 }
 
-# In a mount namespace of its own, so that what podman mounts does not stay.
+# In a mount namespace of its own, so that podman's mounts do not stay.
 make_image() {
 	local name='localhost/debian:12-slim' root
 	local store=(--root="$dir/image/store" --runroot="$dir/image/run")

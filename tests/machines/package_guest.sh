@@ -1,6 +1,6 @@
 #!/bin/bash
-# The Debian package, and the RPM package where there is one, under a real systemd:
-# tests/machines/package.sh has tests/machines/container.sh run this in a container.
+# The Debian package, and the RPM package if it was built, under a real systemd:
+# tests/machines/package.sh makes tests/machines/container.sh run this in a container.
 set -eu -o pipefail
 # shellcheck source=tests/machines/container.sh
 . "${0%/*}/container.sh"
@@ -12,7 +12,7 @@ quietly() { # COMMAND...
 	}
 }
 
-# What to install and remove a package with.
+# The commands that install and remove a package.
 dpkg_does() { # OPTION FILE_OR_NAME
 	DEBIAN_FRONTEND=noninteractive quietly dpkg "$@"
 }
@@ -44,7 +44,7 @@ other_status() {
 	dpkg-query -W -f '${db:Status-Status}' sniproxy 2>/dev/null || :
 }
 
-# Over that program, while it is enabled and runs.
+# Replaces that program, while it is enabled and runs.
 try_other() {
 	[ "$(other_status)" = installed ] || {
 		echo "# skipped: needs Debian's sniproxy (make deps-package)"
@@ -102,7 +102,7 @@ unit_file_state() {
 	systemctl is-enabled sniproxy.socket || :
 }
 
-# Whether the running program is the file that is installed.
+# Whether the running program is the installed file.
 runs_installed() {
 	[ "$(stat -L -c '%d %i' "/proc/$(main_pid)/exe")" = "$(stat -c '%d %i' /usr/sbin/sniproxy)" ]
 }
@@ -151,7 +151,7 @@ try_upgrade_without_restart() {
 	rm /usr/sbin/policy-rc.d
 }
 
-# A faulty drop-in, as a faulty program would.
+# A faulty drop-in, which has the effect of a faulty program.
 try_failing_upgrade() {
 	local pid
 	pid=$(main_pid)
@@ -221,7 +221,7 @@ old=/try/stage/old.deb
 new=/try/stage/new.deb
 nginx=
 trap 'kill $nginx 2>/dev/null || :' EXIT
-# A container's image may have one that lets no service be started by dpkg.
+# An image for containers may have one that forbids dpkg to start services.
 rm -f /usr/sbin/policy-rc.d
 dpkg --purge sniproxy-unix >/dev/null 2>&1
 rm -rf "$hosts"

@@ -1,15 +1,17 @@
 #!/bin/bash
-# Runs a command under Debian's own kernel, in a virtual machine that sees this one's files and changes none
-# of them: for what the kernel that is running lacks, as IPVS. What the command prints comes out of it.
+# Runs a command under Debian's own kernel, in a virtual machine that sees this machine's files and
+# changes none of them: for what the running kernel lacks, such as IPVS. Prints the command's
+# output.
 #
-# usage: tests/machines/virtual.sh VARIABLE=VALUE... COMMAND...    as root, here; see make check-ipvs
+# usage: tests/machines/virtual.sh VARIABLE=VALUE... COMMAND...    as root, here; see make
+# check-ipvs
 set -eu -o pipefail
 cd "$(dirname "$0")/../.."
 PATH=$PATH:/usr/sbin:/sbin
 place=$PWD/build/virtual
 modules='virtio_pci 9pnet_virtio 9p overlay veth bridge crc32c_generic ip_vs ip_vs_wlc nf_nat nf_conntrack'
 
-# The newest kernel; it is not installed, only unpacked.
+# The newest kernel; it is only unpacked, not installed.
 get_kernel() {
 	local package
 	package=$(LC_ALL=C apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: //p' | head -n 1)
@@ -24,7 +26,7 @@ get_kernel() {
 	version=${package#linux-image-}
 }
 
-# What the kernel starts first: it finds the files, and goes on there.
+# The first process that the kernel starts: it finds the files, and continues there.
 make_first() {
 	local first=$place/first module
 	rm -rf "$first"
@@ -63,7 +65,7 @@ make_first() {
 	(cd "$first" && find . | cpio --quiet -o -H newc | gzip -1) >"$place/first.img"
 }
 
-# What goes on there. Its end is the machine's.
+# What continues there. The machine ends with it.
 make_second() { # COMMAND...
 	cat >"$place/second" <<-END
 		export PATH=$PATH HOME=/root LANG=${LANG-C.UTF-8}
