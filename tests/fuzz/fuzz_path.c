@@ -375,7 +375,7 @@ log_line(enum log_kind kind, const char *format, ...)
 		return;
 	bool has_host = strncmp(strchr(line, ' '), " -:", 3) != 0;
 	PROPERTY(kind == (has_host ? LOG_HOST : LOG_CLIENT), "kind %u: %s", (unsigned)kind, line);
-	PROPERTY(strncmp(line, "192.0.2.7:51234 ", 16) == 0, "a line of nobody");
+	PROPERTY(strncmp(line, "192.0.2.7:51234 ", 16) == 0, "a line without the client");
 	for (int i = 0; i < length; i++)
 		PROPERTY(line[i] >= ' ' && line[i] <= '~', "byte %d in the log", line[i]);
 	run.lines++;
@@ -507,7 +507,7 @@ static void
 see_end(struct stream *stream)
 {
 	stream->seen = true;
-	PROPERTY(stream->may_break || stream->ended, "an end that nobody sent");
+	PROPERTY(stream->may_break || stream->ended, "an end that was not sent");
 	PROPERTY(stream->may_break || stream->start == stream->end,
 	    "the end before the last %zu bytes", stream->end - stream->start);
 }
@@ -999,7 +999,7 @@ expect_arrived(int fd, const struct stream *stream, const char *what)
 	PROPERTY(stream->start == stream->end, "%s: %zu bytes did not arrive", what,
 	    stream->end - stream->start);
 	PROPERTY(stream->seen == stream->ended, "%s: %s", what,
-	    stream->ended ? "the end did not arrive" : "an end that nobody sent");
+	    stream->ended ? "the end did not arrive" : "an end that was not sent");
 }
 
 static void

@@ -107,7 +107,7 @@ take_tag(struct meeting *meeting, struct tag *tag)
 		have += part;
 	}
 	if (!tag_read(tag, message))
-		problem("%s: got a hello that nobody sent", meeting->place->directory);
+		problem("%s: got a hello that no client sent", meeting->place->directory);
 	return tag->slot < CLIENTS + CROWD && tag->role < role_count;
 }
 

@@ -331,7 +331,7 @@ report_reach(const struct tally *tally, uint64_t count, bool many)
 		printf("# %s: %zu accepted, %zu malformed, %zu refused, %zu want more\n",
 		    library_names[i], tally->theirs[i][ACCEPTED], tally->theirs[i][MALFORMED],
 		    tally->theirs[i][UNWILLING], tally->theirs[i][WANTS_MORE]);
-		printf("# %s: where both refuse, the same alert %zu times, another %zu\n",
+		printf("# %s: when both reject, the same alert %zu times, another %zu\n",
 		    library_names[i], tally->same_alert[i], tally->other_alert[i]);
 		bool enough = tally->names_compared[i] > count / 5;
 		result_where_many(many, enough, "names are compared often");

@@ -1183,7 +1183,7 @@ send_until_stalled_at(const char *where, int fd)
 			fail_at(where, "sent %zu bytes: %s", sent, strerror(errno));
 		sent += now < 0 ? 0 : (size_t)now;
 		if (sent > (size_t)256 << 20)
-			fail_at(where, "%zu bytes were taken though nobody reads", sent);
+			fail_at(where, "%zu bytes were taken although nothing reads", sent);
 	}
 	return sent;
 }

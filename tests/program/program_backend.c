@@ -198,7 +198,7 @@ PROGRAM_TEST(backend, somebody_elses_socket)
 	expect_end(backend_accept(theirs));
 	expect_served(theirs, hello_for("bob.example"));
 
-	testing("where nobody else may write");
+	testing("if only the owner may write");
 	set_hosts_mode(0755);
 	expect_served(theirs, hello_for(HOST));
 	testing("and again");
@@ -219,7 +219,7 @@ PROGRAM_TEST(backend, symlink_to_somebody_elses_directory)
 	user_links(BOB, host_path("bob.example", NULL), host_path("www.example", NULL));
 	expect_served(theirs, hello_for("www.example"));
 
-	testing("where nobody else may write");
+	testing("if only the owner may write");
 	set_hosts_mode(0755);
 	expect_served(theirs, hello_for(HOST));
 }

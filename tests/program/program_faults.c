@@ -149,15 +149,15 @@ static const struct {
 	const char *call;
 	const char *why;
 } cannot_fail[] = {
-    {"close", "it frees the descriptor even where it fails; see close_fails.c"},
+    {"close", "it frees the descriptor even if it fails; see close_fails.c"},
     {"exit", "it does not return"},
     {"exit_group", "likewise"},
-    {"futex", "it fails only where a lock is broken, and the C library aborts then"},
+    {"futex", "it fails only if a lock is broken, and the C library aborts then"},
     {"getpid", "it cannot fail"},
     {"munmap", "only musl makes it in service, and does not mind if it fails"},
     {"restart_syscall", "the kernel's own way to go on with a call"},
     {"rseq", "the C library does without"},
-    {"rt_sigprocmask", "it fails only where its arguments are wrong"},
+    {"rt_sigprocmask", "it fails only if its arguments are wrong"},
     {"rt_sigreturn", "it does not return"},
     {"set_robust_list", "likewise"},
     {"tgkill", "likewise"},
@@ -778,7 +778,7 @@ end_load(int cut_max)
 	    "%d connections of clients and %d of backends hung", load.outcomes[HUNG],
 	    backends.hung);
 	check(load.outcomes[CUT] <= cut_max,
-	    "%d connections were cut off, where %d may be, and %d were served", load.outcomes[CUT],
+	    "%d connections were cut off, %d may be, and %d were served", load.outcomes[CUT],
 	    cut_max, load.outcomes[DONE]);
 }
 
@@ -1280,7 +1280,7 @@ test_row(const struct fault *fault)
 	if (fault->traffic == PRESSURE)
 		need("pipes that take some of the descriptors");
 	if (sanitized() && is_of_memory(fault->call))
-		skip("the sanitizers do not bear a want of memory");
+		skip("the sanitizers fail if memory is short");
 	if (sanitized() && brief && !is_first(fault))
 		skip("the call fails in another way already");
 	if ((fault->when & SOME) != 0)
@@ -1321,7 +1321,7 @@ preload_close_fails(void)
 PROGRAM_TEST(faults, close_EINTR_EIO)
 {
 	if (getenv("CLOSE_FAILS") == NULL || sanitized())
-		skip("the sanitizers' library has to be the first one");
+		skip("the sanitizers' library must be the first one");
 	start_with(preload_close_fails);
 	struct holdings before = look_at_rest();
 	for (int i = 0; i < 2; i++) {

@@ -226,7 +226,7 @@ PROGRAM_TEST(name, over_254_bytes_is_refused)
 PROGRAM_TEST(name, hashed_directory_only)
 {
 	if (!is_hashed())
-		skip("only where directories are hashed");
+		skip("only if directories are hashed");
 	proxy_start_default();
 	int plain = listen_as("example.com");
 	expect_refused(hello_for("example.com"), UNRECOGNIZED_NAME);

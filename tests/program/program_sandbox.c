@@ -92,7 +92,7 @@ need_landlock(void)
 {
 	need_sandbox();
 	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) < 6)
-		skip("the kernel has less of Landlock than there is");
+		skip("the kernel lacks a part of Landlock");
 }
 
 /* Each thread's /proc/PID/task/TID/status has VALUE after NAME. */

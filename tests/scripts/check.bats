@@ -452,7 +452,7 @@ on_terminal() {
 }
 
 @test "who is not root is told what cannot be found out" {
-	[ "$(id -u)" = 0 ] || skip "needs root, to become somebody who is not"
+	[ "$(id -u)" = 0 ] || skip "needs root, to become another user"
 	no_leak_check
 	run setpriv --reuid=65534 --regid=65534 --clear-groups "$SNIPROXY_CHECK" --user root
 	echo "$output"

@@ -46,7 +46,7 @@ furnish_networks() {
 start_networks() {
 	local unshare=(unshare --mount --net --pid --fork)
 	[ "$(id -u)" = 0 ] || unshare+=(--map-root-user)
-	"${unshare[@]}" ip link add type veth 2>/dev/null || skip "namespaces cannot be had here"
+	"${unshare[@]}" ip link add type veth 2>/dev/null || skip "namespaces are not available here"
 	export -f furnish_networks
 	background networks.log "${unshare[@]}" --kill-child --mount-proc bash -eu -c furnish_networks
 	await test -e "$work/furnished"

@@ -36,7 +36,7 @@ needs_gnutls_server() {
 }
 
 needs_address() {
-	"$LISTEN" "$1" 0 true 3>/dev/null || skip "$1 is not to be had here"
+	"$LISTEN" "$1" 0 true 3>/dev/null || skip "$1 is not available here"
 }
 
 # What the pages of servers other than nginx say.

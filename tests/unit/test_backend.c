@@ -178,7 +178,7 @@ expect_connected(const char *name, int listener)
 
 	char bytes[4] = "";
 	int accepted = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	cr_assert(accepted != -1, "%s: nobody came", name);
+	cr_assert(accepted != -1, "%s: no connection arrived", name);
 	cr_assert(send(backend.socket, "abc", 3, MSG_NOSIGNAL) == 3);
 	cr_expect(recv(accepted, bytes, sizeof bytes, 0) == 3);
 	cr_expect(strcmp(bytes, "abc") == 0, "%s: %s", name, bytes);

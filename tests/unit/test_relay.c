@@ -954,7 +954,7 @@ Test(relay, goes_on_with_a_half_closed_side)
 		wait_for_end(&s, RELAY_QUIET);
 		CHECK(s.relay.client_ended == (side == CLIENT) &&
 			s.relay.backend_ended == (side == BACKEND),
-		    "it does not know who has ended");
+		    "it does not know which side has ended");
 		quiet_ms = -1;
 		start(&s);
 		pass(&s, !side, MIB / 8);
