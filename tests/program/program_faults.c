@@ -50,10 +50,10 @@ enum traffic {
 	STOP,     /* the proxy is told to stop, and connections end one after another */
 };
 
-/* What the kernel can return. Some errors are missing, because a false one would not be a fault, but
- * a lie about the state of a socket or a file: EAGAIN if there are bytes or room, ENOTCONN from
- * shutdown(2) of a connection that exists, ENOENT for a send-proxy-v1 that exists. SOME alone is for
- * what the kernel does not return again and again, such as EINTR from a wait, or ECONNABORTED,
+/* What the kernel can return. Some errors are missing, because a false one would not be a fault,
+ * but a lie about the state of a socket or a file: EAGAIN if there are bytes or room, ENOTCONN from
+ * shutdown(2) of a connection that exists, ENOENT for a send-proxy-v1 that exists. SOME alone is
+ * for what the kernel does not return again and again, such as EINTR from a wait, or ECONNABORTED,
  * which removes the connection.
  *
  * If accept4(2) is short of something, a connection that has waited for long enough is evicted;

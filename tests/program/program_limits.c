@@ -460,6 +460,31 @@ PROGRAM_TEST(limits, bytes_under_way_have_a_second)
 	echo_stop(&echo);
 }
 
+/* A backend that takes an upload slowly but steadily makes progress: the kernel tells that only
+ * when it has taken a whole write, of 64 KiB maybe. */
+PROGRAM_TEST(limits, slow_upload_is_not_evicted)
+{
+	enum { SILENT = 400, PIECE = 512, INTERVAL_MS = 20 };
+	need("to know what a side has not taken");
+	start_with_others();
+	struct pair slow = pair_open(backend);
+	pair_talk(slow); /* as TLS does: one that has never answered has less time */
+	size_t sent = send_until_stalled(slow.client), taken = 0;
+	for (int i = 0; i < SILENT; i++, taken += PIECE) {
+		char address[32];
+		snprintf(address, sizeof address, "127.1.%d.%d", i / 200, 1 + i % 200);
+		client_connect_from(address);
+		expect_pattern_from(slow.backend, taken, PIECE);
+		poll(NULL, 0, INTERVAL_MS);
+	}
+	cr_assert_gt(proxy_total(proxy, "evicted-hello"), SILENT / 2);
+	cr_assert_eq(proxy_total(proxy, "evicted-stalled"), 0);
+	expect_pattern_from(slow.backend, taken, sent - taken);
+	pair_talk(slow);
+	expect_others_remain();
+	echo_stop(&echo);
+}
+
 /* --- Threads --- */
 
 enum {
