@@ -3,7 +3,6 @@
 #include "system/system.h"
 
 #include <fcntl.h>
-#include <stdbool.h>
 #include <sys/resource.h>
 
 enum {

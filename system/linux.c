@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -277,8 +278,7 @@ system_release_stack(size_t size)
 static uint64_t
 group_limit(uint64_t limit, const char *file, const char *file_v1)
 {
-	char controller[64] = "", group[PATH_MAX], path[PATH_MAX + 128];
-	unsigned long long found;
+	char controller[64] = "", group[PATH_MAX], path[PATH_MAX + 128], number[32];
 	FILE *groups = fopen("/proc/self/cgroup", "re");
 	if (groups == NULL)
 		return limit;
@@ -288,8 +288,9 @@ group_limit(uint64_t limit, const char *file, const char *file_v1)
 			snprintf(path, sizeof path, "/sys/fs/cgroup/%s%s/%s", controller, group,
 			    controller[0] == '\0' ? file : file_v1);
 			FILE *of_group = fopen(path, "re");
-			if (of_group != NULL && fscanf(of_group, "%llu", &found) == 1 &&
-			    (limit == 0 || found < limit))
+			bool is_told = of_group != NULL && fscanf(of_group, "%31s", number) == 1;
+			uint64_t found = is_told ? strtoull(number, NULL, 10) : 0;
+			if (found != 0 && (limit == 0 || found < limit))
 				limit = found;
 			if (of_group != NULL)
 				fclose(of_group);

@@ -496,8 +496,8 @@ PROGRAM_TEST(proxy_header, eviction_is_by_announced_address)
 	start_at("127.0.0.1", some_descriptors);
 	for (int i = 0; i < OTHERS; i++)
 		others[i] = pair_from(100, i);
-	/* Some are rejected as soon as slots are short. What the backend left unread for a second would block
-	 * its host. */
+	/* Some are rejected as soon as slots are short. Bytes that the backend left unread for a
+	 * second would block its host. */
 	for (int sent = 0; sent < GREEDY || proxy_total(proxy, "open") < SLOTS_MIN; sent++) {
 		cr_assert_lt(sent, 10 * GREEDY);
 		balancer_send(joined(header_from(101, 1), request));
