@@ -14,8 +14,8 @@ int64_t clock_ns(void);
 /* Prints WHAT and what errno says, and exits with 1. */
 _Noreturn void fail(const char *what);
 
-/* Sets where to connect to: a port on 127.0.0.1, or the path of a Unix socket. Exits with
- * 2 if ADDRESS is neither. To be called once, before there are threads. */
+/* Sets the address to connect to: a port on 127.0.0.1, or the path of a Unix socket. Exits with 2
+ * if ADDRESS is neither. Call it once, before there are threads. */
 void client_init(const char *address);
 
 /* Returns a socket on its way to the address; or -1 with errno set. It is non-blocking;

@@ -1,17 +1,16 @@
-/* What the load and the backend agree on: the ClientHello that begins each connection.
+/* Shared by the load and the backend: the ClientHello that begins each connection.
  *
- * It is one that a TLS 1.3 client could send. The last byte of its random tells the
- * backend what to do with the connection, so that nothing but the hello has to be sent
- * for it. */
+ * A TLS 1.3 client could send it. The last byte of its random tells the backend what to do with the
+ * connection, so that the hello is all that must be sent for it. */
 #ifndef HELLO_H
 #define HELLO_H
 
 enum {
-	/* The length in bytes, record header included: what many clients pad to
+	/* The length in bytes, record header included: many clients pad to it
 	   (RFC 7685). */
 	HELLO_SIZE = 517,
 
-	/* Where the task is: after the record header, the handshake header, the version
+	/* The offset of the task: after the record header, the handshake header, the version
 	   and 31 random bytes. */
 	HELLO_TASK = 5 + 4 + 2 + 31,
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # Between sniproxy and a backend: passes connections on, and writes a line for each about the
 # ClientHello that has arrived: its length in bytes, the groups of its key_share (RFC 8446, 4.2.8)
-# in hexadecimal, and "ech" where it has an encrypted_client_hello (RFC 9849).
+# in hexadecimal, and "ech" if it has an encrypted_client_hello (RFC 9849).
 #
 # usage: record.py SOCKET BACKEND-SOCKET    the lines go to stdout
 import asyncio
@@ -9,7 +9,7 @@ import sys
 
 
 def describe(hello):
-    """What is said of a ClientHello without its handshake header."""
+    """Returns the line for a ClientHello, which has no handshake header."""
     at = 34  # legacy_version, random
     at += 1 + hello[at]  # legacy_session_id
     at += 2 + int.from_bytes(hello[at : at + 2], "big")  # cipher_suites

@@ -510,7 +510,7 @@ FLOOD_TEST(unread_botnet)
 	expect_stalled_evicted("unread");
 }
 
-/* --- Downloads that nobody reads --- */
+/* --- Downloads that are not read --- */
 
 FLOOD_TEST(stalled)
 {

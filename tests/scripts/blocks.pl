@@ -1,13 +1,13 @@
 #!/usr/bin/perl
-# The literal blocks of README.md, docs/ and the manual pages: what people type, and what they put
-# into files. Tests run them as they stand, by readme.sh and manual.sh, which come here. A block that
-# begins with ```c FILE is a listing, and stands in that file as it is.
+# The literal blocks of README.md, docs/ and the manual pages: commands, and contents of files. Tests
+# run them unchanged, with readme.sh and manual.sh, which call this script. A block that begins with
+# ```c FILE is a listing, which must be in that file unchanged.
 #
 # usage: blocks.pl show FILE HEADING [N]    prints the Nth block below the heading, or the first
 #        blocks.pl list                     file, heading and N of each, with tabs between them
-#        blocks.pl check [DIRECTORY]        each block of the documents in DIRECTORY is run by a
-#            test, or tests/scripts/blocks_not_run says why not, and each listing is the source; what is
-#            wrong is printed
+#        blocks.pl check [DIRECTORY]        checks that a test runs each block of the documents in
+#            DIRECTORY, or tests/scripts/blocks_not_run says why not, and that each listing is the
+#            source; prints what is wrong
 use strict;
 use warnings;
 

@@ -181,7 +181,7 @@ setup_file() {
 	make_certificate blog.example DNS:blog.example
 }
 
-# --- what each balancer has to do ---
+# --- common to all balancers ---
 
 # A machine is taken out, stopped and upgraded while clients connect, and one keeps its connection.
 # take_out, connections and put_back are the balancer's.

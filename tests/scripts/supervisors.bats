@@ -32,7 +32,7 @@ needs() {
 	done
 }
 
-# --- what both have to do ---
+# --- common to both ---
 
 # The program runs as the user sniproxy in the hosts directory.
 runs_as_sniproxy() { # PROCESS

@@ -1,4 +1,4 @@
-// Asks for a page with rustls, and prints what came.
+// Requests a page with rustls, and prints it.
 //
 // usage: client CA-IN-DER NAME PORT    at 127.0.0.1
 use std::io::{copy, stdout, Write};

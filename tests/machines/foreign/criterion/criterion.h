@@ -1,6 +1,6 @@
-/* What the unit tests use of Criterion, by which `make check-foreign` builds them: there is no
- * Criterion for every machine, and it executes itself anew for each test, which an emulator of
- * programs leaves to the system. Here, each test is a fork. */
+/* The part of Criterion that the unit tests use, for `make check-foreign`. Criterion is not available
+ * for every machine, and executes itself again for each test, which an emulator of programs leaves
+ * to the system. Here, each test is a fork. */
 #ifndef FOREIGN_CRITERION_H
 #define FOREIGN_CRITERION_H
 
@@ -22,12 +22,12 @@ struct criterion_test {
 	struct criterion_test *next;
 };
 
-/* What is added stays the caller's, and is run in this order. */
+/* Suites and tests stay the caller's, and run in this order. */
 void criterion_add_suite(struct criterion_suite *suite);
 void criterion_add_test(struct criterion_test *test);
 
-/* Says that the test has failed: where, what did not hold, and a message as by printf(3). The test
- * goes on. */
+/* Reports that the test has failed: the place, the condition, and a message as by printf(3). The
+ * test continues. */
 void criterion_fail(const char *file, int line, const char *condition, const char *format,
     ...) __attribute__((format(printf, 4, 5)));
 
