@@ -14,7 +14,7 @@
 # deps-deb, -bench, -backends, -clients, -package, -foreign, -ipvs   those for that
 # deps-remove        removes what these installed, except for what deps-build did
 #
-# docs/building.md says more. Other targets are in packaging/*.mk, tests/*.mk and bench/bench.mk.
+# CONTRIBUTING.md says more. Other targets are in packaging/*.mk, tests/*.mk and bench/bench.mk.
 #
 # HASHED=1           directories are named by the XXH128 of the name
 # PORTABLE=1         uses nothing beyond POSIX.1-2008, on any system

@@ -1,11 +1,11 @@
 #!/usr/bin/perl
-# Draws boxes and arrows: what stands in FILE, as SVG, see architecture.txt.
+# Draws the boxes and arrows of FILE as SVG; architecture.txt has the format.
 #
 # usage: drawing.pl FILE
 use strict;
 use warnings;
 
-# As narrow as it can be: on a telephone it is made smaller still.
+# Narrow, because a telephone shows it smaller still.
 my ($width, $height, $gap, $aside, $margin, $top) = (250, 52, 34, 20, 8, 8);
 my ($rows, @shapes) = (0);
 

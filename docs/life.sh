@@ -1,15 +1,15 @@
 # For the exercises of life.md: `. docs/life.sh`, in bash, at the top of the repository, makes a
-# hosts directory with the host www.example.org. All of it is gone when the shell ends.
+# hosts directory with the host www.example.org. Everything is removed when the shell exits.
 #
-# start [COMMAND...]  starts sniproxy, by COMMAND if there is one; its $port, and its $log
+# start [COMMAND...]  starts sniproxy, with COMMAND if there is one; sets $port and $log
 # backend STEP...     starts the backend of www.example.org, see talk.pl
-# client STEP...      is a client
-# report TEXT         asks sniproxy by SIGUSR1 for its totals, until they have TEXT, and prints TEXT
-# ended TEXT          waits until a connection has ended whose line has TEXT, and prints that line but for
-#                     address and seconds
+# client STEP...      runs a client, see talk.pl
+# report TEXT         asks sniproxy with SIGUSR1 for its totals until they have TEXT, and prints TEXT
+# ended TEXT          waits until a connection has ended whose line has TEXT, and prints that line
+#                     without address and seconds
 # logged TEXT         waits until sniproxy has logged TEXT
-# stop                has sniproxy end when all connections have
-# calls               what strace(1) has written to $calls, with names for the descriptors
+# stop                stops sniproxy when all connections have ended
+# calls               prints what strace(1) has written to $calls, with names for the descriptors
 # shellcheck shell=bash disable=SC2034 # hello and calls are for the exercises
 
 work=$(mktemp -d)

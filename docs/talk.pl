@@ -1,18 +1,18 @@
 #!/usr/bin/perl
-# An end of a connection that does as it is told, for the exercises of life.md.
+# Plays a client or a backend, step by step, for the exercises of life.md.
 #
-# usage: talk.pl client PORT STEP...       and prints what comes
-#        talk.pl backend SOCKET STEP...    prints its process group once it listens, and takes the
+# usage: talk.pl client PORT STEP...       prints what it receives
+#        talk.pl backend SOCKET STEP...    prints its process group when it listens; repeats the
 #            steps for each connection
 # hello      sends the bytes of hello.hex
-# send=TEXT  sends that
+# send=TEXT  sends TEXT
 # fill=N     sends N zero bytes
 # take=N     reads N bytes
 # read       reads to the end of the stream
-# count      the same, and prints only how many bytes came
-# end        has nothing more to send: shutdown(2)
+# count      reads to the end, and prints only how many bytes came
+# end        ends its stream: shutdown(2)
 # sleep=N    waits N seconds
-# When all is done it closes.
+# After the last step it closes.
 use strict;
 use warnings;
 use IO::Socket::INET;
@@ -27,7 +27,7 @@ sub hello {
 	return pack 'H*', join '', map { /^#/ ? () : /[0-9a-f]+/g } <$file>;
 }
 
-# Reads up to SIZE bytes, or to the end where there is no SIZE.
+# Reads up to SIZE bytes, or to the end if there is no SIZE.
 sub take {
 	my ($socket, $size) = @_;
 	my $taken = '';

@@ -1,5 +1,5 @@
 /* The sandbox: layers that restrict the program while it serves. One of two files provides them:
- * sandbox.c for Linux, or sandbox_none.c, which has none. See docs/sandbox.md. */
+ * sandbox.c for Linux, or sandbox_none.c, which has none. See SECURITY.md. */
 #ifndef SANDBOX_H
 #define SANDBOX_H
 

@@ -43,7 +43,7 @@ needs() { # PROGRAM...
 
 # --- the servers ---
 
-# The block N of README.md or docs/ below HEADING.
+# The block N of a document below HEADING.
 readme() { # HEADING [N]
 	"$clients/../scripts/readme.sh" "$@"
 }
@@ -409,7 +409,7 @@ coalesced_to() { # HOST OTHER-HOST COLOUR
 	grep -qxF 'img.two.example img.two.example img.two.example HTTP/2.0 /colour.svg 200' "$work/access.log"
 }
 
-# --- what else docs/troubles.md says ---
+# --- what else docs/troubleshooting.md says ---
 
 @test "Chromium goes on over TCP where a server offers HTTP/3, which does not come through" {
 	needs chromium certutil convert compare

@@ -257,7 +257,7 @@ app_serves() { # WHAT TEXT
 # If several users may write, the socket on which systemd listens must be in a directory of root's,
 # until the program listens itself.
 app_listens() { # COMMAND...; what is to be so then
-	readme '## Whose backend it may be' 2
+	readme '## Which user may listen' 2
 	systemctl restart app.socket
 	get app.example >/dev/null # which starts the service
 	ok "  where several may write, $1" "${@:2}"
@@ -272,7 +272,7 @@ is_not_roots() {
 # A user who owns the directory.
 try_user() {
 	readme '## A program of your own' 5
-	readme '## Whose backend it may be' 2
+	readme '## Which user may listen' 2
 	get app.example >/dev/null # which starts the service
 	ok "where several may write, the directory's user serves" shows 'hello from uvicorn' app.example
 	ok "and it is that user" is "$(id -u app)" stat -c %u "/proc/$(property app.service MainPID)"
@@ -389,7 +389,7 @@ are_well() {
 # The servers that were tried and stay.
 try_all() {
 	ok "sniproxy-check finds them well, with their certificates" are_well
-	readme '## Whose backend it may be' 2
+	readme '## Which user may listen' 2
 	ok "and where several users may write, too" are_well
 	local host
 	for host in "$hosts"/*.example; do

@@ -118,7 +118,7 @@ outside() {
 	cp "$0" "${0%/*}"/container_{nginx,check}.sh "$dir/try/tests/machines"
 	cp -r "${0%/*}/../scripts" "$dir/try/tests"
 	[ -z "${GUEST-}" ] || cp "$GUEST" "$dir/try/tests/machines"
-	cp -r "${0%/*}"/../../{README.md,docs,man,packaging,Makefile} "$dir/try"
+	cp -r "${0%/*}"/../../{*.md,docs,man,packaging,Makefile} "$dir/try"
 	: >"$dir/try/log"
 
 	unshare --mount -- "$0" run "$dir" "$name" --boot systemd.unit=sniproxy-try.target &
@@ -133,7 +133,7 @@ outside() {
 
 # ---- Inside ----
 
-# Runs a block of README.md or docs/.
+# Runs a block of a document.
 readme() { # HEADING N [SED-SCRIPT]
 	local block
 	block=$(/try/tests/scripts/readme.sh "$1" "$2")
@@ -147,7 +147,7 @@ manual() { # PAGE HEADING N [SED-SCRIPT]
 	bash -eu -c "$(sed "${4-}" <<<"$block")"
 }
 
-# Makes a file of a block of README.md or docs/.
+# Makes a file of a block of a document.
 put() { # FILE HEADING N [SED-SCRIPT]
 	mkdir -p "${1%/*}"
 	/try/tests/scripts/readme.sh "$2" "$3" | sed "${4-}" >"$1"
@@ -385,7 +385,7 @@ try_serving() {
 		is inactive property sniproxy.service ActiveState
 	ok "the first check" is "hello from blog.example" readme '### First check' 1 's/^curl/& -ksS/'
 	ok "and that from elsewhere" is "hello from blog.example" \
-		readme '## Is the port open?' 1 's/^curl/& -ksS/; s/198\.51\.100\.1/127.0.0.1/'
+		readme '### Is the port open?' 1 's/^curl/& -ksS/; s/198\.51\.100\.1/127.0.0.1/'
 	ok "it is over IPv4" answers blog.example
 	ok "it is over IPv6" is "hello from blog.example" ask blog.example '[::1]'
 	ok "the PROXY header names the client over IPv4" \
@@ -413,6 +413,9 @@ try_hosts() {
 
 	ln -s "$hosts/blog.example" "$hosts/alias.example"
 	ok "an absolute symlink in the hosts directory" answers alias.example
+	readme '### Remove a host' 1 's/app\.example/alias.example/g'
+	ok "a host that is removed" is "alert number 112" alert alias.example
+	mv "$hosts/.alias.example" "$hosts/alias.example"
 
 	mkdir /tmp/expected
 	mkdir /tmp/expected/{blog,shop,private,late,alias}.example
@@ -420,21 +423,21 @@ try_hosts() {
 	ok "systemd has left nothing there" is "$(ls -A /tmp/expected)" ls -A "$hosts"
 }
 
-# README.md's symlinks, for hosts of other names; they lead to the backends of this test.
+# The symlinks of docs/backends.md, for hosts of other names; they lead to the backends of this test.
 try_symlinks() {
 	cd "$hosts"
-	mkdir -p pool releases/{6,7} pooled.example
-	ln -s ../long pool/blue
+	mkdir -p .pool .releases/7 pooled.example swapped.example
+	ln -s ../long .pool/blue
 	readme '### Symlinks' 1 's/blog\.example/pooled.example/g'
 	ok "a symlink to a socket" answers pooled.example
 	ok "another name of the same host" answers www.pooled.example
 
-	ln -s ../../blog.example/tls-socket releases/6/tls-socket
-	ln -s ../../shop.example/tls-socket releases/7/tls-socket
-	: >releases/7/send-proxy-v1
-	ln -s releases/6 swapped.example
-	ok "a host that is a symlink" answers swapped.example
+	ln -s "$hosts/blog.example/tls-socket" swapped.example/tls-socket
+	ln -s ../../shop.example/tls-socket .releases/7/tls-socket
+	: >.releases/7/send-proxy-v1
 	readme '### Symlinks' 2 's/blog\.example/swapped.example/g'
+	ok "a host that is a symlink" answers swapped.example
+	readme '### Symlinks' 3 's/blog\.example/swapped.example/g'
 	ok "is swapped for another" is "hello from swapped.example to 127.0.0.1" \
 		ask swapped.example 127.0.0.1
 	cd /
@@ -443,10 +446,10 @@ try_symlinks() {
 # A backend that listens on TCP, on another port here.
 try_tcp_backend() {
 	local names='s/shop\.example/tcp.example/g' unit=sniproxy-tcp@tcp.example
-	edit $unit.service '## With systemd' 1 's/127\.0\.0\.1:8443/127.0.0.1:9443/'
+	edit $unit.service '## A server that listens on TCP only' 1 's/127\.0\.0\.1:8443/127.0.0.1:9443/'
 	mkdir "$hosts/tcp.example"
 	leave_socket "$hosts/tcp.example"
-	readme '## With systemd' 2 "$names"
+	readme '## A server that listens on TCP only' 2 "$names"
 	ok "a backend on TCP, behind systemd-socket-proxyd, whatever is in its way" answers tcp.example
 	ok "over a socket for the proxy alone" is '660 root sniproxy' \
 		stat -c '%a %U %G' "$hosts/tcp.example/tls-socket"
@@ -459,17 +462,17 @@ try_tcp_backend() {
 	ok "and the service says so" unit_said $unit.service 'Not enough parameters'
 	ok "the socket is given up" wait_for 10 is failed property $unit.socket ActiveState
 	ok "so that there is no such host" is "alert number 112" alert tcp.example
-	edit $unit.service '## With systemd' 1 's/127\.0\.0\.1:8443/127.0.0.1:9443/'
-	readme '## With systemd' 4 "$names"
+	edit $unit.service '## A server that listens on TCP only' 1 's/127\.0\.0\.1:8443/127.0.0.1:9443/'
+	readme '## A server that listens on TCP only' 4 "$names"
 	ok "once it is told where its server is, it can be had back" answers tcp.example
 	undo_edit $unit.service
-	readme '## With systemd' 3 "$names"
+	readme '## A server that listens on TCP only' 3 "$names"
 	ok "it can be taken away" is "alert number 112" alert tcp.example
 
-	edit sniproxy-tcp@named-one.example.service '## With systemd' 1 's/127\.0\.0\.1:8443/localhost:9443/'
-	readme '## With systemd' 2 's/shop\.example/named-one.example/'
+	edit sniproxy-tcp@named-one.example.service '## A server that listens on TCP only' 1 's/127\.0\.0\.1:8443/localhost:9443/'
+	readme '## A server that listens on TCP only' 2 's/shop\.example/named-one.example/'
 	ok "a name for an address, and a hyphen in the host's" answers named-one.example
-	readme '## With systemd' 3 's/shop\.example/named-one.example/'
+	readme '## A server that listens on TCP only' 3 's/shop\.example/named-one.example/'
 	undo_edit sniproxy-tcp@named-one.example.service
 }
 
@@ -509,7 +512,7 @@ add_addresses() {
 	ip addr add 2001:db8::1/128 dev lo nodad
 }
 
-# The blocks of docs/systemd.md.
+# The blocks of docs/starting.md.
 try_address() {
 	edit sniproxy.socket '## Another port, or one address' 1
 	readme '## Another port, or one address' 3
@@ -662,7 +665,7 @@ try_owners() {
 	ok "as in the log" said "user $(id -u alice) listens in the host directory of user $(id -u bob)"
 	chmod 755 "$hosts"
 	ok "where root alone makes hosts, that is root's to look after" reaches bob.example
-	readme '## Whose backend it may be' 2
+	readme '## Which user may listen' 2
 	ok "but for root's group, it is looked after" is "alert number 112" alert bob.example
 	chgrp hosts "$hosts"
 	chmod 1771 "$hosts"
@@ -1018,7 +1021,7 @@ socket_journal_has() { # TEXT
 	journalctl -q -o cat -u sniproxy.socket | grep -qF -e "$1"
 }
 
-# The causes in docs/systemd.md, and their effect on clients.
+# The causes in docs/starting.md, and their effect on clients.
 try_given_up() {
 	local directory
 	systemctl reset-failed sniproxy.service
@@ -1177,7 +1180,7 @@ try_hashed() {
 	systemctl restart sniproxy.service
 	ok "a HASHED build takes no name for a directory" \
 		is "alert number 112" alert blog.example
-	ok "its helper prints the hash that docs/names.md says" \
+	ok "its helper prints the hash that docs/permissions.md says" \
 		hashed_name_is blog.example "$(sniproxy-hostname blog.example)"
 	ln -s blog.example "$hosts/$(sniproxy-hostname blog.example)"
 	ok "which it takes" answers blog.example
@@ -1198,7 +1201,7 @@ try_quick_start() {
 	ok "and start it" is active property sniproxy.socket ActiveState
 	systemctl disable --quiet --now sniproxy.socket
 	readme '## Starting, stopping, removing' 1
-	ok "and so do those of docs/systemd.md" is active property sniproxy.socket ActiveState
+	ok "and so do those of docs/starting.md" is active property sniproxy.socket ActiveState
 	ok "for the next boot too" is enabled systemctl is-enabled sniproxy.socket
 	systemctl disable --quiet --now sniproxy.socket
 	manual sniproxy.8 '.Ss Starting' 1

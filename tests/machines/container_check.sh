@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154 # hosts is container.sh's
 # sniproxy-check under a real systemd, for tests/machines/container.sh: with the commands of
-# docs/check.md and sniproxy-check(1), and with the rights and the root directory of the units.
+# docs/troubleshooting.md and sniproxy-check(1), and with the rights and the root directory of the units.
 
 # checked COMMAND...: it exits with status 1; its output is in /tmp/checked.
 checked() {
@@ -26,7 +26,7 @@ check_of_service() {
 }
 
 try_check_by_hand() {
-	ok "sniproxy-check says what is wrong" checked readme '## On a server with systemd' 1
+	ok "sniproxy-check says what is wrong" checked readme '## Check the hosts' 1
 	ok "a right that the service's user lacks" said "the user sniproxy may not search $hosts/no.example"
 	ok "a link that leads out of its root" \
 		said "a symlink leads to /late/tls-socket, out of what the proxy sees"
@@ -40,7 +40,7 @@ try_check_by_hand() {
 	ok "certificates for other names" checked readme '## Certificates' 1
 	ok "are told" said "its certificate is not for this name"
 	ok "of one host, too" checked manual sniproxy-check.1 '.Sh EXAMPLES' 2
-	ok "with the user alone" checked readme '## Elsewhere' 1
+	ok "with the user alone" checked readme '### Under inetd or s6' 1
 	ok "nothing is left in the service's root" test ! -e /run/sniproxy/late
 }
 
@@ -49,12 +49,12 @@ try_check_at_start() {
 	systemctl stop sniproxy.service
 	ok "the service starts" answers blog.example
 	ok "the journal has what is wrong" wait_for 20 said_at_start "$hosts/no.example"
-	readme '## At each start' 1 's/$/ --no-pager -q/' >/tmp/checked
+	readme '### At each start' 1 's/$/ --no-pager -q/' >/tmp/checked
 	ok "which journalctl shows" said "$hosts/no.example"
 	ok "the check has ended, and has not failed" \
 		wait_for 20 is inactive check_of_service ActiveState
 	ok "nor has anything else" is "" systemctl list-units --failed --quiet --plain 'sniproxy*'
-	readme '## At each start' 2
+	readme '### At each start' 2
 	ok "it can be had without" systemctl restart sniproxy.service
 	ok "and serves then" answers blog.example
 	systemctl unmask --quiet sniproxy-check@sniproxy.service.service

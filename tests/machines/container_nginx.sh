@@ -74,6 +74,10 @@ try_left_behind() {
 	configure "$(readme_server "$host")"
 	systemctl reload nginx.service
 	ok "with README.md's lines likewise" serves left.example
+	edit nginx.service '## Quick start on a server with systemd' 3 "$host"
+	kill_nginx
+	ok "and it starts again" starts_nginx
+	ok "and serves again" serves left.example
 	readme '## Keeping others away' 1 "$host"
 	ok "and where its directory is closed to others" serves left.example
 	ok "who cannot reach the socket" is_refused alice 'ls left.example'
@@ -92,7 +96,7 @@ try_left_behind() {
 try_challenge() {
 	mkdir -p /var/www/html/.well-known/acme-challenge
 	echo token >/var/www/html/.well-known/acme-challenge/challenge
-	configure 'server { listen unix:/run/unused; }' "$(/try/tests/scripts/readme.sh '## HTTP-01' 1)"
+	configure 'server { listen unix:/run/unused; }' "$(/try/tests/scripts/readme.sh '### HTTP-01' 1)"
 	systemctl start nginx.service
 	ok "nginx answers a challenge on port 80" is token \
 		curl -sS -H 'Host: blog.example' http://127.0.0.1/.well-known/acme-challenge/challenge

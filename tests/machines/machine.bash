@@ -6,7 +6,7 @@
 # blog.example.key are the server's.
 # shellcheck disable=SC2154 # work is the test's
 
-# The block N of README.md or docs/ below HEADING.
+# The block N of a document below HEADING.
 readme() { # HEADING [N]
 	"$BATS_TEST_DIRNAME/readme.sh" "$@"
 }

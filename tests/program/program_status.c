@@ -82,7 +82,7 @@ start_of(uint16_t port)
 
 #define TOTALS "sniproxy: seconds="
 
-/* What docs/log.md says of the lines. No value has characters that logfmt would quote: a space, a
+/* What docs/troubleshooting.md says of the lines. No value has characters that logfmt would quote: a space, a
  * quote or an equals sign. */
 #define CLIENT "client=([0-9.]+|\\[[0-9a-f:.]+(%[^ =\"]+)?\\]):[0-9]+ "
 #define NUMBERS "seconds=[0-9]+\\.[0-9]{3} up=[0-9]+ down=[0-9]+"

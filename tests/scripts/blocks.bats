@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# Each literal block of README.md, docs/ and the manual pages is run by a test, or is a listing of a
+# Each literal block of *.md, docs/*.md and the manual pages is run by a test, or is a listing of a
 # source, or tests/scripts/blocks_not_run says why it is not run.
 # shellcheck disable=SC2154 # status and output are set by run
 
@@ -8,7 +8,7 @@ setup() {
 	cd "$BATS_TEST_DIRNAME/../.." || return
 	copy=$BATS_TEST_TMPDIR/copy
 	mkdir "$copy"
-	cp -r README.md docs man ./*.c lib "$copy"
+	cp -r ./*.md docs man ./*.c lib "$copy"
 	cp -r --parents tests/scripts tests/clients tests/machines "$copy"
 }
 
@@ -29,18 +29,18 @@ finds() {
 }
 
 @test "a new block that nobody runs is found" {
-	printf '\n## New\n\n    true\n' >>"$copy/docs/log.md"
+	printf '\n## New\n\n    true\n' >>"$copy/docs/limits.md"
 	check_copy
-	finds 1 'docs/log.md: ## New: block 1 is run by no test, and not listed: true'
+	finds 1 'docs/limits.md: ## New: block 1 is run by no test, and not listed: true'
 }
 
 @test "so is one behind another, or in fences" {
-	sed -i '/^    ListenStream=8443/a\\nThen\n\n    true' "$copy/docs/systemd.md"
+	sed -i '/^    ListenStream=8443/a\\nThen\n\n    true' "$copy/docs/starting.md"
 	sed -i '$a```\ntrue\n```' "$copy/README.md"
 	check_copy
-	finds 2 'README.md: ## Packages: block 1 is run by no test, and not listed: true'
+	finds 2 'README.md: ## Limits, and what it is not: block 1 is run by no test, and not listed: true'
 	# The next block has its number now, and the last one is left over.
-	[[ $output == *'docs/systemd.md: ## Another port, or one address: block '* ]]
+	[[ $output == *'docs/starting.md: ## Another port, or one address: block '* ]]
 }
 
 @test "so is one in a manual page" {
@@ -52,15 +52,15 @@ finds() {
 }
 
 @test "one that was listed and has changed is found" {
-	sed -i 's/^    socat -t 60/    socat -t 61/' "$copy/docs/tcp-backends.md"
+	sed -i 's/^    socat -t 60/    socat -t 61/' "$copy/docs/backends.md"
 	check_copy
-	finds 2 'listed, and not there: docs/tcp-backends.md ## With socat: socat -t 60'
+	finds 2 'listed, and not there: docs/backends.md ### With socat: socat -t 60'
 }
 
 @test "one that no test runs any more is found" {
 	sed -i "s/^.*readme '## More than one address' 3$//" "$copy/tests/machines/container.sh"
 	check_copy
-	finds 1 'docs/systemd.md: ## More than one address: block 3 is run by no test'
+	finds 1 'docs/starting.md: ## More than one address: block 3 is run by no test'
 }
 
 @test "what stands in a comment runs nothing" {
@@ -75,17 +75,17 @@ finds() {
 	sed -i 's/^\tfixed(&in, 32);     /\tfixed(\&in, 32); /' "$copy/docs/tls-records.md"
 	check_copy
 	finds 2 'docs/life.md: ## The end: block 1 is not in proxy.c: 	table_remove(c);'
-	[[ $output == *'docs/tls-records.md: ## The second layer: the ClientHello: block 1 is not in tls.c: '* ]]
+	[[ $output == *'docs/tls-records.md: ## The second layer: the ClientHello: block 2 is not in tls.c: '* ]]
 }
 
 @test "so is one whose file is gone" {
 	rm "$copy/lib/idle.c"
 	check_copy
-	finds 2 'docs/life.md: ## Going quiet: block 1 is not in lib/idle.c: '
+	finds 2 'docs/life.md: ## Parking: block 1 is not in lib/idle.c: '
 }
 
 @test "one that is run and listed is found" {
-	printf '\n%s\n\t%s\n\t%s\n' 'docs/systemd.md ## Starting, stopping, removing' \
+	printf '\n%s\n\t%s\n\t%s\n' 'docs/starting.md ## Starting, stopping, removing' \
 		'systemctl stop sniproxy.socket' 'no reason' >>"$copy/tests/scripts/blocks_not_run"
 	check_copy
 	finds 1 'block 3 is run by a test, and listed too'
@@ -118,7 +118,7 @@ ln -s blog.example /srv/sniproxy/www.blog.example" ]
 }
 
 @test "no document sets Environment= without saying in which section" {
-	run grep -nE '^[^ ].*Environment=' README.md docs/*.md
+	run grep -nE '^[^ ].*Environment=' ./*.md docs/*.md
 	echo "$output"
 	[ "$status" = 1 ]
 }

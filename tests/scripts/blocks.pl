@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# The literal blocks of README.md, docs/ and the manual pages: commands, and contents of files. Tests
+# The literal blocks of *.md, docs/*.md and the manual pages: commands, and contents of files. Tests
 # run them unchanged, with readme.sh and manual.sh, which call this script. A block that begins with
 # ```c FILE is a listing, which must be in that file unchanged.
 #
@@ -103,8 +103,8 @@ sub show {
 my $command = qr{(?:\breadme(?:\.sh)?|\bmanual(?:\.sh)?|\bedit \S+|\bput \S+|\bsame)};
 my $mention = qr{$command (?:(?<page>\S+\.[1-8]) )?(?<quote>['"])(?<heading>(?:\#+|\.S[hs])\ [^'"]+)\k<quote>(?:\ (?<number>[0-9]+))?};
 
-# The blocks that tests run, as "PAGE HEADING N", without a page for those in README.md and docs/,
-# where each heading is unique.
+# The blocks that tests run, as "PAGE HEADING N", without a page for those in documents, where each
+# heading is unique.
 sub run_by_tests {
 	my %run;
 	for my $test (@_) {
@@ -144,7 +144,7 @@ sub stand_in {
 
 sub documents {
 	my ($directory) = @_;
-	return glob "$directory/README.md $directory/docs/*.md $directory/man/*.[1-8]";
+	return glob "$directory/*.md $directory/docs/*.md $directory/man/*.[1-8]";
 }
 
 sub list {

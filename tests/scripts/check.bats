@@ -658,19 +658,19 @@ put_socket() {
 	says "a symlink leads to /run/none/at/all, out of what the proxy sees"
 }
 
-# readme HEADING [N]: a block of docs/check.md, for the hosts directory of this test.
+# readme HEADING [N]: a block of a document, for the hosts directory of this test.
 readme() {
 	"$BATS_TEST_DIRNAME/readme.sh" "$@" | sed "s|/srv/sniproxy|$hosts|"
 }
 
-@test "docs/check.md shows what it prints" {
+@test "docs/troubleshooting.md shows what it prints" {
 	stale shop.example
 	server blog.example
 	server wiki.example
 	: >wiki.example/send-proxy-v1
 	check
 	diff <(sed "s/ for $(id -un)$/ for sniproxy/" <<<"$output" | grep -v '^sniproxy-check: ') \
-		<(readme '## On a server with systemd' 2)
+		<(readme '## Check the hosts' 2)
 }
 
 # --- Time ---

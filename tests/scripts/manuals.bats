@@ -10,13 +10,14 @@ setup() {
 	cd "$BATS_TEST_DIRNAME/../.." || return
 }
 
-# The sources of the proxy without those of the other programs, which README.md lists by program.
+# The sources of the proxy without those of the other programs, which docs/architecture.md lists by
+# program.
 proxy_sources() {
 	printf '%s\n' *.c lib/*.c system/*.c | grep -vxF -f <(other_sources)
 }
 
 other_sources() {
-	sed -n 's/^| \(sniproxy-[^|]*\) |.*/\1/p' README.md | sed 's/, /\n/g'
+	sed -n 's/^| \(sniproxy-[^|]*\) |.*/\1/p' docs/architecture.md | sed 's/, /\n/g'
 }
 
 # compare PAGE SOURCE...
@@ -177,8 +178,8 @@ sniproxy-hostname: ..: empty label
 shop.example" ]
 }
 
-# same PAGE HEADING N README_HEADING N: a block of the page is one of README.md or docs/, which have
-# the program's path.
+# same PAGE HEADING N DOCUMENT_HEADING N: a block of the page is one of the documents, which have the
+# program's path.
 same() {
 	local expected
 	expected=$(tests/scripts/readme.sh "$4" "$5" | sed 's/\/usr\/local\/sbin\/\(sniproxy\( \|$\)\)/\1/')
@@ -197,17 +198,17 @@ same() {
 
 @test "sniproxy(5) has the commands of README.md and docs/" {
 	same sniproxy.5 '.Ss Symbolic links' 1 '## Sockets in /run' 2
-	same sniproxy.5 '.Ss Where several users may write' 1 '## Whose backend it may be' 2
+	same sniproxy.5 '.Ss Where several users may write' 1 '## Which user may listen' 2
 	same sniproxy.5 '.Ss Sockets that were left behind' 1 '## A socket that was left behind' 2
 	same sniproxy.5 '.Sh EXAMPLES' 3 '## Who may make hosts' 1
 	same sniproxy.5 '.Sh EXAMPLES' 4 '## By an ACL' 1
 	same sniproxy.5 '.Sh EXAMPLES' 5 '## Who may make hosts' 2
-	same sniproxy.5 '.Sh EXAMPLES' 6 '## With systemd' 1
-	same sniproxy.5 '.Sh EXAMPLES' 7 '## With systemd' 2
+	same sniproxy.5 '.Sh EXAMPLES' 6 '## A server that listens on TCP only' 1
+	same sniproxy.5 '.Sh EXAMPLES' 7 '## A server that listens on TCP only' 2
 }
 
 @test "sniproxy-check(1) has the commands of docs/" {
-	same sniproxy-check.1 '.Sh DESCRIPTION' 1 '## On a server with systemd' 1
+	same sniproxy-check.1 '.Sh DESCRIPTION' 1 '## Check the hosts' 1
 	same sniproxy-check.1 '.Sh EXAMPLES' 1 '## Certificates' 1
 }
 

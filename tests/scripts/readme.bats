@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 #
-# README.md and docs/ are compared with each other, with the existing files, and with the Makefile.
+# The documents are compared with each other, with the existing files, and with the Makefile.
 # shellcheck disable=SC2154 # status and output are set by run
 
 setup() {
@@ -23,7 +23,7 @@ said_by_log() {
 
 # The files that the table names, a line each.
 table() {
-	awk '/^#/ { below = $0 == "## Files" } below && /^\| [^-]/' README.md |
+	awk '/^#/ { below = $0 == "## Files" } below && /^\| [^-]/' docs/architecture.md |
 		sed '1d; s/^| //; s/ |.*//; s/, /\n/g'
 }
 
@@ -45,7 +45,7 @@ commands() {
 }
 
 documents() {
-	printf '%s\n' README.md SECURITY.md docs/*.md bench/README.md
+	printf '%s\n' ./*.md docs/*.md bench/README.md
 }
 
 # The relative links of a document, as FILE#ANCHOR, a line each.
@@ -66,8 +66,24 @@ leads_somewhere() { # DOCUMENT LINK
 		{ echo "$1: $2: no such heading"; return 1; }
 }
 
-@test "README.md is 250 lines long at most" {
-	[ "$(wc -l <README.md)" -le 250 ]
+@test "README.md has 130 lines and 1,200 words at most" {
+	[ "$(wc -l <README.md)" -le 130 ]
+	[ "$(wc -w <README.md)" -le 1200 ]
+}
+
+# The pages in the order in which README.md names them, below "Read on".
+pages() {
+	awk '/^#/ { below = $0 == "## Read on" } below' README.md | grep -oE '\]\(docs/[^)]+\)' |
+		sed 's/^](docs.//; s/)$//'
+}
+
+@test "there are twelve pages at most, and each leads to the next one of README.md" {
+	local page next
+	[ "$(find docs -name '*.md' | wc -l)" -le 12 ]
+	[ "$(pages | sort)" = "$(find docs -name '*.md' -printf '%f\n' | sort)" ]
+	while read -r page next; do
+		[ "$(grep -o '^Next: \[[^]]*\]' "docs/$page")" = "Next: [$next]" ] || { echo "$page: $next"; return 1; }
+	done < <(paste <(pages) <(pages | tail -n +2) | awk 'NF == 2')
 }
 
 @test "links lead somewhere" {
@@ -84,11 +100,11 @@ leads_somewhere() { # DOCUMENT LINK
 @test "links that lead nowhere are found" {
 	run leads_somewhere README.md docs/nothing.md
 	[ "$status" = 1 ]
-	run leads_somewhere docs/log.md '../README.md#nothing'
+	run leads_somewhere docs/limits.md '../README.md#nothing'
 	[ "$status" = 1 ]
 	run leads_somewhere README.md '#nothing'
 	[ "$status" = 1 ]
-	leads_somewhere docs/log.md '../README.md#quick-start-on-a-server-with-systemd'
+	leads_somewhere docs/limits.md '../README.md#quick-start-on-a-server-with-systemd'
 }
 
 @test "README.md leads to each page of docs/" {
@@ -99,13 +115,13 @@ leads_somewhere() { # DOCUMENT LINK
 }
 
 # A table with each package by its name.
-packages_of_readme() {
-	awk '/^#/ { below = $0 == "## Packages" } below && /^\| [^-]/' README.md |
+packages_of_document() {
+	awk '/^#/ { below = $0 == "## Packages" } below && /^\| [^-]/' CONTRIBUTING.md |
 		sed '1d; s/^| //; s/ |.*//; s/, /\n/g' | sort
 }
 
-@test "README.md has each package, with its reason" {
-	diff <(packages_of_readme) <(make -n deps | sed -n 's|^GOAL=.* packaging/deps.sh deps ||p' | xargs -n 1 | sort)
+@test "CONTRIBUTING.md has each package, with its reason" {
+	diff <(packages_of_document) <(make -n deps | sed -n 's|^GOAL=.* packaging/deps.sh deps ||p' | xargs -n 1 | sort)
 }
 
 @test "each file of the table is there" {
@@ -144,6 +160,6 @@ row() { # FILE...
 			[[ $above != *" ${header%.h}."* ]] || { echo "${files[*]}: $header" && return 1; }
 		done
 		above+="${files[*]} "
-	done < <(sed -n 's/^| \([a-z_/]*\.[ch]\(, [^|]*\)\?\) |.*/\1/p' README.md | tr -d ,)
+	done < <(sed -n 's/^| \([a-z_/]*\.[ch]\(, [^|]*\)\?\) |.*/\1/p' docs/architecture.md | tr -d ,)
 	[ "$(wc -w <<<"$above")" -gt 25 ]
 }

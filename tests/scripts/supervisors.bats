@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # sniproxy under openbsd-inetd, under s6 and from a shell, started with the lines of
-# docs/inetd-s6.md.
+# docs/starting.md.
 #
 # SNIPROXY, SNIPROXY_HOSTNAME and LISTEN are the programs under test.
 # shellcheck disable=SC2154 # machine, held and such are set by machine.bash
@@ -221,7 +221,7 @@ put_script() {
 	chmod 755 "$1"
 }
 
-# put_service NAME SED-SCRIPT: the two scripts of docs/inetd-s6.md, the first one edited.
+# put_service NAME SED-SCRIPT: the two scripts of docs/starting.md, the first one edited.
 put_service() {
 	local copies=$work/services/$1/copies
 	readme '### s6' 1 | sed "$2" | put_script "$work/services/$1/run"
@@ -385,4 +385,15 @@ upgrade_by_hand() {
 	[ "$status" != 0 ]
 	[ "$(processes sniproxy)" = "$process" ]
 	says_hello 127.0.0.1
+}
+
+@test "by hand: systemd-socket-activate, as README.md has it" {
+	needs systemd-socket-activate
+	start_machine
+	mkdir -p "$work/clone/hosts/blog.example"
+	cp "$SNIPROXY" "$work/clone/sniproxy"
+	ln -s /srv/sniproxy/blog.example/tls-socket "$work/clone/hosts/blog.example/tls-socket"
+	background_inside activate.log bash -eu -c "cd '$work/clone'; make() { :; }
+		$(readme '# sniproxy' 4 | sed 's/:8443/:443/')"
+	await says_hello 127.0.0.1
 }
