@@ -57,6 +57,7 @@ enum {
 	/* A small machine. */
 	SMALL_MIB = 64,
 	SMALL_CONNECTIONS = SMALL_MIB * 1024 / 32,
+	FEW_THREADS = 40,
 	PAUSED_DOWNLOADS = 1200,
 	HALF_HELLOS = 9000,
 
@@ -828,23 +829,39 @@ expect_capacity(const char *line)
 }
 
 static void
-limit_address_space_and_processes(void)
+limit_address_space_to_little(void)
 {
-	struct rlimit processes = {.rlim_cur = 40, .rlim_max = 40};
 	limit_address_space_to(SMALL_MIB);
-	setrlimit(RLIMIT_NPROC, &processes);
 }
 
-PROGRAM_TEST(memory, limits_of_the_process_are_found)
+PROGRAM_TEST(memory, limit_on_address_space_is_found)
 {
 	char line[128];
 	if (sanitized())
 		skip("the sanitizers reserve terabytes");
-	start(limit_address_space_and_processes);
+	start(limit_address_space_to_little);
 	snprintf(line, sizeof line,
 	    "sniproxy: at most %d connections, %d threads (memory %d MiB)\n", SMALL_CONNECTIONS,
-	    is_portable() ? SMALL_MIB : 40, SMALL_MIB);
+	    SMALL_MIB, SMALL_MIB);
 	expect_capacity(line);
+}
+
+static void
+limit_processes(void)
+{
+	struct rlimit processes = {.rlim_cur = FEW_THREADS, .rlim_max = FEW_THREADS};
+	become_own_user();
+	setrlimit(RLIMIT_NPROC, &processes);
+}
+
+PROGRAM_TEST(memory, limit_on_processes_is_found)
+{
+	char part[64];
+	need("a limit on processes");
+	need_own_user();
+	start(limit_processes);
+	snprintf(part, sizeof part, " connections, %d threads (memory ", FEW_THREADS);
+	expect_capacity(part);
 }
 
 PROGRAM_TEST(memory, limit_of_an_outer_control_group_is_found)
