@@ -16,7 +16,7 @@ enum {
 	CONNECTIONS_MAX = 1 << 20,
 	THREADS_MAX = 512,
 
-	/* Memory for a connection. An idle one uses a third of it at most: the kernel's for its
+	/* Memory for a connection. An idle one uses half of it at most: the kernel's for its
 	 * sockets, and the first buffer of its hello. */
 	MEMORY_A_CONNECTION = 32 * 1024,
 

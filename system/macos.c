@@ -198,13 +198,13 @@ system_memory(void)
 	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
 }
 
-/* poll(2) takes OPEN_MAX entries at most, and poll.c has one for each descriptor. */
 uint64_t
 system_threads(void)
 {
 	return 0;
 }
 
+/* poll(2) takes OPEN_MAX entries at most, and poll.c has one for each descriptor. */
 uint64_t
 system_open_files(void)
 {

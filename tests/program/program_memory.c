@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 enum {
-	/* What docs/limits.md states, in KiB: for hellos, for each connection besides, and for the
-	 * rest. A thread counts with what is in the process's own memory. */
+	/* In KiB: for hellos, as docs/limits.md states; for each connection besides, less than the
+	 * 12 there; for the rest. A thread counts with what is in the process's own memory. */
 	HELLOS_KIB = 64 * 1024,
 	STACK_KIB = 48,
 	CONNECTION_KIB = 9,

@@ -82,8 +82,8 @@ start_of(uint16_t port)
 
 #define TOTALS "sniproxy: seconds="
 
-/* What docs/troubleshooting.md says of the lines. No value has characters that logfmt would quote: a space, a
- * quote or an equals sign. */
+/* What docs/troubleshooting.md says of the lines. No value has characters that logfmt would quote:
+ * a space, a quote or an equals sign. */
 #define CLIENT "client=([0-9.]+|\\[[0-9a-f:.]+(%[^ =\"]+)?\\]):[0-9]+ "
 #define NUMBERS "seconds=[0-9]+\\.[0-9]{3} up=[0-9]+ down=[0-9]+"
 #define ENDS \
