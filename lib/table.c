@@ -428,12 +428,12 @@ is_stalled(struct connection *c, enum table_shortage shortage, int64_t now_ms)
 static bool
 may_be_evicted(struct connection *c, enum table_shortage shortage, int64_t now_ms)
 {
-	bool blocks_thread = c->relay.is_blocked && !c->is_parked;
 	bool waits_for_others = c->is_parked || c->lookup != NULL || c->relay.is_blocked;
-	if (atomic_load(&c->relay.stop) || (shortage == TABLE_THREADS && !blocks_thread))
+	if (atomic_load(&c->relay.stop) || (shortage == TABLE_THREADS && !c->relay.is_blocked))
 		return false;
-	if (c->state == CONNECTION_RELAYING)
-		return is_stalled(c, shortage, now_ms);
+	if (c->state == CONNECTION_RELAYING) /* a parked one has no thread */
+		return is_stalled(c, shortage, now_ms) &&
+		    (shortage == TABLE_SLOTS || !c->is_parked);
 	return (shortage == TABLE_THREADS || table.sizes[c->state] > fair_share()) &&
 	    now_ms - c->since_ms >= patience_ms() && waits_for_others;
 }

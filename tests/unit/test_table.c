@@ -973,6 +973,25 @@ Test(table, evicts_only_what_has_a_thread_if_threads_are_short)
 	expect_victim(TABLE_THREADS, c);
 }
 
+/* A parked connection frees no thread, but its host must not be blamed for what was read since. */
+Test(table, sees_that_a_parked_one_is_no_longer_blocked_if_threads_are_short)
+{
+	struct connection *c = enter_state("192.0.2.1", "a.example", CONNECTION_RELAYING);
+	sockets[c->relay.backend - FIRST_SOCKET].unsent = 1;
+	c->relay.quiet_ms = THREAD_QUIET_MS;
+	park(c);
+	threads_are_short = true;
+	for (int i = 0; i < 2; i++) {
+		now_ms += BACKEND_PATIENCE_MS;
+		expect_victim(TABLE_THREADS, NULL);
+		cr_assert(c->host->blocked == 1);
+	}
+	sockets[c->relay.backend - FIRST_SOCKET].unsent = 0;
+	expect_victim(TABLE_THREADS, NULL);
+	cr_assert(c->host->blocked == 0);
+	cr_assert(take(c));
+}
+
 /* Many idle connections must not hide others: those that were looked at and stay go to the end of
  * the list. */
 Test(table, finds_one_that_stalls_among_many_that_are_idle)
