@@ -61,7 +61,7 @@ capacity_find(void)
 {
 	struct rlimit space;
 	bool is_limited = getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY;
-	uint64_t memory = lower(system_memory(), is_limited ? space.rlim_cur : 0);
+	uint64_t known = system_memory(), memory = lower(known, is_limited ? space.rlim_cur : 0);
 	uint64_t files = raise_open_files();
 	uint64_t pipes = files / DESCRIPTORS_A_PIPE;
 	if (pipes > PIPES_MAX)
@@ -69,7 +69,7 @@ capacity_find(void)
 	uint64_t used = LOG_DESCRIPTORS + count_open() + 2 * pipes;
 	uint64_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
 	uint64_t most = lower(CONNECTIONS_MAX, memory / MEMORY_A_CONNECTION);
-	uint64_t threads = memory == 0 ? THREADS_MAX : memory / MEMORY_A_THREAD;
+	uint64_t threads = lower(memory / MEMORY_A_THREAD, known == 0 ? THREADS_MAX : 0);
 	threads = lower(threads, system_threads());
 	return (struct capacity){
 	    .memory = memory,

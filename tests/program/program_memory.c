@@ -864,6 +864,24 @@ PROGRAM_TEST(memory, limit_on_processes_is_found)
 	expect_capacity(part);
 }
 
+/* It would be 2^32 threads, one for each MiB: 0 in 32 bits. */
+static void
+allow_more_address_space_than_memory(void)
+{
+	limit_address_space_to((rlim_t)1 << 32);
+}
+
+PROGRAM_TEST(memory, a_limit_allows_no_more_threads)
+{
+	const char *counted = " connections, 512 threads (memory 4294967296 MiB)\n";
+	if (sanitized())
+		skip("the sanitizers reserve terabytes");
+	start(allow_more_address_space_than_memory);
+	if (is_portable()) /* otherwise the memory is known */
+		expect_capacity(counted);
+	pair_close(pair_open(backend));
+}
+
 PROGRAM_TEST(memory, limit_of_an_outer_control_group_is_found)
 {
 	char line[128];
