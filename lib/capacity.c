@@ -60,9 +60,9 @@ struct capacity
 capacity_find(void)
 {
 	struct rlimit space;
+	uint64_t files = raise_open_files(); /* system_memory() opens some */
 	bool is_limited = getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY;
 	uint64_t known = system_memory(), memory = lower(known, is_limited ? space.rlim_cur : 0);
-	uint64_t files = raise_open_files();
 	uint64_t pipes = files / DESCRIPTORS_A_PIPE;
 	if (pipes > PIPES_MAX)
 		pipes = PIPES_MAX;
