@@ -278,11 +278,11 @@ system_release_stack(size_t size)
 static uint64_t
 group_limit(uint64_t limit, const char *file, const char *file_v1)
 {
-	char controller[64] = "", group[PATH_MAX], path[PATH_MAX + 128], number[32];
+	char controller[192] = "", group[PATH_MAX], path[PATH_MAX + 256], number[32];
 	FILE *groups = fopen("/proc/self/cgroup", "re");
 	if (groups == NULL)
 		return limit;
-	while (fscanf(groups, "%*d:%63[^:]", controller) != EOF &&
+	while (fscanf(groups, "%*d:%191[^:]", controller) != EOF &&
 	    fscanf(groups, ":%4095[^\n]", group) == 1) {
 		for (char *end = group; end != NULL;) {
 			snprintf(path, sizeof path, "/sys/fs/cgroup/%s%s/%s", controller, group,

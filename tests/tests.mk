@@ -1,9 +1,10 @@
 # `make check`, its tests, and their coverage.
 
 without_sandbox := $(if $(and $(has_sandbox),$(if $(FOREIGN),,1)),,test_sandbox test_filter)
+without_groups := $(if $(filter linux,$(SYSTEM)),,test_groups)
 # Criterion does not support ThreadSanitizer; program tests cover threads anyway.
-unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(filter-out $(without_sandbox), \
-    $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))))
+unit_tests := $(if $(findstring thread,$(SANITIZE)),,$(filter-out $(without_sandbox) \
+    $(without_groups),$(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))))
 program_tests := $(patsubst tests/program/%.c,%,$(wildcard tests/program/program_*.c))
 
 # Unit tests are linked with the modules. Program tests only run the programs, so they need no
@@ -28,6 +29,7 @@ $(BUILD)/tests/unit/test_thread: private wrapped = $(wrap_clock) \
     -Wl,--wrap=pthread_create,--wrap=system_schedule_batch
 $(BUILD)/tests/unit/test_idle: private wrapped = $(wrap_clock)
 $(BUILD)/tests/unit/test_backend: private wrapped = -Wl,--wrap=unshare
+$(BUILD)/tests/unit/test_groups: private wrapped = -Wl,--wrap=fopen,--wrap=fopen64
 
 $(BUILD)/tests/unit/test_filter: private LDLIBS = $(shell pkg-config --libs libseccomp)
 
