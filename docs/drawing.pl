@@ -39,19 +39,21 @@ sub line {
 	return sprintf qq{<line x1="%d" y1="%d" x2="%d" y2="%d" marker-end="url(#head)"/>\n}, @_;
 }
 
-# Beside its arrow, so that it is not crossed by it.
+# Beside its arrow, so that it is not crossed by it. An arrow up is beside the one down.
 sub vertical {
 	my ($column, $row, $text, $is_up) = @_;
-	my ($x, $from, $to) = (middle($column) - 90, above($row) + $height, above($row + 1));
+	my ($x, $from, $to) = (middle($column) + ($is_up ? 10 : -90), above($row) + $height, above($row + 1));
 	($from, $to) = ($to, $from) if $is_up;
 	return line($x, $from, $x, $to)
 		. ($text eq '' ? '' : text($x + 8, above($row + 1) - $gap / 2 + 4, $text, 'arrow'));
 }
 
 sub across {
-	my ($row, $text) = @_;
-	my $y = above($row) + $height / 2;
-	return line(left(0) + $width, $y, left(1), $y) . text(left(1) - $aside / 2, above($row) - 6, $text, 'over');
+	my ($row, $other, $text) = @_;
+	my ($y, $x) = (above($row) + $height / 2, left(0) + $width);
+	return line($x, $y, left(1), $y)
+		. (defined $other ? line($x, $y, left(1), above($other) + $height / 2) : '')
+		. text(left(1) - $aside / 2, above($row) - 6, $text, 'over');
 }
 
 while (<>) {
@@ -64,8 +66,8 @@ while (<>) {
 		$rows = $2 + 1 if $2 >= $rows;
 	} elsif (/^(down|up) (\d) (\d+) ?(.*)/) {
 		push @shapes, vertical($2, $3, $4, $1 eq 'up');
-	} elsif (/^across (\d+) (.*)/) {
-		push @shapes, across($1, $2);
+	} elsif (/^across (\d+) (?:(\d+) )?(.*)/) {
+		push @shapes, across($1, $2, $3);
 	} else {
 		die "$ARGV:$.: $_";
 	}
