@@ -320,8 +320,8 @@ PROGRAM_TEST(limits, idle_connections_of_one_address_are_evicted)
 	int attackers[ATTACKERS], resets = 0;
 	start_with_others();
 	for (int i = 0; i < ATTACKERS; i++) {
-		attackers[i] = client_connect();
-		/* It is rejected if slots are short, maybe before it has sent. */
+		/* It is rejected if slots are short, maybe before it has connected or sent. */
+		attackers[i] = client_try_connect(NULL);
 		(void)!send(attackers[i], echo_request.data, echo_request.length, MSG_NOSIGNAL);
 	}
 	wait_until(proxy_total(proxy, "open") >= SLOTS_MIN, 3000);
@@ -344,7 +344,7 @@ PROGRAM_TEST(limits, idle_connections_of_one_address_are_evicted)
 
 /* A client of the address that has many. */
 struct guest {
-	int fd; /* -1 if there is none */
+	int fd; /* -1 if it was rejected at once */
 	int64_t until_ms;
 };
 
@@ -381,7 +381,7 @@ receive_guests(int a_second, int ms)
 		int due = (int)(now_ms() - began_ms) * a_second / 1000 - come;
 		for (int i = 0; i < due && i < AT_ONCE; i++, come++) {
 			struct guest *guest = &guests[(first + count++) % GUESTS_MAX];
-			*guest = (struct guest){client_connect(), now_ms() + STAY_MS};
+			*guest = (struct guest){client_try_connect(NULL), now_ms() + STAY_MS};
 			(void)!send(
 			    guest->fd, echo_request.data, echo_request.length, MSG_NOSIGNAL);
 		}

@@ -973,7 +973,7 @@ Test(table, evicts_only_what_has_a_thread_if_threads_are_short)
 	expect_victim(TABLE_THREADS, c);
 }
 
-/* A parked connection frees no thread, but its host must not be blamed for what was read since. */
+/* To evict it would free no thread. But it must not count as blocked after its backend has read. */
 Test(table, sees_that_a_parked_one_is_no_longer_blocked_if_threads_are_short)
 {
 	struct connection *c = enter_state("192.0.2.1", "a.example", CONNECTION_RELAYING);
