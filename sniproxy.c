@@ -256,7 +256,7 @@ handle_failure(struct server *server, int error)
 /* Makes sure that a slot and a thread are free for one more connection; evicts others if few are.
  * Returns whether both are free. */
 static bool
-has_room(struct server *server)
+make_room(struct server *server)
 {
 	while (table_is_short() && evict(TABLE_SLOTS))
 		;
@@ -271,11 +271,11 @@ has_room(struct server *server)
 	return !is_full && error == 0;
 }
 
-/* Accepts up to ACCEPT_MAX connections, until none arrives in time or has_room() fails. */
+/* Accepts up to ACCEPT_MAX connections, until none arrives in time or make_room() fails. */
 static void
 accept_connections(struct server *server)
 {
-	for (int i = 0; i < ACCEPT_MAX && has_room(server); i++) {
+	for (int i = 0; i < ACCEPT_MAX && make_room(server); i++) {
 		union address peer;
 		int client = listener_accept(&peer);
 		if (client == -1) {
@@ -291,7 +291,7 @@ static void
 turn(struct server *server, bool accepts)
 {
 	/* A connection may wait for a thread until another one is evicted. */
-	bool is_short = thread_count().waiting > 0 && !has_room(server);
+	bool is_short = thread_count().waiting > 0 && !make_room(server);
 	bool waits = is_short || server->accept_again_ms > clock_ms();
 	log_count_left_out();
 	if (reports_wanted) {

@@ -62,7 +62,7 @@ relay_prepare(unsigned pipes, int (*quiet)(void))
 /* --- The pipe --- */
 
 static bool
-has_pipe(struct direction *d)
+ensure_pipe(struct direction *d)
 {
 	if (d->pipe[0] != -1 || d->lacks_pipe)
 		return d->pipe[0] != -1;
@@ -133,7 +133,7 @@ fill_pipe(struct direction *d)
 static void
 fill(struct direction *d)
 {
-	if (d->was_full && !*d->deaf && has_pipe(d) && fill_pipe(d))
+	if (d->was_full && !*d->deaf && ensure_pipe(d) && fill_pipe(d))
 		return;
 	ssize_t n = recv(d->from, d->buffer, RELAY_BUFFER_SIZE, 0);
 	d->was_full = n == RELAY_BUFFER_SIZE;
@@ -271,9 +271,9 @@ wait_for(struct loop *l, struct pollfd sides[2])
 	return ready;
 }
 
-/* Whether a side has hung up, and the other has taken nothing for RELAY_STALL_MS. */
+/* Returns whether a side has hung up, and the other has taken nothing for RELAY_STALL_MS. */
 static bool
-has_stalled(struct loop *l)
+check_stall(struct loop *l)
 {
 	uint64_t taken = l->relay->to_backend + l->relay->to_client - (uint64_t)l->unacknowledged;
 	if (!l->client_hung_up && !l->backend_hung_up)
@@ -303,7 +303,7 @@ judge(struct loop *l)
 		if (l->unacknowledged == 0)
 			return RELAY_BACKEND_GONE;
 	}
-	return has_stalled(l) ? RELAY_STALLED : GOES_ON;
+	return check_stall(l) ? RELAY_STALLED : GOES_ON;
 }
 
 static void

@@ -401,11 +401,10 @@ held_with(const struct connection *c, enum table_shortage shortage)
 	return c->address->connections > share ? c->address->connections : share;
 }
 
-/* Whether C, which relays, may be evicted: no progress since the last check, and bytes are unsent
- * or its address holds too much. A check costs system calls, so C has at most one per
- * PATIENCE_MS. */
+/* Returns whether C, which relays, may be evicted: no progress since the last check, which costs
+ * system calls, and bytes are unsent or its address holds too much. */
 static bool
-is_stalled(struct connection *c, enum table_shortage shortage, int64_t now_ms)
+check_progress(struct connection *c, enum table_shortage shortage, int64_t now_ms)
 {
 	if (c->progress != 0 &&
 	    now_ms - c->since_ms < (c->backend_is_slow ? BACKEND_PATIENCE_MS : PATIENCE_MS))
@@ -425,14 +424,15 @@ is_stalled(struct connection *c, enum table_shortage shortage, int64_t now_ms)
 	return may_go;
 }
 
+/* Returns whether C may be evicted. */
 static bool
-may_be_evicted(struct connection *c, enum table_shortage shortage, int64_t now_ms)
+consider(struct connection *c, enum table_shortage shortage, int64_t now_ms)
 {
 	bool waits_for_others = c->is_parked || c->lookup != NULL || c->relay.is_blocked;
 	if (atomic_load(&c->relay.stop) || (shortage == TABLE_THREADS && !c->relay.is_blocked))
 		return false;
 	if (c->state == CONNECTION_RELAYING) /* a parked one has no thread */
-		return is_stalled(c, shortage, now_ms) &&
+		return check_progress(c, shortage, now_ms) &&
 		    (shortage == TABLE_SLOTS || !c->is_parked);
 	return (shortage == TABLE_THREADS || table.sizes[c->state] > fair_share()) &&
 	    now_ms - c->since_ms >= patience_ms() && waits_for_others;
@@ -458,7 +458,7 @@ choose(enum table_shortage shortage, int64_t now_ms)
 		struct connection *c = list->next;
 		for (int i = 0; i < LOOKS && c != list; i++, c = next) {
 			next = c->next;
-			bool may_go = may_be_evicted(c, shortage, now_ms);
+			bool may_go = consider(c, shortage, now_ms);
 			if (may_go && (victim == NULL || pays_before(c, victim, shortage)) &&
 			    (state != CONNECTION_HELLO || !system_has_unread(c->relay.client)))
 				victim = c;
