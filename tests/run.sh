@@ -39,10 +39,7 @@ if [ "$build" = --one ]; then
 	# `make flood` has rates of its own; here, other tests run at the same time.
 	export FLOOD="$build/tests/load/flood" FLOOD_RATE=700 FLOOD_SECONDS=4
 	export FAULTS=brief CLOSE_FAILS="$build/tests/program/close_fails.so"
-	case $build in
-	*-address*) FLOOD_RATE=250 ;;
-	*-thread*) FLOOD_RATE=120 FLOOD_SECONDS=8 ;; # a connection takes some milliseconds of a processor
-	esac
+	case $build in *-thread* | *-address*) FLOOD_RATE=250 ;; esac
 	# They load the machine nearly fully, or measure milliseconds.
 	case $name in program_memory* | program_delay*) jobs=1 ;; program_flood*) jobs=2 ;; program_limits*) jobs=3 ;; *) jobs=8 ;; esac
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
