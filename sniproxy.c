@@ -131,7 +131,7 @@ static void
 log_sandbox(unsigned entered)
 {
 	static const char *const names[] = {"no_new_privs", "Landlock files", "Landlock TCP",
-	    "Landlock scopes", "seccomp"}; /* in the order of enum sandbox_wall */
+	    "Landlock scopes", "seccomp"}; /* in the order of enum sandbox_layer */
 	char lists[2][128] = {"", ""};
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 		char *list = lists[(entered >> i & 1) == 0];
@@ -195,14 +195,14 @@ prepare(struct server *server)
 	proxy_prepare(server->hosts, server->balancers, capacity.hellos);
 	thread_prepare(capacity.threads, proxy_serve);
 	bool is_root = geteuid() == 0;
-	unsigned walls = sandbox_enter(SANDBOX_ALL);
+	unsigned layers = sandbox_enter(SANDBOX_ALL);
 	start(log_run);
 	log_open();
 	start(idle_run);
 	log_line(LOG_PROGRAM, "sniproxy: at most %u connections, %u threads (memory %llu MiB)",
 	    capacity.connections, capacity.threads,
 	    (unsigned long long)capacity.memory / 1024 / 1024);
-	log_sandbox(walls);
+	log_sandbox(layers);
 	if (is_root)
 		log_line(LOG_PROGRAM,
 		    "sniproxy: running as root is unnecessary: start it as an "
@@ -262,13 +262,14 @@ make_room(struct server *server)
 		;
 	if (thread_is_short() && table_count().leaving == 0)
 		evict(TABLE_THREADS);
-	bool is_full = table_is_full();
-	int error = is_full ? 0 : thread_ensure();
-	if (is_full)
+	if (table_is_full()) {
 		stop_accepting(server, SHORT_MS, "slots", "all are in use");
-	else if (error != 0)
+		return false;
+	}
+	int error = thread_ensure();
+	if (error != 0)
 		stop_accepting(server, SHORT_MS, "thread", strerror(error));
-	return !is_full && error == 0;
+	return error == 0;
 }
 
 /* Accepts up to ACCEPT_MAX connections, until none arrives in time or make_room() fails. */
@@ -292,13 +293,12 @@ turn(struct server *server, bool accepts)
 {
 	/* A connection may wait for a thread until another one is evicted. */
 	bool is_short = thread_count().waiting > 0 && !make_room(server);
-	bool waits = is_short || server->accept_again_ms > clock_ms();
 	log_count_left_out();
 	if (reports_wanted) {
 		reports_wanted = 0;
 		status_report();
 	}
-	accepts = accepts && !waits;
+	accepts = accepts && !is_short && server->accept_again_ms <= clock_ms();
 	if (wait_for_events(server, accepts, accepts ? LOOK_MS : SHORT_MS))
 		accept_connections(server);
 }

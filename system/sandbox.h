@@ -3,7 +3,7 @@
 #ifndef SANDBOX_H
 #define SANDBOX_H
 
-enum sandbox_wall {
+enum sandbox_layer {
 	/* An executed program gets no more rights than this one (PR_SET_NO_NEW_PRIVS). */
 	SANDBOX_NO_NEW_PRIVS = 1,
 
