@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONTENT_ALERT = 21, CONTENT_HANDSHAKE = 22 }; /* RFC 8446, 5.1 */
-enum { HANDSHAKE_CLIENT_HELLO = 1 };                 /* RFC 8446, 4 */
-enum { EXTENSION_SERVER_NAME = 0 };                  /* RFC 8446, 4.2 */
-enum { NAME_TYPE_HOST_NAME = 0 };                    /* RFC 6066, 3 */
-enum { RECORD_FRAGMENT_MAX = 1 << 14 };              /* RFC 8446, 5.1 */
+enum { CONTENT_ALERT = 21, CONTENT_HANDSHAKE = 22 };     /* RFC 8446, 5.1 */
+enum { HANDSHAKE_CLIENT_HELLO = 1 };                     /* RFC 8446, 4 */
+enum { EXTENSION_SERVER_NAME = 0, EXTENSION_ALPN = 16 }; /* RFC 8446, 4.2 */
+enum { NAME_TYPE_HOST_NAME = 0 };                        /* RFC 6066, 3 */
+enum { RECORD_FRAGMENT_MAX = 1 << 14 };                  /* RFC 8446, 5.1 */
 
 /* The bounded reader: what is left to read of some bytes. Reading past the end sets
  * failed and leaves nothing to read, so a struct is read straight down and checked once
@@ -230,30 +230,60 @@ read_server_name_list(struct reader in, struct reader *host_name)
 	return ended(&server_name_list);
 }
 
+/*	opaque ProtocolName<1..2^8-1>;
+ *
+ *	struct {
+ *		ProtocolName protocol_name_list<2..2^16-1>
+ *	} ProtocolNameList;					RFC 7301, 3.1
+ */
+static bool
+read_protocol_name_list(struct reader in, struct tls_hello *hello)
+{
+	struct reader protocol_name_list = vector(&in, 2, 0xffff);
+	if (!ended(&in))
+		return false;
+
+	while (protocol_name_list.length > 0) {
+		struct reader protocol_name = vector(&protocol_name_list, 1, 0xff);
+		if (++hello->protocols > 1)
+			continue;
+		hello->protocol = protocol_name.bytes;
+		hello->protocol_length = protocol_name.length;
+	}
+	return ended(&protocol_name_list);
+}
+
 /*	struct {
  *		ExtensionType extension_type;
  *		opaque extension_data<0..2^16-1>;
  *	} Extension;						RFC 8446, 4.2
+ *
+ * Extensions of other types are skipped.
  */
 static enum tls_status
 read_extensions(struct tls_hello *hello, struct reader extensions, struct reader *host_name)
 {
-	unsigned server_names = 0;
-	bool well_formed = true;
+	unsigned server_names = 0, alpns = 0;
+	bool server_name_is_well_formed = true, alpn_is_well_formed = true;
 	while (extensions.length > 0) {
 		uint32_t extension_type = uint16(&extensions);
 		struct reader extension_data = vector(&extensions, 0, 0xffff);
-		if (extension_type != EXTENSION_SERVER_NAME || extension_data.failed)
-			continue;
-		if (++server_names == 1)
-			well_formed = read_server_name_list(extension_data, host_name);
+		if (extension_type == EXTENSION_SERVER_NAME && ++server_names == 1)
+			server_name_is_well_formed =
+			    read_server_name_list(extension_data, host_name);
+		if (extension_type == EXTENSION_ALPN && ++alpns == 1)
+			alpn_is_well_formed = read_protocol_name_list(extension_data, hello);
 	}
 	if (!ended(&extensions))
 		return refuse(hello, TLS_DECODE_ERROR, "malformed extensions");
 	if (server_names > 1)
 		return refuse(hello, TLS_ILLEGAL_PARAMETER, "two server_name extensions");
-	if (!well_formed)
+	if (!server_name_is_well_formed)
 		return refuse(hello, TLS_DECODE_ERROR, "malformed server_name extension");
+	if (alpns > 1)
+		return refuse(hello, TLS_ILLEGAL_PARAMETER, "two ALPN extensions");
+	if (!alpn_is_well_formed)
+		return refuse(hello, TLS_DECODE_ERROR, "malformed ALPN extension");
 	return TLS_OK;
 }
 
@@ -274,6 +304,7 @@ enum tls_status
 tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *name_length)
 {
 	struct reader in = {hello->message, hello->message_length, false};
+	hello->protocols = 0;
 	fixed(&in, TLS_HANDSHAKE_HEADER_SIZE);
 
 	uint16(&in);        /* legacy_version */

@@ -44,11 +44,18 @@ enum {
 	    (1 + 255) /* legacy_compression_methods */ + (2 + 65535) /* extensions */,
 };
 
-/* The state of a ClientHello that is being received. All zero at first. Callers read only alert and
- * reason, and only after TLS_REFUSED. */
+/* The state of a ClientHello that is being received. All zero at first. Callers read only the first
+ * five members. */
 struct tls_hello {
+	/* Set with TLS_REFUSED: */
 	enum tls_alert alert;
 	const char *reason; /* for the log, in English; static */
+
+	/* Set by tls_hello_server_name(): how many protocols the client offers by ALPN (RFC 7301),
+	 * and the first, which lies inside the message. */
+	unsigned protocols;
+	const uint8_t *protocol;
+	size_t protocol_length;
 
 	uint8_t record_header[TLS_RECORD_HEADER_SIZE];
 	size_t record_header_length; /* how many bytes of it have arrived */
@@ -73,7 +80,7 @@ enum tls_status tls_hello_feed(struct tls_hello *hello, const uint8_t *bytes, si
  *
  * Returns TLS_OK and the host_name as the client sent it: any bytes, or none, which the caller must
  * validate. It lies inside HELLO and lives until tls_hello_release(). Otherwise returns
- * TLS_REFUSED. */
+ * TLS_REFUSED, with TLS_UNRECOGNIZED_NAME if only a host_name is missing. */
 enum tls_status
 tls_hello_server_name(struct tls_hello *hello, const uint8_t **name, size_t *name_length);
 

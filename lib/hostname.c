@@ -30,7 +30,8 @@ hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length
 	bool label_begins = true;
 	for (size_t i = 0; i < length; i++) {
 		char c = lowercase(bytes[i]);
-		if (!is_letter_or_digit(c) && (label_begins || (c != '-' && c != '.')))
+		if (!is_letter_or_digit(c) &&
+		    (label_begins || strchr("-_.", c) == NULL || c == '\0'))
 			return false;
 		label_begins = c == '.';
 		name[i] = c;
@@ -39,19 +40,40 @@ hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length
 	return !label_begins;
 }
 
+bool
+hostname_next(char host[HOSTNAME_SIZE])
+{
+	const char *domain = strchr(host, '.');
+	if (domain != NULL && !hostname_is_special(host)) {
+		memmove(host + 1, domain, strlen(domain) + 1);
+		host[0] = '_';
+		return true;
+	}
+	if (strcmp(host, HOSTNAME_DEFAULT) == 0 || strcmp(host, HOSTNAME_NO_SNI) == 0)
+		return false;
+	memcpy(host, HOSTNAME_DEFAULT, sizeof HOSTNAME_DEFAULT);
+	return true;
+}
+
+bool
+hostname_is_special(const char *host)
+{
+	return host[0] == '_';
+}
+
 #ifdef HASHED
 void
-hostname_directory(char directory[HOSTNAME_SIZE], const char *name)
+hostname_directory(char directory[HOSTNAME_SIZE], const char *host)
 {
 	XXH128_canonical_t digest;
-	XXH128_canonicalFromHash(&digest, XXH3_128bits(name, strlen(name)));
+	XXH128_canonicalFromHash(&digest, XXH3_128bits(host, strlen(host)));
 	for (size_t i = 0; i < sizeof digest.digest; i++)
 		snprintf(directory + 2 * i, 3, "%02x", digest.digest[i]);
 }
 #else
 void
-hostname_directory(char directory[HOSTNAME_SIZE], const char *name)
+hostname_directory(char directory[HOSTNAME_SIZE], const char *host)
 {
-	memcpy(directory, name, strlen(name) + 1);
+	memcpy(directory, host, strlen(host) + 1);
 }
 #endif

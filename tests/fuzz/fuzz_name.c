@@ -10,11 +10,11 @@ static bool
 is_label(const uint8_t *label, size_t length)
 {
 	static const char allowed[] =
-	    "-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	    "-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 	for (size_t i = 0; i < length; i++)
 		if (memchr(allowed, label[i], sizeof allowed - 1) == NULL)
 			return false;
-	return length > 0 && label[0] != '-';
+	return length > 0 && label[0] != '-' && label[0] != '_';
 }
 
 static bool
@@ -75,6 +75,26 @@ judge_directory(const char *directory, const char *canonical)
 #endif
 }
 
+/* The special hosts that serve HOST's clients are valid as directories, and as no client's name. */
+static void
+judge_special_hosts(char *host)
+{
+	char *canonical = malloc(HOSTNAME_SIZE), *directory = malloc(HOSTNAME_SIZE);
+	PROPERTY(canonical != NULL && directory != NULL, "out of memory");
+	bool has_dot = strchr(host, '.') != NULL;
+	int count = 0;
+	for (; hostname_next(host); count++) {
+		PROPERTY(hostname_is_special(host), "not a special host");
+		PROPERTY(!hostname_canonical(canonical, (const uint8_t *)host, strlen(host)),
+		    "a client may ask for a special host");
+		hostname_directory(directory, host);
+		judge_directory(directory, host);
+	}
+	PROPERTY(count == 1 + has_dot, "%d special hosts", count);
+	free(directory);
+	free(canonical);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 {
@@ -89,6 +109,7 @@ LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 		judge_canonical(canonical, input, length);
 		hostname_directory(directory, canonical);
 		judge_directory(directory, canonical);
+		judge_special_hosts(canonical);
 	}
 	free(directory);
 	free(canonical);

@@ -89,7 +89,8 @@ struct shape {
 	bool whole;
 	size_t compression_methods;
 	bool null_compression; /* is among them */
-	bool extension_twice;  /* another one than server_name */
+	bool extension_twice;  /* another one than server_name and ALPN */
+	bool malformed_alpn;   /* the first ALPN extension */
 	bool psk_not_last;
 	size_t server_names; /* extensions */
 
@@ -98,6 +99,7 @@ struct shape {
 	bool empty_other_name;
 	bool list_overrun; /* a length in it contradicts another */
 	bool valid_name;   /* the first host_name is one */
+	bool underscore;   /* it has one */
 };
 
 void shape_read(const struct bytes *stream, struct shape *shape);

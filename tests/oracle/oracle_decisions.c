@@ -49,6 +49,18 @@ list_overrun(const struct difference *difference)
 }
 
 static bool
+malformed_alpn(const struct difference *difference)
+{
+	return difference->ours->alert == TLS_DECODE_ERROR && difference->shape->malformed_alpn;
+}
+
+static bool
+underscore(const struct difference *difference)
+{
+	return difference->shape->underscore;
+}
+
+static bool
 other_name_type(const struct difference *difference)
 {
 	return difference->shape->other_names > 0;
@@ -128,7 +140,7 @@ const struct decision decisions[] = {
 
 /* Rejected here, accepted there. */
 {BOTH, UNWILLING, ACCEPTED, invalid_name,
-    "a name that is not valid, such as `a_b`, `..`, `-a` or `blog.example.`",
+    "a name that is not valid, such as `_a`, `..`, `-a` or `blog.example.`",
     "unrecognized_name",
     {"takes it, up to 255 bytes without a NUL", "takes it where it is all of `a-z 0-9 - .`"},
     "a name is a directory's name"},
@@ -159,8 +171,16 @@ const struct decision decisions[] = {
     "a server_name_list shorter or longer than its extension, or than its names",
     "decode_error", {same, "looks no further than the first host_name"},
     "what else is in there could be a name to another reader"},
+{GNUTLS_ALONE, MALFORMED, ACCEPTED, malformed_alpn,
+    "an ALPN extension that is malformed inside",
+    "decode_error", {same, takes},
+    "RFC 7301, 3.1; what it offers decides between two sockets"},
 
 /* Routed here, rejected there. */
+{GNUTLS_ALONE, ACCEPTED, MALFORMED, underscore,
+    "a name with `_` inside a label, such as `a_b`",
+    "routes it", {takes, "illegal_parameter"},
+    "such names are in use; the backend refuses by itself"},
 {OPENSSL_ALONE, ACCEPTED, MALFORMED, other_name_type,
     "a name of another type beside the host_name",
     "skips it", {"decode_error", same},
@@ -187,7 +207,7 @@ const struct decision decisions[] = {
     "routes it", {"illegal_parameter, decode_error", "illegal_parameter without null"},
     harmless},
 {BOTH, ACCEPTED, MALFORMED, extension_twice,
-    "an extension twice, other than server_name",
+    "an extension twice, other than server_name and ALPN",
     "routes it", {"illegal_parameter", "unsupported_extension, illegal_parameter"},
     harmless},
 {BOTH, ACCEPTED, MALFORMED, psk_not_last,

@@ -4,7 +4,7 @@
 
 #include "tests/oracle/oracle.h"
 
-enum { HANDSHAKE = 22, EXTENSION_PRE_SHARED_KEY = 41 };
+enum { HANDSHAKE = 22, EXTENSION_ALPN = 16, EXTENSION_PRE_SHARED_KEY = 41 };
 
 /* The number of WIDTH bytes at OFFSET; 0 past the end. */
 static size_t
@@ -59,6 +59,7 @@ see_name(const struct bytes *message, size_t offset, size_t length, struct shape
 	if (shape->host_names++ > 0)
 		return;
 	shape->valid_name = hostname_canonical(canonical, message->data + offset, length);
+	shape->underscore = memchr(message->data + offset, '_', length) != NULL;
 }
 
 /* The content of a server_name extension. */
@@ -83,6 +84,16 @@ see_names(const struct bytes *message, size_t offset, size_t end, struct shape *
 		offset += 3 + length;
 	}
 	shape->list_overrun |= offset != end;
+}
+
+/* The content of an ALPN extension. */
+static bool
+is_malformed_alpn(const struct bytes *message, size_t offset, size_t end)
+{
+	bool malformed = end < offset + 4 || offset + 2 + number(message, offset, 2) != end;
+	for (offset += 2; !malformed && offset < end; offset += 1 + number(message, offset, 1))
+		malformed = number(message, offset, 1) == 0;
+	return malformed || offset != end;
 }
 
 /* The offset of the extensions' length; past the end if there are none. */
@@ -112,9 +123,11 @@ see_extensions(const struct bytes *message, size_t offset, struct shape *shape)
 			return;
 		shape->psk_not_last |= psk;
 		psk = type == EXTENSION_PRE_SHARED_KEY;
-		if (type != 0)
+		if (type == EXTENSION_ALPN && !seen[type])
+			shape->malformed_alpn = is_malformed_alpn(message, offset + 4, end);
+		else if (type != 0 && type != EXTENSION_ALPN)
 			shape->extension_twice |= seen[type];
-		else if (shape->server_names++ == 0)
+		else if (type == 0 && shape->server_names++ == 0)
 			see_names(message, offset + 4, end, shape);
 		seen[type] = true;
 		offset = end;

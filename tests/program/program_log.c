@@ -147,7 +147,7 @@ PROGRAM_TEST(log, invalid_names_are_not_printed)
 	    "MARK.example.",
 	    "-MARK",
 	    "MARK/../MARK",
-	    "mark_MARK",
+	    "_mark.MARK",
 	};
 	proxy = proxy_start_default();
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

@@ -144,7 +144,7 @@ static const char *const invalid_names[] = {
     "exam ple.com",
     " good.example",
     "good.example ",
-    "good_example",
+    "_good.example",
     "_acme.example.com",
     "*.example.com",
     "good.example:443",

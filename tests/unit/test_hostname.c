@@ -34,6 +34,8 @@ static const struct {
     {NAME("a-b.c--d"), "a-b.c--d"},
     {NAME("a-.b-"), "a-.b-"}, /* RFC 1035 knows no such label, but it does no harm */
     {NAME("192.0.2.7"), "192.0.2.7"},
+    {NAME("my_app.EXAMPLE"), "my_app.example"},
+    {NAME("a_.b__c.example"), "a_.b__c.example"},
     {NAME("a.b.c.d.e.f"), "a.b.c.d.e.f"},
 
     {NAME(TEXT_63 ".example"), TEXT_63 ".example"},
@@ -57,10 +59,17 @@ static const struct {
     {NAME("a.-b"), NULL},
     {NAME("a.-"), NULL},
 
+    /* As special hosts and service labels (RFC 8552) begin */
+    {NAME("_"), NULL},
+    {NAME("_default"), NULL},
+    {NAME("_no-sni"), NULL},
+    {NAME("_.example.com"), NULL},
+    {NAME("_dmarc.example.com"), NULL},
+    {NAME("a._tcp.example"), NULL},
+
     {NAME("../a"), NULL},
     {NAME("a/b"), NULL},
     {NAME("/"), NULL},
-    {NAME("a_b"), NULL},
     {NAME("*.example"), NULL},
     {NAME("a b"), NULL},
     {NAME(" a"), NULL},
@@ -105,7 +114,7 @@ static regex_t rule;
 static void
 compile_rule(void)
 {
-	const char *label = "[A-Za-z0-9][A-Za-z0-9-]*";
+	const char *label = "[A-Za-z0-9][A-Za-z0-9_-]*";
 	char pattern[100];
 	snprintf(pattern, sizeof pattern, "^%s(\\.%s)*$", label, label);
 	cr_assert(regcomp(&rule, pattern, REG_EXTENDED | REG_NOSUB) == 0);
@@ -164,7 +173,7 @@ Test(hostname_rule, holds_for_each_byte_in_each_place)
 Test(hostname_rule, holds_for_all_short_names_of_a_few_bytes)
 {
 	enum { LENGTH = 5 };
-	static const char alphabet[] = {'a', 'Z', '0', '-', '.', '/', '\0', '\xe9'};
+	static const char alphabet[] = {'a', 'Z', '0', '-', '_', '.', '/', '\0', '\xe9'};
 	enum { COUNT = sizeof alphabet };
 	size_t total = 1;
 	for (size_t length = 0; length <= LENGTH; length++, total *= COUNT)
@@ -237,4 +246,53 @@ Test(hostname, names_the_directory)
 		cr_expect(
 		    strcmp(directory, expected) == 0, "%s: %s", directories[i].name, directory);
 	}
+}
+
+/* --- Special hosts --- */
+
+Test(hostname, each_host_has_the_next_of_the_table)
+{
+	static const struct {
+		const char *host, *next; /* NULL if there is none */
+	} hosts[] = {
+	    {"example.com", "_.com"},
+	    {"a.example.com", "_.example.com"},
+	    {"a.b.example.com", "_.b.example.com"},
+	    {"a_b.example.com", "_.example.com"},
+	    {"localhost", "_default"},
+	    {"192.0.2.7", "_.0.2.7"},
+	    {"_.com", "_default"},
+	    {"_.example.com", "_default"},
+	    {"_default", NULL},
+	    {"_no-sni", NULL},
+	};
+	for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+		char host[HOSTNAME_SIZE];
+		snprintf(host, sizeof host, "%s", hosts[i].host);
+		cr_expect(hostname_is_special(host) == (host[0] == '_'));
+		bool has_next = hostname_next(host);
+		cr_expect(has_next == (hosts[i].next != NULL), "%s", hosts[i].host);
+		cr_expect(
+		    !has_next || strcmp(host, hosts[i].next) == 0, "%s: %s", hosts[i].host, host);
+	}
+}
+
+/* Each name leads to two special hosts at most, whatever its length, and no name is one. */
+Test(hostname, a_name_leads_to_two_special_hosts_at_most)
+{
+	for (size_t length = 1; length <= HOSTNAME_MAX; length++)
+		for (size_t dot = 1; dot <= length; dot += 1 + length / 7) {
+			char name[HOSTNAME_SIZE], host[HOSTNAME_SIZE];
+			memset(host, 'a', length);
+			host[length] = '\0';
+			if (dot + 1 < length)
+				host[dot] = '.';
+			int count = 0;
+			for (; hostname_next(host); count++)
+				CHECK(hostname_is_special(host) &&
+					!hostname_canonical(
+					    name, (const uint8_t *)host, strlen(host)),
+				    "%s", host);
+			CHECK(count == (dot + 1 < length ? 2 : 1), "%zu bytes: %d", length, count);
+		}
 }
