@@ -84,7 +84,7 @@ link = $(cc) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # The objects of sniproxy, besides its main.
 modules := proxy.o tls.o $(addprefix lib/,relay.o idle.o table.o share.o thread.o backend.o \
-	owner.o hostname.o proxy_protocol.o network.o address.o listener.o capacity.o status.o \
+	down.o owner.o hostname.o proxy_protocol.o network.o address.o listener.o capacity.o status.o \
 	log.o) \
 	system/$(SYSTEM).o $(if $(filter linux,$(SYSTEM)),,system/poll.o) $(stubs:%=%/stubs.o)
 # Sanitizers make system calls that the sandbox denies.
@@ -115,8 +115,8 @@ $(BUILD)/sniproxy-hostname: $(addprefix $(BUILD)/,sniproxy-hostname.o lib/idna.o
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc)
 
 # sniproxy-check's verdicts come from the proxy's own modules.
-check_modules := $(of_check) $(addprefix lib/,idna.o backend.o owner.o hostname.o address.o) tls.o \
-	system/$(SYSTEM).o
+check_modules := $(of_check) $(addprefix lib/,idna.o backend.o owner.o hostname.o proxy_protocol.o address.o) \
+	tls.o system/$(SYSTEM).o
 
 $(BUILD)/sniproxy-check: $(addprefix $(BUILD)/,$(check_modules))
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc libssl libcrypto jansson)

@@ -2,6 +2,7 @@
 
 #include "lib/backend.h"
 #include "lib/clock.h"
+#include "lib/down.h"
 #include "lib/hostname.h"
 #include "lib/idle.h"
 #include "lib/log.h"
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -36,6 +38,9 @@ enum {
 	HELLO_BUFFER_SIZE = 4 * 1024, /* most hellos fit; for others it grows */
 	HELLO_LARGE = 16 * 1024,
 };
+
+/* The ALPN protocol of a client that validates a name for a certificate (RFC 8737, 3). */
+#define ACME_PROTOCOL "acme-tls/1"
 
 /* Log text for a host directory whose file system hangs. */
 #define HANGS "does not answer"
@@ -67,16 +72,23 @@ static size_t hellos_max;
 
 static atomic_size_t hellos_memory; /* in use */
 
+/* The parts of unique IDs: when this program started, and the number of the next header. */
+static uint64_t start_ns;
+static atomic_ullong headers;
+
 /* --- How a connection ends --- */
 
 /* Logs that WHAT has failed for C, and WHY. */
 static void
 log_failure(const struct connection *c, const char *what, const char *why)
 {
-	char client[ADDRESS_ENDPOINT_SIZE];
+	char client[ADDRESS_ENDPOINT_SIZE], id[TABLE_ID_SIZE];
+	const char *name = table_name(c), *special = table_special_host(c);
 	address_endpoint(client, &c->peer);
-	log_line(c->host != NULL ? LOG_HOST : LOG_CLIENT, "%s %s: %s: %s", client, table_host(c),
-	    what, why);
+	table_id(id, c);
+	log_line(*name == '-' ? LOG_CLIENT : LOG_HOST, "%s %s%s%s%s%s: %s: %s", client, name,
+	    special != NULL ? " (" : "", special != NULL ? special : "", special != NULL ? ")" : "",
+	    id, what, why);
 }
 
 static enum step
@@ -184,7 +196,7 @@ grow_hello(struct connection *c)
 	if (bytes == NULL)
 		return false;
 	if (is_first)
-		h->start = h->end = BACKEND_PROXY_HEADER_SIZE;
+		h->start = h->end = PROXY_PROTOCOL_WRITTEN_MAX;
 	h->bytes = bytes;
 	h->size = size;
 	return true;
@@ -215,19 +227,20 @@ read_proxy_header(struct connection *c)
 	return table_rejects(c) ? end_evicted(c) : STEP_NEXT;
 }
 
-/* Finds the name in the complete hello. */
+/* Finds the name in the complete hello. There may be none: then its reason is kept. */
 static enum step
 read_name(struct connection *c)
 {
 	const uint8_t *sent;
 	size_t length;
-	char name[HOSTNAME_SIZE];
+	char name[HOSTNAME_SIZE] = "";
 	struct tls_hello *tls = &c->hello->tls;
-	if (tls_hello_server_name(tls, &sent, &length) != TLS_OK)
+	enum tls_status status = tls_hello_server_name(tls, &sent, &length);
+	if (status == TLS_REFUSED && tls->alert != TLS_UNRECOGNIZED_NAME)
 		return reject_hello(c, tls->alert, tls->reason);
-	if (!hostname_canonical(name, sent, length))
+	if (status == TLS_OK && !hostname_canonical(name, sent, length))
 		return reject_hello(c, TLS_UNRECOGNIZED_NAME, "not a valid name");
-	if (!table_join_host(c, name))
+	if (!table_set_name(c, name))
 		return reject(c, TLS_INTERNAL_ERROR, "hello", strerror(ENOMEM));
 	return STEP_NEXT;
 }
@@ -332,10 +345,10 @@ read_hello(struct connection *c)
 
 /* --- The backend --- */
 
-/* Writes the backend's PROXY header right before the hello, so that one write sends both. Returns
- * false with errno set if the server's address is unknown. */
+/* Writes the backend's PROXY header of VERSION right before the hello, so that one write sends
+ * both. Returns false with errno set if the server's address is unknown. */
 static bool
-prepend_proxy_header(struct connection *c)
+prepend_proxy_header(struct connection *c, unsigned version)
 {
 	union address server = c->server;
 	socklen_t size = sizeof server;
@@ -344,17 +357,28 @@ prepend_proxy_header(struct connection *c)
 			return false;
 		address_unmap(&server);
 	}
-	char header[BACKEND_PROXY_HEADER_SIZE];
-	c->header_length = backend_proxy_header(header, &c->peer, &server);
+	uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX];
+	if (version == 1) {
+		c->header_length = proxy_protocol_write_v1(header, &c->peer, &server);
+	} else {
+		struct proxy_protocol_tlvs tlvs = {c->hello->tls.protocol,
+		    c->hello->tls.protocol_length, c->name[0] != '\0' ? c->name : NULL, {0}};
+		c->id[0] = start_ns;
+		c->id[1] = atomic_fetch_add(&headers, 1);
+		for (size_t i = 0; i < sizeof tlvs.unique_id; i++)
+			tlvs.unique_id[i] = (uint8_t)(c->id[i / 8] >> (56 - i % 8 * 8));
+		c->header_length = proxy_protocol_write_v2(header, &c->peer, &server, &tlvs);
+	}
 	c->hello->start -= c->header_length;
 	memcpy(c->hello->bytes + c->hello->start, header, c->header_length);
 	return true;
 }
 
-/* Looks up the backend and connects to it, once. A lookup may hang, and C may be taken from this
- * thread meanwhile, so nothing of C is accessed until it ends. Returns false if C was taken. */
+/* Looks up the backend in DIRECTORY and connects to it, once. A lookup may hang, and C may be taken
+ * from this thread meanwhile, so nothing of C is accessed until it ends. Returns false if C was
+ * taken. */
 static bool
-try_backend(struct connection *c, const char *directory, struct backend *backend)
+try_backend(struct connection *c, const char *directory, unsigned kind, struct backend *backend)
 {
 	struct lookup lookup;
 	int error = table_begin_lookup(&lookup, c);
@@ -364,7 +388,7 @@ try_backend(struct connection *c, const char *directory, struct backend *backend
 		    error == ETIMEDOUT ? HANGS : "too many lookups");
 		return true;
 	}
-	*backend = backend_connect(hosts_directory, directory);
+	*backend = backend_connect(hosts_directory, directory, kind);
 	if (table_end_lookup(&lookup) != NULL)
 		return true;
 	if (backend->socket != -1)
@@ -372,10 +396,14 @@ try_backend(struct connection *c, const char *directory, struct backend *backend
 	return false;
 }
 
-/* Whether an attempt that failed with ERROR may succeed later. */
+/* Whether another attempt to connect to C's host, after it failed as BACKEND says, may succeed. If
+ * it is down, it may be restarting; but no thread waits for that while there are few. */
 static bool
-may_succeed_later(int error)
+may_succeed_later(const struct connection *c, const struct backend *backend)
 {
+	int error = backend->error;
+	if (backend->is_down)
+		return !table_is_short() && !thread_is_short() && down_may_end(c->host->key);
 	return error == EAGAIN || error == EBUSY || error == EINTR || backend_is_short(error);
 }
 
@@ -388,7 +416,7 @@ take_backend(struct connection *c, const struct backend *backend)
 		    backend_is_absent(backend->error) ? TLS_UNRECOGNIZED_NAME : TLS_INTERNAL_ERROR,
 		    backend->failed, backend_why(backend));
 	c->relay.backend = backend->socket;
-	if (backend->send_proxy_v1 && !prepend_proxy_header(c))
+	if (backend->proxy_version > 0 && !prepend_proxy_header(c, backend->proxy_version))
 		return reject(c, TLS_INTERNAL_ERROR, "getsockname", strerror(errno));
 	c->relay.first = c->hello->bytes;
 	c->relay.first_start = c->hello->start;
@@ -404,41 +432,72 @@ take_backend(struct connection *c, const struct backend *backend)
 	return STEP_NEXT;
 }
 
-/* Waits for MS milliseconds; C counts as blocked meanwhile if the backlog IS_FULL. Returns whether
- * the client is still connected. */
+/* Waits for MS milliseconds; C counts as blocked meanwhile if its host is the reason. Returns
+ * whether the client is still connected. */
 static bool
-wait_to_retry(struct connection *c, int ms, bool is_full)
+wait_to_retry(struct connection *c, int ms, const struct backend *backend)
 {
-	relay_set_blocked(&c->relay, is_full);
+	relay_set_blocked(&c->relay, backend->error == EAGAIN || backend->is_down);
 	bool is_gone = wait_for_client(c, 0, ms);
 	relay_set_blocked(&c->relay, false);
 	return !is_gone;
 }
 
-/* Connects to the backend of C's name. If the backlog is full or resources are short, tries again
- * until the deadline for the hello, unless the client disconnects. */
+/* Connects to the backend of HOST, whose clients C is one of. If it may be available later, tries
+ * again until the deadline for the hello, unless the client disconnects. Returns STEP_NEXT and sets
+ * BACKEND, or ends C. */
 static enum step
-connect_backend(struct connection *c)
+connect_host(struct connection *c, const char *host, unsigned kind, struct backend *backend)
 {
-	struct backend backend;
 	char directory[HOSTNAME_SIZE];
-	hostname_directory(directory, table_host(c));
+	hostname_directory(directory, host);
 	for (int retry_ms = RETRY_FIRST_MS;; retry_ms *= RETRY_FACTOR) {
 		if (table_rejects(c))
 			return end_evicted(c);
-		if (!try_backend(c, directory, &backend))
+		if (!try_backend(c, directory, kind, backend))
 			return STEP_LOST;
 		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
-		if (backend.socket != -1 || !may_succeed_later(backend.error) || left_ms == 0)
-			return take_backend(c, &backend);
+		if (backend->socket != -1 && retry_ms > RETRY_FIRST_MS)
+			down_forget(host);
+		if (backend->socket != -1 || left_ms == 0 || !may_succeed_later(c, backend))
+			return STEP_NEXT;
 		if (retry_ms > RETRY_MOST_MS)
 			retry_ms = RETRY_MOST_MS;
-		bool is_there = wait_to_retry(c, retry_ms, backend.error == EAGAIN);
+		bool is_there = wait_to_retry(c, retry_ms, backend);
 		if (is_stopped(c))
 			return end_evicted(c);
 		if (!is_there)
 			return fail_client(c, 0);
 	}
+}
+
+/* Connects to the backend of C's name or, if that has no directory, to that of a special host. */
+static enum step
+connect_backend(struct connection *c)
+{
+	struct backend backend;
+	char host[HOSTNAME_SIZE];
+	const struct tls_hello *tls = &c->hello->tls;
+	bool is_acme = tls->protocols == 1 && tls->protocol_length == strlen(ACME_PROTOCOL) &&
+	    memcmp(tls->protocol, ACME_PROTOCOL, strlen(ACME_PROTOCOL)) == 0;
+	snprintf(host, sizeof host, "%s", c->name[0] != '\0' ? c->name : HOSTNAME_NO_SNI);
+	do {
+		unsigned kind = (is_acme ? BACKEND_ACME : 0) |
+		    (hostname_is_special(host) ? BACKEND_SPECIAL : 0);
+		if (!table_set_host(c, host))
+			return reject(c, TLS_INTERNAL_ERROR, "hello", strerror(ENOMEM));
+		enum step step = connect_host(c, host, kind, &backend);
+		if (step != STEP_NEXT)
+			return step;
+		if (!backend.is_missing)
+			return take_backend(c, &backend);
+		if (backend.why[0] != '\0')
+			log_failure(c, backend.failed, backend.why);
+	} while (hostname_next(host));
+	table_set_host(c, c->name);
+	if (c->name[0] == '\0')
+		return reject_hello(c, TLS_UNRECOGNIZED_NAME, tls->reason);
+	return reject(c, TLS_UNRECOGNIZED_NAME, "host directory", strerror(ENOENT));
 }
 
 /* --- The relay --- */
@@ -592,7 +651,10 @@ proxy_accept(int client, const union address *peer)
 void
 proxy_prepare(int directory, struct network_list from, size_t hellos)
 {
+	struct timespec now;
 	hosts_directory = directory;
 	balancers = from;
 	hellos_max = hellos;
+	clock_gettime(CLOCK_REALTIME, &now);
+	start_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }

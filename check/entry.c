@@ -4,6 +4,7 @@
 #include "check/path.h"
 #include "lib/clock.h"
 #include "lib/idna.h"
+#include "lib/proxy_protocol.h"
 #include "system/system.h"
 #include "tls.h"
 
@@ -387,7 +388,7 @@ static int
 open_host(int hosts, const char *name, char prefix[256])
 {
 	struct stat status;
-	struct owner_host host;
+	struct owner_host host = {0};
 	prefix[0] = '\0';
 	return is_shared(&status) ? owner_open_host(hosts, &status, name, &host)
 				  : system_open_host(hosts, name, prefix);
@@ -666,8 +667,8 @@ send_proxy_header(int socket)
 	union address here = {.v4 = {.sin_family = AF_INET,
 				  .sin_port = htons(443),
 				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
-	char header[BACKEND_PROXY_HEADER_SIZE];
-	size_t length = backend_proxy_header(header, &here, &here);
+	uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX];
+	size_t length = proxy_protocol_write_v1(header, &here, &here);
 	send(socket, header, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
@@ -676,7 +677,7 @@ static struct backend
 connect_until(int hosts, const char *directory, int64_t deadline_ms)
 {
 	struct backend backend;
-	while ((backend = backend_connect(hosts, directory)).socket == -1 &&
+	while ((backend = backend_connect(hosts, directory, 0)).socket == -1 &&
 	    backend.error == EAGAIN && clock_left_ms(deadline_ms) > 0)
 		poll(NULL, 0, RETRY_MS);
 	return backend;
@@ -705,7 +706,7 @@ entry_check(struct entry *entry, bool is_host, int hosts, const struct entry_set
 		return;
 	}
 	entry->state = ENTRY_SERVED;
-	entry->send_proxy_v1 = backend.send_proxy_v1;
+	entry->send_proxy_v1 = backend.proxy_version == 1;
 	if (entry->send_proxy_v1)
 		send_proxy_header(backend.socket);
 	if (settings->handshakes != NULL)

@@ -13,8 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SOCKET_NAME "tls-socket"
-#define PROXY_FLAG_NAME "send-proxy-v1"
+static const char socket_name[] = "tls-socket";
+static const char acme_socket_name[] = "acme-tls-socket";
+static const char *const flag_names[] = {"send-proxy-v1", "send-proxy-v2"};
+
+/* Size of the path of one of these files, relative to a host directory or to the hosts
+ * directory. */
+enum { PATH_SIZE = NAME_MAX + 1 + sizeof acme_socket_name };
 
 static struct backend
 failure(const char *failed, int error)
@@ -44,39 +49,70 @@ refusal(const char *failed, const struct owner_host *host)
 	return backend;
 }
 
-/* Connects to the backend in the host directory at PREFIX, relative to DIRECTORY. */
-static struct backend
-connect_in(int hosts, int directory, const char *prefix)
+/* Returns the version of the PROXY header that the backend in the host directory at PREFIX,
+ * relative to DIRECTORY, wants; 0 for none; -1 with errno set if that is unknown. */
+static int
+proxy_version(int directory, const char *prefix)
 {
-	char path[NAME_MAX + 1 + sizeof PROXY_FLAG_NAME];
+	char path[PATH_SIZE];
 	struct stat flag;
-	snprintf(path, sizeof path, "%s" PROXY_FLAG_NAME, prefix);
-	int flag_error = fstatat(directory, path, &flag, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
-	if (flag_error == EACCES) /* the directory may not be searched */
-		return failure("host directory", flag_error);
-	if (flag_error != 0 && flag_error != ENOENT)
-		return failure(PROXY_FLAG_NAME, flag_error);
+	for (int version = BACKEND_PROXY_VERSIONS; version > 0; version--) {
+		snprintf(path, sizeof path, "%s%s", prefix, flag_names[version - 1]);
+		if (fstatat(directory, path, &flag, AT_SYMLINK_NOFOLLOW) == 0)
+			return version;
+		if (errno != ENOENT)
+			return -1;
+	}
+	return 0;
+}
 
+/* Connects to the socket NAME in the host directory at PREFIX, relative to DIRECTORY. */
+static struct backend
+connect_to(int hosts, int directory, const char *prefix, const char *name)
+{
+	char path[PATH_SIZE];
+	struct stat found;
 	int s = system_socket(AF_UNIX);
 	if (s == -1)
-		return failure(SOCKET_NAME, errno);
-	snprintf(path, sizeof path, "%s" SOCKET_NAME, prefix);
-	const char *failed = SOCKET_NAME;
+		return failure(name, errno);
+	snprintf(path, sizeof path, "%s%s", prefix, name);
+	const char *failed = name;
 	if (system_connect(hosts, directory, path, s, &failed) == 0)
-		return (struct backend){.socket = s, .send_proxy_v1 = flag_error == 0};
+		return (struct backend){.socket = s};
 	int error = errno;
-	if (error == ECONNREFUSED && fstatat(directory, path, &flag, 0) == 0 &&
-	    !S_ISSOCK(flag.st_mode))
+	if (error == ECONNREFUSED && fstatat(directory, path, &found, 0) == 0 &&
+	    !S_ISSOCK(found.st_mode))
 		error = ENOTSOCK;
 	close(s);
-	return failure(failed, error);
+	struct backend backend = failure(failed, error);
+	backend.is_down = failed == name && (error == ENOENT || error == ECONNREFUSED);
+	return backend;
+}
+
+/* Connects to the backend in the host directory at PREFIX, relative to DIRECTORY. */
+static struct backend
+connect_in(int hosts, int directory, const char *prefix, bool is_acme)
+{
+	int version = proxy_version(directory, prefix);
+	if (version == -1 && errno == EACCES) /* the directory may not be searched */
+		return failure("host directory", errno);
+	if (version == -1)
+		return failure("send-proxy-v1", errno);
+	if (is_acme) {
+		struct backend acme = connect_to(hosts, directory, prefix, acme_socket_name);
+		if (acme.error != ENOENT)
+			return acme;
+	}
+	struct backend backend = connect_to(hosts, directory, prefix, socket_name);
+	backend.proxy_version = (unsigned)version;
+	return backend;
 }
 
 struct backend
-backend_connect(int hosts, const char *name)
+backend_connect(int hosts, const char *name, unsigned kind)
 {
 	struct stat status;
-	struct owner_host owner = {0};
+	struct owner_host owner = {.is_special = (kind & BACKEND_SPECIAL) != 0};
 	char prefix[HOSTNAME_SIZE + 1] = "";
 	int error = system_stat_hosts(hosts, &status) == -1 ? errno : 0;
 	if (error != 0 || status.st_nlink == 0) /* it was removed */
@@ -84,15 +120,19 @@ backend_connect(int hosts, const char *name)
 	bool is_shared = owner_is_shared(&status);
 	int directory = is_shared ? owner_open_host(hosts, &status, name, &owner)
 				  : system_open_host(hosts, name, prefix);
-	if (directory == -1)
-		return refusal("host directory", &owner);
-	struct backend backend = connect_in(hosts, directory, prefix);
+	struct backend backend;
+	if (directory == -1) {
+		backend = refusal("host directory", &owner);
+		backend.is_missing = backend.error == ENOENT;
+		return backend;
+	}
+	backend = connect_in(hosts, directory, prefix, (kind & BACKEND_ACME) != 0);
 	if (directory != AT_FDCWD)
 		close(directory);
 	if (backend.socket == -1 || !is_shared || owner_listens(backend.socket, &owner))
 		return backend;
 	int s = backend.socket;
-	backend = refusal(SOCKET_NAME, &owner);
+	backend = refusal(socket_name, &owner);
 	close(s);
 	return backend;
 }
@@ -103,17 +143,4 @@ backend_why(const struct backend *backend)
 	if (backend->why[0] != '\0')
 		return backend->why;
 	return backend->error == EAGAIN ? "did not accept in time" : strerror(backend->error);
-}
-
-size_t
-backend_proxy_header(char header[BACKEND_PROXY_HEADER_SIZE], const union address *client,
-    const union address *server)
-{
-	char source[ADDRESS_TEXT_SIZE], destination[ADDRESS_TEXT_SIZE];
-	address_text(source, client);
-	address_text(destination, server);
-	int length = snprintf(header, BACKEND_PROXY_HEADER_SIZE, "PROXY %s %s %s %u %u\r\n",
-	    client->any.sa_family == AF_INET ? "TCP4" : "TCP6", source, destination,
-	    (unsigned)address_port(client), (unsigned)address_port(server));
-	return (size_t)length;
 }

@@ -28,17 +28,37 @@ is_same(uid_t a, uid_t b)
 	return a == b && a != UNKNOWN;
 }
 
+/* Whether the owner UID of an entry may decide about all hosts in the directory with STATUS. */
+static bool
+is_trusted(uid_t uid, const struct stat *status)
+{
+	return uid == ROOT || is_same(uid, status->st_uid);
+}
+
+/* Whether HOST may be what FOUND is. If not, HOST says why, and counts as missing. */
+static bool
+may_be(struct owner_host *host, const struct stat *found, const struct stat *status)
+{
+	if (!host->is_special || is_trusted(found->st_uid, status))
+		return true;
+	snprintf(host->why, sizeof host->why,
+	    "not served: it belongs to user %u, who may not serve others' names",
+	    (unsigned)found->st_uid);
+	errno = ENOENT;
+	return false;
+}
+
 /* Sets HOST to the owner of DIRECTORY and returns DIRECTORY, or closes it and returns -1. LINK, the
  * symlink that led to it, is NULL or judged by its owner; STATUS is that of the hosts directory. */
 static int
 judge(int directory, const struct stat *link, const struct stat *status, struct owner_host *host)
 {
 	struct stat found;
-	int error = fstat(directory, &found) == -1 ? errno : 0;
+	int error = fstat(directory, &found) == -1 || !may_be(host, &found, status) ? errno : 0;
 	if (error == 0) {
 		host->uid = found.st_uid;
-		if (link == NULL || link->st_uid == ROOT || is_same(link->st_uid, found.st_uid) ||
-		    is_same(link->st_uid, status->st_uid))
+		if (link == NULL || is_trusted(link->st_uid, status) ||
+		    is_same(link->st_uid, found.st_uid))
 			return directory;
 		snprintf(host->why, sizeof host->why,
 		    "a symlink of user %u to a directory of user %u", (unsigned)link->st_uid,
@@ -73,7 +93,7 @@ static int
 open_entry(int hosts, const struct stat *status, int entry, struct owner_host *host)
 {
 	struct stat found;
-	int error = fstat(entry, &found) == -1 ? errno : 0;
+	int error = fstat(entry, &found) == -1 || !may_be(host, &found, status) ? errno : 0;
 	if (error == 0 && S_ISDIR(found.st_mode)) /* a directory has replaced it */
 		return judge(entry, NULL, status, host);
 	if (error == 0 && S_ISLNK(found.st_mode)) {
@@ -88,7 +108,6 @@ open_entry(int hosts, const struct stat *status, int entry, struct owner_host *h
 int
 owner_open_host(int hosts, const struct stat *status, const char *name, struct owner_host *host)
 {
-	*host = (struct owner_host){0};
 	/* O_DIRECTORY triggers an automount. */
 	int entry = system_open_path(hosts, name, O_NOFOLLOW | O_DIRECTORY);
 	if (entry != -1)

@@ -10,8 +10,9 @@
 
 enum { OWNER_WHY_SIZE = 80 };
 
-/* A host, set by owner_open_host(). */
+/* A host, set by owner_open_host() but for IS_SPECIAL; all else is zero at first. */
 struct owner_host {
+	bool is_special;          /* it serves names of others (hostname.h) */
 	uid_t uid;                /* the owner of its directory */
 	char why[OWNER_WHY_SIZE]; /* why it is rejected; or empty */
 };
@@ -24,7 +25,9 @@ bool owner_is_shared(const struct stat *status);
 /* Opens the host directory NAME (O_PATH) in the hosts directory at the descriptor HOSTS, which has
  * STATUS and is shared. Sets HOST to its owner. Returns a descriptor that the caller owns, or -1
  * with errno set. EACCES may mean that HOST says why it is rejected: a symlink must belong to the
- * owner of its target, to the owner of the hosts directory, or to root. What was checked is what is
+ * owner of its target, to the owner of the hosts directory, or to root. A special host must belong
+ * to one of the last two, because whoever receives the connections for a name can have a
+ * certificate for it (RFC 8737); otherwise ENOENT, and HOST says why. What was checked is what is
  * opened, even if something else replaces it meanwhile. */
 int
 owner_open_host(int hosts, const struct stat *status, const char *name, struct owner_host *host);

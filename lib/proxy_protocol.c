@@ -18,6 +18,12 @@ enum {
 	AT_FAMILY = 13,
 	AT_LENGTH = 14,
 
+	/* Types of extensions (TLVs). */
+	TYPE_ALPN = 0x01,
+	TYPE_AUTHORITY = 0x02,
+	TYPE_CRC32C = 0x03,
+	TYPE_UNIQUE_ID = 0x05,
+
 	COMMAND_LOCAL = 0x20, /* with the version */
 	COMMAND_PROXY = 0x21,
 
@@ -190,4 +196,92 @@ proxy_protocol_read(struct proxy_protocol_header *header, const uint8_t *bytes, 
 	if (begin_with(bytes, length, binary_signature, sizeof binary_signature - 1))
 		return read_binary(header, bytes, length);
 	return refuse(header, "missing");
+}
+
+/* --- Writing --- */
+
+size_t
+proxy_protocol_write_v1(uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX], const union address *client,
+    const union address *server)
+{
+	char source[ADDRESS_TEXT_SIZE], destination[ADDRESS_TEXT_SIZE];
+	address_text(source, client);
+	address_text(destination, server);
+	int length = snprintf((char *)header, PROXY_PROTOCOL_WRITTEN_MAX,
+	    "PROXY %s %s %s %u %u\r\n", client->any.sa_family == AF_INET ? "TCP4" : "TCP6", source,
+	    destination, (unsigned)address_port(client), (unsigned)address_port(server));
+	return (size_t)length;
+}
+
+/* Appends LENGTH BYTES at END. Returns the new end. */
+static uint8_t *
+append(uint8_t *end, const void *bytes, size_t length)
+{
+	memcpy(end, bytes, length);
+	return end + length;
+}
+
+/* Appends LENGTH in network byte order. */
+static uint8_t *
+append_length(uint8_t *end, size_t length)
+{
+	uint16_t bytes = htons((uint16_t)length);
+	return append(end, &bytes, sizeof bytes);
+}
+
+/* Appends an extension of TYPE. */
+static uint8_t *
+append_tlv(uint8_t *end, uint8_t type, const void *value, size_t length)
+{
+	end = append(end, &type, sizeof type);
+	return append(append_length(end, length), value, length);
+}
+
+static uint8_t *
+append_addresses(uint8_t *end, const union address *client, const union address *server)
+{
+	if (client->any.sa_family == AF_INET) {
+		end = append(end, &client->v4.sin_addr, sizeof client->v4.sin_addr);
+		end = append(end, &server->v4.sin_addr, sizeof server->v4.sin_addr);
+	} else {
+		end = append(end, &client->v6.sin6_addr, sizeof client->v6.sin6_addr);
+		end = append(end, &server->v6.sin6_addr, sizeof server->v6.sin6_addr);
+	}
+	return append_length(append_length(end, address_port(client)), address_port(server));
+}
+
+/* Returns the CRC32c of LENGTH BYTES (RFC 9260, appendix A): its polynomial with the bits reversed,
+ * one bit at a time. */
+static uint32_t
+crc32c(const uint8_t *bytes, size_t length)
+{
+	uint32_t crc = UINT32_MAX;
+	for (size_t i = 0; i < length; i++) {
+		crc ^= bytes[i];
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc % 2 != 0 ? 0x82f63b78 : 0);
+	}
+	return ~crc;
+}
+
+size_t
+proxy_protocol_write_v2(uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX], const union address *client,
+    const union address *server, const struct proxy_protocol_tlvs *tlvs)
+{
+	bool is_ipv4 = client->any.sa_family == AF_INET;
+	uint32_t crc = 0;
+	memcpy(header, binary_signature, sizeof binary_signature - 1);
+	header[AT_COMMAND] = COMMAND_PROXY;
+	header[AT_FAMILY] = is_ipv4 ? TCP_OVER_IPV4 : TCP_OVER_IPV6;
+	uint8_t *end = append_addresses(header + BINARY_START, client, server);
+	if (tlvs->alpn_length > 0)
+		end = append_tlv(end, TYPE_ALPN, tlvs->alpn, tlvs->alpn_length);
+	if (tlvs->authority != NULL)
+		end = append_tlv(end, TYPE_AUTHORITY, tlvs->authority, strlen(tlvs->authority));
+	end = append_tlv(end, TYPE_UNIQUE_ID, tlvs->unique_id, sizeof tlvs->unique_id);
+	end = append_tlv(end, TYPE_CRC32C, &crc, sizeof crc);
+	append_length(header + AT_LENGTH, (size_t)(end - header) - BINARY_START);
+	crc = htonl(crc32c(header, (size_t)(end - header))); /* with 0 in its own place */
+	append(end - sizeof crc, &crc, sizeof crc);
+	return (size_t)(end - header);
 }

@@ -21,7 +21,7 @@ struct share {
 	atomic_uint blocked;    /* of a host's connections; see relay.h */
 	struct lookups lookups; /* of a host */
 	atomic_size_t memory;   /* of an address's hellos; see proxy.c */
-	char key[];             /* a host's name, or '@' and an address */
+	char key[];             /* a host, or '@' and an address */
 };
 
 /* Counts a connection in the share of the host NAME, or of PEER's address. Of an IPv6 address, only

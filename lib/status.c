@@ -63,11 +63,16 @@ log_end(const struct connection *c, enum connection_end end)
 	int64_t ms = clock_ms() - c->accepted_ms;
 	unsigned long long up = c->relay.to_backend, down = c->relay.to_client;
 	bool is_rejected = end == END_REJECTED;
+	const char *special = table_special_host(c);
+	char id[TABLE_ID_SIZE];
+	table_id(id, c);
 	address_endpoint(client, &c->peer);
-	log_line(LOG_END, "client=%s name=%s seconds=%lld.%03d up=%llu down=%llu end=%s%s%s",
-	    client, table_host(c), (long long)ms / 1000, (int)(ms % 1000),
-	    up > c->header_length ? up - c->header_length : 0, down, end_names[end],
-	    is_rejected ? " alert=" : "", is_rejected ? tls_alert_name(c->alert) : "");
+	log_line(LOG_END, "client=%s name=%s%s%s%s seconds=%lld.%03d up=%llu down=%llu end=%s%s%s",
+	    client, table_name(c), special != NULL ? " host=" : "", special != NULL ? special : "",
+	    id, (long long)ms / 1000, (int)(ms % 1000),
+	    c->state >= CONNECTION_RELAYING && up > c->header_length ? up - c->header_length : 0,
+	    down, end_names[end], is_rejected ? " alert=" : "",
+	    is_rejected ? tls_alert_name(c->alert) : "");
 }
 
 void

@@ -1,14 +1,18 @@
 #include "lib/table.h"
 
 #include "lib/clock.h"
+#include "lib/hostname.h"
 #include "lib/log.h"
 #include "lib/thread.h"
 #include "system/system.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <search.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 enum {
@@ -138,22 +142,36 @@ table_set_client(struct connection *c, const union address *client)
 }
 
 bool
-table_join_host(struct connection *c, const char *name)
+table_set_name(struct connection *c, const char *name)
 {
 	table_lock();
-	c->host = share_join(name);
-	if (c->host != NULL) {
-		c->relay.blocked = &c->host->blocked;
-		change_state(c, CONNECTION_CONNECTING);
-	}
+	c->name = strdup(name);
+	change_state(c, CONNECTION_CONNECTING);
+	table_unlock();
+	return c->name != NULL;
+}
+
+bool
+table_set_host(struct connection *c, const char *host)
+{
+	table_lock();
+	share_leave(c->host);
+	c->host = share_join(host);
+	c->relay.blocked = c->host != NULL ? &c->host->blocked : NULL;
 	table_unlock();
 	return c->host != NULL;
 }
 
 const char *
-table_host(const struct connection *c)
+table_name(const struct connection *c)
 {
-	return c->host == NULL ? "-" : c->host->key;
+	return c->name == NULL || c->name[0] == '\0' ? "-" : c->name;
+}
+
+const char *
+table_special_host(const struct connection *c)
+{
+	return c->host != NULL && hostname_is_special(c->host->key) ? c->host->key : NULL;
 }
 
 void
@@ -173,6 +191,14 @@ table_remove(struct connection *c)
 	table_unlock();
 }
 
+void
+table_id(char text[TABLE_ID_SIZE], const struct connection *c)
+{
+	text[0] = '\0';
+	if (c->state >= CONNECTION_RELAYING && c->id[0] != 0)
+		snprintf(text, TABLE_ID_SIZE, " id=%016" PRIx64 "%016" PRIx64, c->id[0], c->id[1]);
+}
+
 /* --- Slots --- */
 
 void
@@ -185,6 +211,7 @@ table_free(struct connection *c)
 	table.counts.leaving -= c->is_evicted;
 	table_unlock();
 	table.free += c->is_evicted ? 0 : 1;
+	free(c->name);
 	free(c);
 }
 

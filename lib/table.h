@@ -70,6 +70,7 @@ struct connection {
 	bool is_parked;               /* the table owns it, and idle.c watches it */
 	struct lookup *lookup;        /* the lookup of its backend, which may hang */
 	struct share *address, *host; /* host is NULL until the name is known */
+	char *name;                   /* the server name; "" for none; NULL until it is known */
 	union address peer;           /* the client; before its PROXY header, the balancer */
 
 	/* Its owner's: */
@@ -82,6 +83,7 @@ struct connection {
 	enum tls_alert alert; /* if rejected */
 	bool resets;          /* close with SO_LINGER 0: sends RST and discards unsent data */
 	size_t header_length; /* of the PROXY header sent to the backend */
+	uint64_t id[2];       /* the unique ID in it; 0 if there is none */
 	uint64_t dropped;     /* bytes read in the lingering close */
 };
 
@@ -105,15 +107,24 @@ struct connection *table_enter(int client, const union address *peer);
 /* Sets the address of C's CLIENT from a PROXY header. C is counted by that address from now on. */
 void table_set_client(struct connection *c, const union address *client);
 
-/* Counts C as one of the host NAME, and sets its state to CONNECTING. Returns false if memory is
+/* Sets C's server NAME, "" for none, and its state to CONNECTING. Returns false if memory is
  * short. */
-bool table_join_host(struct connection *c, const char *name);
+bool table_set_name(struct connection *c, const char *name);
+
+/* Counts C as one of HOST, a name or a special host (hostname.h), and of no other host. Returns
+ * false if memory is short. */
+bool table_set_host(struct connection *c, const char *host);
 
 /* Sets the state of C. */
 void table_set_state(struct connection *c, enum connection_state state);
 
-/* Returns the name of C's host, or "-". */
-const char *table_host(const struct connection *c);
+/* For the log: return C's server name, or "-"; the special host it is counted in, or NULL. */
+const char *table_name(const struct connection *c);
+const char *table_special_host(const struct connection *c);
+
+/* Writes " id=" and C's unique ID in hexadecimal for the log; nothing if it has none. */
+enum { TABLE_ID_SIZE = 4 + 32 + 1 };
+void table_id(char text[TABLE_ID_SIZE], const struct connection *c);
 
 /* Removes C from the table, so that no other thread can find it. Then close its sockets and call
  * table_free(), which frees its slot and its memory. */

@@ -1,9 +1,13 @@
 /* Fuzz test of proxy_protocol.c: a balancer's PROXY header, and what follows it. */
 #include <stdbool.h>
 
-#include "lib/backend.h"
 #include "lib/proxy_protocol.h"
 #include "tests/fuzz/fuzz.h"
+
+enum {
+	LINE_MAX_LENGTH = 107, /* proxy-protocol.txt, 2.1 */
+	ALPN_MAX = 255,        /* RFC 7301, 3.1 */
+};
 
 /* Reads a block of exactly LENGTH bytes. */
 static enum proxy_protocol_status
@@ -32,19 +36,26 @@ say_the_same(const struct proxy_protocol_header *a, const struct proxy_protocol_
 		(are_equal(&a->client, &b->client) && are_equal(&a->server, &b->server)));
 }
 
-/* The header for a backend has the same addresses. */
+/* The header for a backend has the same addresses. Its extensions are the INPUT's first bytes. */
 static void
-judge_addresses(const struct proxy_protocol_header *header)
+judge_addresses(const struct proxy_protocol_header *header, const uint8_t *input, size_t length)
 {
-	char line[BACKEND_PROXY_HEADER_SIZE];
+	struct proxy_protocol_tlvs tlvs = {
+	    input, length < ALPN_MAX ? length : ALPN_MAX, "a.example", {0}};
+	uint8_t bytes[PROXY_PROTOCOL_WRITTEN_MAX];
 	struct proxy_protocol_header again;
 	PROPERTY(header->client.any.sa_family == header->server.any.sa_family,
 	    "addresses of two families");
-	size_t length = backend_proxy_header(line, &header->client, &header->server);
-	PROPERTY(length < sizeof line, "a line that was cut off");
-	PROPERTY(read_part(&again, (const uint8_t *)line, length) == PROXY_PROTOCOL_OK &&
-		again.length == length && say_the_same(header, &again),
+	length = proxy_protocol_write_v1(bytes, &header->client, &header->server);
+	PROPERTY(length <= LINE_MAX_LENGTH, "a line that is too long");
+	PROPERTY(read_part(&again, bytes, length) == PROXY_PROTOCOL_OK && again.length == length &&
+		say_the_same(header, &again),
 	    "the line that is passed on says something else");
+	length = proxy_protocol_write_v2(bytes, &header->client, &header->server, &tlvs);
+	PROPERTY(length <= sizeof bytes, "a header that is too long");
+	PROPERTY(read_part(&again, bytes, length) == PROXY_PROTOCOL_OK && again.length == length &&
+		say_the_same(header, &again),
+	    "the header that is passed on says something else");
 }
 
 static void
@@ -58,7 +69,7 @@ judge_header(const struct proxy_protocol_header *header, const uint8_t *input, s
 		alone.length == header->length && say_the_same(header, &alone),
 	    "what follows matters");
 	if (header->has_addresses)
-		judge_addresses(header);
+		judge_addresses(header, input, length);
 }
 
 /* The result is the same however the bytes arrive, and final. */

@@ -24,7 +24,6 @@
 #include "lib/backend.h"
 #include "lib/clock.h"
 #include "system/system.h"
-#include "tests/unit/addresses.h"
 #include "tests/unit/check.h"
 #include "tests/unit/self.h"
 #include "tests/unit/users.h"
@@ -170,7 +169,7 @@ expect_to_be_back(void)
 static bool
 expect_connected(const char *name, int listener)
 {
-	struct backend backend = backend_connect(hosts, name);
+	struct backend backend = backend_connect(hosts, name, 0);
 	cr_assert(
 	    backend.socket != -1, "%s: %s: %s", name, backend.failed, strerror(backend.error));
 	cr_expect((fcntl(backend.socket, F_GETFL) & O_NONBLOCK) != 0, "blocking");
@@ -185,7 +184,7 @@ expect_connected(const char *name, int listener)
 	close(accepted);
 	close(backend.socket);
 	expect_to_be_back();
-	return backend.send_proxy_v1;
+	return backend.proxy_version == 1;
 }
 
 /* Fails unless a connection to NAME fails with ERROR at WHAT, and no descriptor stays open. */
@@ -193,7 +192,7 @@ static void
 expect_failure(const char *name, const char *what, int error)
 {
 	int descriptors = count_descriptors();
-	struct backend backend = backend_connect(hosts, name);
+	struct backend backend = backend_connect(hosts, name, 0);
 	cr_assert(backend.socket == -1, "%s: connected", name);
 	cr_assert(backend.failed != NULL);
 	cr_expect(strcmp(backend.failed, what) == 0, "%s: %s", name, backend.failed);
@@ -392,10 +391,10 @@ Test(backend, never_mixes_two_directories_that_are_swapped)
 	int64_t deadline_ms = in_ms(20000);
 	while ((with < 300 || without < 300) && with + without < 4000) {
 		CHECK(clock_left_ms(deadline_ms) > 0, "%u, %u", with, without);
-		struct backend backend = backend_connect(hosts, "a.example");
+		struct backend backend = backend_connect(hosts, "a.example", 0);
 		CHECK(backend.socket != -1, "%s", strerror(backend.error));
 		bool wanted = is_with_header(backend.socket);
-		CHECK(backend.send_proxy_v1 == wanted, "one's socket, the other's file");
+		CHECK((backend.proxy_version == 1) == wanted, "one's socket, the other's file");
 		with += wanted;
 		without += !wanted;
 		close(backend.socket);
@@ -432,7 +431,7 @@ Test(backend, does_not_wait_for_a_full_backlog)
 	cr_expect(ms < 5000, "%lld ms", (long long)ms); /* a wait would be endless */
 
 	cr_assert(accept(listener, NULL, NULL) != -1);
-	struct backend backend = backend_connect(hosts, "a.example");
+	struct backend backend = backend_connect(hosts, "a.example", 0);
 	cr_assert(backend.socket != -1, "%s", strerror(backend.error));
 	close(backend.socket);
 }
@@ -459,7 +458,7 @@ Test(backend, says_that_descriptors_are_short)
 	bool has_directory = knows_owners();
 	int last = take_all_descriptors(), failures = 0;
 	struct backend backend;
-	while ((backend = backend_connect(hosts, "a.example")).socket == -1) {
+	while ((backend = backend_connect(hosts, "a.example", 0)).socket == -1) {
 		bool is_directory = failures == 0 && has_directory;
 		cr_assert(backend.error == EMFILE && backend_is_short(backend.error), "%s",
 		    strerror(backend.error));
@@ -498,7 +497,7 @@ static void *
 connect_often(void *listener)
 {
 	for (int i = 0; i < 200; i++) {
-		struct backend backend = backend_connect(hosts, "a.example");
+		struct backend backend = backend_connect(hosts, "a.example", 0);
 		CHECK(backend.socket != -1, "%s: %s", backend.failed, strerror(backend.error));
 		close(backend.socket);
 		close(accept(*(int *)listener, NULL, NULL));
@@ -556,7 +555,7 @@ expect_distrust(const char *name, const char *what, const char *why, uid_t a, ui
 	char expected[128];
 	snprintf(expected, sizeof expected, why, (unsigned)a, (unsigned)b);
 	int descriptors = count_descriptors();
-	struct backend backend = backend_connect(hosts, name);
+	struct backend backend = backend_connect(hosts, name, 0);
 	cr_assert(backend.socket == -1, "%s: connected", name);
 	cr_expect(strcmp(backend.failed, what) == 0, "%s: %s", name, backend.failed);
 	cr_expect(backend.error == EACCES, "%s: %s", name, strerror(backend.error));
@@ -604,7 +603,7 @@ Test(backend, where_it_is_not_known_who_listens_no_host_is_served)
 	expect_distrust(
 	    "a.example", "host directory", "the hosts directory is writable by other users", 0, 0);
 	cr_assert(chmod(root, 0755) == 0);
-	struct backend backend = backend_connect(hosts, "a.example");
+	struct backend backend = backend_connect(hosts, "a.example", 0);
 	cr_assert(backend.socket != -1, "%s", backend_why(&backend));
 	close(backend.socket);
 }
@@ -748,11 +747,11 @@ Test(backend, users_that_are_not_known_here_are_not_trusted)
 		struct backend backend;
 		if (unshare(CLONE_NEWUSER) == -1)
 			_exit(2);
-		backend = backend_connect(hosts, "a.example");
+		backend = backend_connect(hosts, "a.example", 0);
 		bool is_refused = backend.socket == -1 &&
 		    strcmp(backend_why(&backend),
 			"user 65534 listens in the host directory of user 65534") == 0;
-		backend = backend_connect(hosts, "link.example");
+		backend = backend_connect(hosts, "link.example", 0);
 		_exit(is_refused && backend.socket == -1 &&
 			    strcmp(backend.failed, "host directory") == 0
 			? 0
@@ -793,7 +792,7 @@ count_refusals_while_swapped(unsigned count, const char *good)
 	for (unsigned i = 0; i < count; i++) {
 		struct sockaddr_un address = {0};
 		socklen_t length = sizeof address;
-		struct backend backend = backend_connect(hosts, "a.example");
+		struct backend backend = backend_connect(hosts, "a.example", 0);
 		refused += backend.socket == -1;
 		if (backend.socket == -1) {
 			CHECK(backend.error == EACCES, "%s", strerror(backend.error));
@@ -858,47 +857,4 @@ Test(backend, never_judges_one_directory_and_connects_in_another)
 	user_links(ALICE, "../secret.example/tls-socket", "b.example/tls-socket");
 	unsigned refused = count_refusals_while_swapped(2000, "host");
 	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
-}
-
-static const struct {
-	int family;
-	const char *client;
-	uint16_t client_port;
-	const char *server;
-	uint16_t server_port;
-	const char *header;
-} headers[] = {
-    {AF_INET, "192.0.2.7", 51234, "198.51.100.1", 443,
-	"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"},
-    {AF_INET, "255.255.255.255", 65535, "255.255.255.255", 65535,
-	"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"},
-    {AF_INET6, "2001:db8::7", 51234, "2001:db8::1", 443,
-	"PROXY TCP6 2001:db8::7 2001:db8::1 51234 443\r\n"},
-    {AF_INET6, "::1", 1, "::1", 2, "PROXY TCP6 ::1 ::1 1 2\r\n"},
-    {AF_INET6, "1111:2222:3333:4444:5555:6666:7777:8888", 65535,
-	"9999:aaaa:bbbb:cccc:dddd:eeee:ffff:1234", 65534,
-	"PROXY TCP6 1111:2222:3333:4444:5555:6666:7777:8888 "
-	"9999:aaaa:bbbb:cccc:dddd:eeee:ffff:1234 65535 65534\r\n"},
-
-    /* IPv4 in IPv6, as a dual-stack socket has it */
-    {AF_INET6, "::ffff:192.0.2.7", 51234, "::ffff:198.51.100.1", 443,
-	"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"},
-};
-
-Test(proxy_header, tells_the_addresses)
-{
-	for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
-		union address client =
-		    address_of(headers[i].family, headers[i].client, headers[i].client_port);
-		union address server =
-		    address_of(headers[i].family, headers[i].server, headers[i].server_port);
-		address_unmap(&client);
-		address_unmap(&server);
-
-		char header[BACKEND_PROXY_HEADER_SIZE];
-		memset(header, 'X', sizeof header);
-		size_t length = backend_proxy_header(header, &client, &server);
-		cr_expect(strcmp(header, headers[i].header) == 0, "%s", header);
-		cr_expect(length == strlen(headers[i].header), "%zu", length);
-	}
 }

@@ -118,7 +118,9 @@ static struct idle *
 enter_relaying(void)
 {
 	struct idle *idle = enter();
-	CHECK(table_join_host(idle->connection, "a.example"), "table_join_host");
+	CHECK(table_set_name(idle->connection, "a.example") &&
+		table_set_host(idle->connection, "a.example"),
+	    "table_set_host");
 	table_set_state(idle->connection, CONNECTION_RELAYING);
 	return idle;
 }
@@ -294,7 +296,8 @@ Test(idle, takes_a_connection_from_a_lookup_whose_time_is_over)
 {
 	struct lookup lookup;
 	struct idle *idle = enter();
-	cr_assert(table_join_host(idle->connection, "a.example"));
+	cr_assert(table_set_name(idle->connection, "a.example") &&
+	    table_set_host(idle->connection, "a.example"));
 	cr_assert(table_begin_lookup(&lookup, idle->connection) == 0);
 	table_lock();
 	idle->connection->since_ms -= TABLE_HELLO_MS + TABLE_LOOKUP_MS - 2 * NOTHING_MS;

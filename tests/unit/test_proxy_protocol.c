@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/unit/addresses.h"
 #include "tests/unit/check.h"
 #include "tests/unit/proxy_headers.h"
 
@@ -131,5 +132,187 @@ Test(proxy_protocol, both_addresses_are_of_one_family)
 			CHECK(header.client.any.sa_family == header.server.any.sa_family, "%s",
 			    proxy_header_cases[i].what);
 		free(bytes);
+	}
+}
+
+/* --- Writing --- */
+
+static const struct {
+	int family;
+	const char *client;
+	uint16_t client_port;
+	const char *server;
+	uint16_t server_port;
+	const char *header;
+} headers[] = {
+    {AF_INET, "192.0.2.7", 51234, "198.51.100.1", 443,
+	"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"},
+    {AF_INET, "255.255.255.255", 65535, "255.255.255.255", 65535,
+	"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"},
+    {AF_INET6, "2001:db8::7", 51234, "2001:db8::1", 443,
+	"PROXY TCP6 2001:db8::7 2001:db8::1 51234 443\r\n"},
+    {AF_INET6, "::1", 1, "::1", 2, "PROXY TCP6 ::1 ::1 1 2\r\n"},
+    {AF_INET6, "1111:2222:3333:4444:5555:6666:7777:8888", 65535,
+	"9999:aaaa:bbbb:cccc:dddd:eeee:ffff:1234", 65534,
+	"PROXY TCP6 1111:2222:3333:4444:5555:6666:7777:8888 "
+	"9999:aaaa:bbbb:cccc:dddd:eeee:ffff:1234 65535 65534\r\n"},
+
+    /* IPv4 in IPv6, as a dual-stack socket has it */
+    {AF_INET6, "::ffff:192.0.2.7", 51234, "::ffff:198.51.100.1", 443,
+	"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"},
+};
+
+Test(proxy_protocol, version_1_tells_the_addresses)
+{
+	for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
+		union address client =
+		    address_of(headers[i].family, headers[i].client, headers[i].client_port);
+		union address server =
+		    address_of(headers[i].family, headers[i].server, headers[i].server_port);
+		address_unmap(&client);
+		address_unmap(&server);
+
+		uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX];
+		memset(header, 'X', sizeof header);
+		size_t length = proxy_protocol_write_v1(header, &client, &server);
+		cr_expect(strcmp((const char *)header, headers[i].header) == 0, "%s",
+		    (const char *)header);
+		cr_expect(length == strlen(headers[i].header), "%zu", length);
+	}
+}
+
+/* A header of version 2 as a receiver reads it, by proxy-protocol.txt, 2.2, alone. */
+struct received {
+	int family;
+	uint8_t client[16], server[16];
+	unsigned client_port, server_port;
+	const uint8_t *values[256]; /* of the extensions, by type */
+	size_t lengths[256];
+};
+
+static unsigned
+number_at(const uint8_t *bytes)
+{
+	return (unsigned)bytes[0] << 8 | bytes[1];
+}
+
+/* The CRC32c with its polynomial as RFC 9260 writes it, most significant bit first. */
+static uint32_t
+crc_of(const uint8_t *bytes, size_t length)
+{
+	uint32_t crc = 0xffffffff, reversed = 0;
+	for (size_t i = 0; i < 8 * length; i++) {
+		unsigned bit = bytes[i / 8] >> i % 8 & 1;
+		crc = (crc >> 31 ^ bit) != 0 ? crc << 1 ^ 0x1edc6f41 : crc << 1;
+	}
+	for (size_t i = 0; i < 32; i++)
+		reversed |= (crc >> i & 1) << (31 - i);
+	return ~reversed;
+}
+
+static void
+receive(struct received *received, uint8_t *header, size_t length)
+{
+	memset(received, 0, sizeof *received);
+	cr_assert(length > 16 &&
+	    memcmp(header, "\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A", 12) == 0);
+	cr_assert(header[12] == 0x21, "not version 2, or not PROXY");
+	cr_assert(header[13] == 0x11 || header[13] == 0x21, "not TCP");
+	cr_assert(number_at(header + 14) == length - 16, "another length");
+	size_t size = header[13] == 0x11 ? 4 : 16;
+	received->family = size == 4 ? AF_INET : AF_INET6;
+	memcpy(received->client, header + 16, size);
+	memcpy(received->server, header + 16 + size, size);
+	received->client_port = number_at(header + 16 + 2 * size);
+	received->server_port = number_at(header + 18 + 2 * size);
+	for (size_t at = 20 + 2 * size; at < length;) {
+		cr_assert(at + 3 <= length, "half an extension");
+		uint8_t type = header[at];
+		cr_assert(received->values[type] == NULL, "type %u twice", type);
+		received->lengths[type] = number_at(header + at + 1);
+		received->values[type] = header + at + 3;
+		at += 3 + received->lengths[type];
+		cr_assert(at <= length, "an extension longer than the header");
+	}
+	cr_assert(received->lengths[3] == 4, "no CRC32c");
+	uint8_t *at = header + (received->values[3] - header);
+	uint32_t sent = (uint32_t)number_at(at) << 16 | number_at(at + 2);
+	memset(at, 0, 4);
+	cr_expect(crc_of(header, length) == sent, "another CRC32c");
+}
+
+/* Fails unless the extension of TYPE has LENGTH bytes at VALUE, or is missing if VALUE is NULL. */
+static void
+expect_tlv(const struct received *received, uint8_t type, const void *value, size_t length)
+{
+	cr_expect((received->values[type] != NULL) == (value != NULL), "type %u", type);
+	if (value != NULL && received->values[type] != NULL)
+		cr_expect(received->lengths[type] == length &&
+			memcmp(received->values[type], value, length) == 0,
+		    "type %u has another value", type);
+}
+
+/* The address and port of ENDPOINT are those at BYTES. */
+static void
+expect_received(const union address *endpoint, const uint8_t *bytes, unsigned port)
+{
+	bool is_ipv4 = endpoint->any.sa_family == AF_INET;
+	const void *sent = is_ipv4 ? (const void *)&endpoint->v4.sin_addr : &endpoint->v6.sin6_addr;
+	cr_expect(memcmp(bytes, sent, is_ipv4 ? 4 : 16) == 0, "another address");
+	cr_expect(port == address_port(endpoint), "port %u", port);
+}
+
+Test(proxy_protocol, crc32c_is_that_of_the_rfc)
+{
+	/* RFC 3720, B.4 */
+	uint8_t bytes[32] = {0};
+	cr_expect(crc_of(bytes, sizeof bytes) == 0x8a9136aa);
+	for (size_t i = 0; i < sizeof bytes; i++)
+		bytes[i] = (uint8_t)i;
+	cr_expect(crc_of(bytes, sizeof bytes) == 0x46dd794e);
+}
+
+Test(proxy_protocol, version_2_tells_everything)
+{
+	char longest[254 + 1];
+	uint8_t alpn[255];
+	memset(longest, 'a', sizeof longest - 1);
+	longest[254] = '\0';
+	memset(alpn, 0xff, sizeof alpn);
+	const struct {
+		const uint8_t *alpn;
+		size_t alpn_length;
+		const char *authority;
+	} told[] = {{NULL, 0, NULL}, {(const uint8_t *)"h2", 2, "a.example"}, {NULL, 0, "b"},
+	    {alpn, 1, NULL}, {alpn, sizeof alpn, longest}};
+	for (size_t i = 0; i < sizeof told / sizeof *told * 5; i++) {
+		union address client = address_of(
+		    headers[i % 5].family, headers[i % 5].client, headers[i % 5].client_port);
+		union address server = address_of(
+		    headers[i % 5].family, headers[i % 5].server, headers[i % 5].server_port);
+		struct proxy_protocol_tlvs tlvs = {
+		    told[i / 5].alpn, told[i / 5].alpn_length, told[i / 5].authority, {0}};
+		for (size_t n = 0; n < sizeof tlvs.unique_id; n++)
+			tlvs.unique_id[n] = (uint8_t)(i * 16 + n);
+
+		struct received received;
+		struct proxy_protocol_header header;
+		uint8_t bytes[PROXY_PROTOCOL_WRITTEN_MAX];
+		size_t length = proxy_protocol_write_v2(bytes, &client, &server, &tlvs);
+		cr_assert(length <= sizeof bytes);
+		cr_expect(read_copy(&header, bytes, length) == PROXY_PROTOCOL_OK);
+		cr_expect(header.length == length && header.has_addresses);
+		receive(&received, bytes, length);
+		cr_expect(received.family == headers[i % 5].family);
+		expect_received(&client, received.client, received.client_port);
+		expect_received(&server, received.server, received.server_port);
+		expect_received(&header.client, received.client, received.client_port);
+		expect_received(&header.server, received.server, received.server_port);
+		expect_tlv(&received, 1, tlvs.alpn, tlvs.alpn_length);
+		expect_tlv(&received, 2, tlvs.authority,
+		    tlvs.authority != NULL ? strlen(tlvs.authority) : 0);
+		expect_tlv(&received, 5, tlvs.unique_id, sizeof tlvs.unique_id);
+		bool is_longest = i / 5 == 4 && client.any.sa_family == AF_INET6;
+		cr_expect(!is_longest || length == PROXY_PROTOCOL_WRITTEN_MAX, "%zu", length);
 	}
 }

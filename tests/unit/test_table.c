@@ -134,7 +134,7 @@ static struct connection *
 enter_state(const char *host, const char *name, enum connection_state state)
 {
 	struct connection *c = enter(host);
-	CHECK(table_join_host(c, name), "table_join_host");
+	CHECK(table_set_name(c, name) && table_set_host(c, name), "table_set_host");
 	if (state >= CONNECTION_RELAYING)
 		c->relay.backend = c->relay.client + 1;
 	c->progress = 1; /* table_evict() has looked at it before anything was taken */
@@ -197,10 +197,10 @@ Test(table, counts_connections_until_their_slots_are_free)
 	struct connection *c = enter("192.0.2.1");
 	enter("192.0.2.2");
 	cr_assert(table_count().open == 2);
-	cr_assert_str_eq(table_host(c), "-");
+	cr_assert_str_eq(table_name(c), "-");
 	now_ms += 7;
-	cr_assert(table_join_host(c, "a.example"));
-	cr_assert_str_eq(table_host(c), "a.example");
+	cr_assert(table_set_name(c, "a.example") && table_set_host(c, "a.example"));
+	cr_assert_str_eq(table_name(c), "a.example");
 	cr_assert(c->state == CONNECTION_CONNECTING && c->since_ms == now_ms);
 	table_remove(c);
 	cr_assert(table_count().open == 2, "its descriptors are not closed yet");

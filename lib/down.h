@@ -1,0 +1,19 @@
+/* Hosts that are down: their backend may be restarting, so connections wait for it, but not for
+ * long. Any thread may call these functions. */
+#ifndef DOWN_H
+#define DOWN_H
+
+#include <stdbool.h>
+
+/* How long connections wait for a backend, and for how long it is remembered that they did so in
+ * vain. */
+enum { DOWN_MS = 1000 };
+
+/* Records that HOST is down. Returns whether it is worth waiting for it: it was not down before the
+ * last DOWN_MS. */
+bool down_may_end(const char *host);
+
+/* Forgets HOST, which is up again. */
+void down_forget(const char *host);
+
+#endif
