@@ -396,14 +396,14 @@ try_backend(struct connection *c, const char *directory, unsigned kind, struct b
 	return false;
 }
 
-/* Whether another attempt to connect to C's host, after it failed as BACKEND says, may succeed. If
- * it is down, it may be restarting; but no thread waits for that while there are few. */
+/* Returns whether another attempt to connect to C's host, after it failed as BACKEND says, may
+ * succeed. If it is down, it may be restarting; but no thread waits for that while there are few. */
 static bool
-may_succeed_later(const struct connection *c, const struct backend *backend)
+plan_retry(const struct connection *c, const struct backend *backend)
 {
 	int error = backend->error;
 	if (backend->is_down)
-		return !table_is_short() && !thread_is_short() && down_may_end(c->host->key);
+		return !table_is_short() && !thread_is_short() && down_record(c->host->key);
 	return error == EAGAIN || error == EBUSY || error == EINTR || backend_is_short(error);
 }
 
@@ -459,7 +459,7 @@ connect_host(struct connection *c, const char *host, unsigned kind, struct backe
 		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
 		if (backend->socket != -1 && retry_ms > RETRY_FIRST_MS)
 			down_forget(host);
-		if (backend->socket != -1 || left_ms == 0 || !may_succeed_later(c, backend))
+		if (backend->socket != -1 || left_ms == 0 || !plan_retry(c, backend))
 			return STEP_NEXT;
 		if (retry_ms > RETRY_MOST_MS)
 			retry_ms = RETRY_MOST_MS;

@@ -78,7 +78,7 @@ connect_to(int hosts, int directory, const char *prefix, const char *name)
 	snprintf(path, sizeof path, "%s%s", prefix, name);
 	const char *failed = name;
 	if (system_connect(hosts, directory, path, s, &failed) == 0)
-		return (struct backend){.socket = s};
+		return (struct backend){.socket = s, .failed = name};
 	int error = errno;
 	if (error == ECONNREFUSED && fstatat(directory, path, &found, 0) == 0 &&
 	    !S_ISSOCK(found.st_mode))
@@ -132,7 +132,7 @@ backend_connect(int hosts, const char *name, unsigned kind)
 	if (backend.socket == -1 || !is_shared || owner_listens(backend.socket, &owner))
 		return backend;
 	int s = backend.socket;
-	backend = refusal(socket_name, &owner);
+	backend = refusal(backend.failed, &owner);
 	close(s);
 	return backend;
 }

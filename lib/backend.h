@@ -10,7 +10,7 @@
 struct backend {
 	int socket;               /* connected and non-blocking; or -1 */
 	unsigned proxy_version;   /* of the PROXY header each connection starts with; 0 for none */
-	const char *failed;       /* if socket is -1: what failed; static */
+	const char *failed;       /* if socket is -1: what failed; otherwise its name; static */
 	int error;                /* if socket is -1: how it failed, an errno */
 	bool is_missing;          /* there is no such host directory; WHY may say why not */
 	bool is_down;             /* nobody listens at the socket, which may be missing */

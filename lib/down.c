@@ -36,7 +36,7 @@ find(const char *host)
 }
 
 bool
-down_may_end(const char *host)
+down_record(const char *host)
 {
 	int64_t now_ms = clock_ms();
 	pthread_mutex_lock(&mutex);

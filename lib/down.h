@@ -11,7 +11,7 @@ enum { DOWN_MS = 1000 };
 
 /* Records that HOST is down. Returns whether it is worth waiting for it: it was not down before the
  * last DOWN_MS. */
-bool down_may_end(const char *host);
+bool down_record(const char *host);
 
 /* Forgets HOST, which is up again. */
 void down_forget(const char *host);
