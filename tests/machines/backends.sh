@@ -377,6 +377,62 @@ try_container() {
 	ok "it can be restarted" shows 'hello from a container' box.example
 }
 
+# --- certificates ---
+
+# A certificate authority for tests, for names that lead here.
+start_authority() {
+	certificate localhost
+	printf '127.0.0.1 %s\n' localhost blog.example other.example >/etc/hosts
+	systemd-run --quiet --unit=authority /try/tests/scripts/authority.sh \
+		$live/localhost/{fullchain,privkey}.pem
+	wait_for 20 curl -sf --cacert /tmp/localhost.pem https://localhost:15000/roots/0
+	export LEGO_CA_CERTIFICATES=/tmp/localhost.pem
+}
+
+# The document's lines, with that authority.
+try_lego() {
+	local before server='--server https://localhost:14000/dir'
+	have lego lego || return 0
+	have pebble lego || return 0
+	have nginx lego || return 0
+	start_authority
+	edit sniproxy-tcp@.acme.service '### lego' 1
+	readme '### lego' 2 '/^apt /d'
+	readme '### lego' 3 "s|^lego|& $server|" 2>&1 | sed 's/^/# /'
+	sed -i "s|$live/blog.example/fullchain.pem|/etc/lego/certificates/blog.example.crt|
+		s|$live/blog.example/privkey.pem|/etc/lego/certificates/blog.example.key|" \
+		/etc/nginx/conf.d/blog.conf
+	systemctl reload nginx
+	curl -sS --cacert /tmp/localhost.pem https://localhost:15000/roots/0 >/tmp/blog.example.pem
+	ok "lego gets nginx a certificate" shows 'hello from' blog.example
+	ok "the socket for challenges is for the proxy alone" is_refused_for nobody .acme
+
+	put /etc/systemd/system/lego@.service '### lego' 4 "s|/usr/bin/lego|& $server|
+		s|^Type=.*|&\nEnvironment=LEGO_CA_CERTIFICATES=$LEGO_CA_CERTIFICATES|"
+	put /etc/systemd/system/lego@.timer '### lego' 5
+	readme '### lego' 6
+	before=$(serial)
+	ok "it is not renewed a year before it expires" systemctl start lego@blog.example.service
+	ok "  and nginx keeps it" is "$before" serial
+	sed -i 's/ renew / renew --days 9999 /' /etc/systemd/system/lego@.service
+	systemctl daemon-reload
+	readme '## Which user may listen' 2
+	ok "it is renewed, where several users may write, too" systemctl start lego@blog.example.service
+	ok "  and nginx reloaded" wait_for 5 not is "$before" serial
+	chmod 755 "$hosts"
+
+	readme '### lego' 7
+	/try/tests/scripts/readme.sh '### lego' 3 |
+		sed "/^lego/!d; s|blog\.example|other.example|g; s|^lego|& $server|" >/tmp/other
+	ok "and one for a name without a directory" bash -eu /tmp/other
+}
+
+# The serial number of the certificate that nginx has.
+serial() {
+	openssl s_client -connect 127.0.0.1:443 -servername blog.example </dev/null 2>/dev/null |
+		openssl x509 -noout -serial
+}
+
 # --- all of them ---
 
 are_well() {
@@ -413,6 +469,7 @@ inside() {
 	try_dovecot
 	try_app
 	try_container
+	try_lego
 	try_all
 	! command -v podman >/dev/null || podman rm --force --time 0 box >/dev/null
 	finish
