@@ -13,7 +13,7 @@ check-backends:
 	GUEST=tests/machines/backends.sh tests/machines/container.sh $(CURDIR)/build/stage
 
 check-clients: $(programs)
-	TESTS=clients.bats tests/run.sh $(BUILD)
+	TESTS='clients.bats acme.bats' tests/run.sh $(BUILD)
 
 # Skips what this machine has no tools for, and says so.
 check-package:
