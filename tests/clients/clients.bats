@@ -251,56 +251,6 @@ nss_database() {
 	[ "$output" = 'said back' ]
 }
 
-# --- ACME ---
-
-# The digest of a key authorization, as the authority expects it.
-digest() {
-	printf %s 'token.thumbprint' | openssl dgst -sha256 -r | cut -d ' ' -f 1
-}
-
-# A server for a challenge, and for no other protocol (RFC 8737, 3).
-start_challenge() { # NAME DIGEST
-	local directory
-	directory=$(host_directory "$1")
-	mkdir "$work/$directory"
-	new_certificate "$1" "/CN=$1" -addext basicConstraints=CA:FALSE \
-		-addext "subjectAltName=DNS:$1" -addext "1.3.6.1.5.5.7.1.31=critical,DER:0420$2"
-	ln -s "../../$1.socket" "$work/$directory/tls-socket"
-	background "$1.log" openssl s_server -unix "$1.socket" -www -alpn acme-tls/1 \
-		-cert "$1.pem" -key "$1.key"
-	await grep -q '^ACCEPT' "$work/$1.log"
-}
-
-# validates NAME DIGEST: the steps of RFC 8737, one after another.
-validates() {
-	local certificate=$work/validated.pem text
-	timeout 60 openssl s_client -connect "127.0.0.1:$port" -servername "$1" -alpn acme-tls/1 \
-		</dev/null >"$work/out" 2>&1 || return
-	cat "$work/out"
-	out_has 'ALPN protocol: acme-tls/1' || return
-	openssl x509 -in "$work/out" -out "$certificate" || return
-	text=$(openssl x509 -in "$certificate" -noout -ext subjectAltName | sed 1d)
-	[ "${text// /}" = "DNS:$1" ] || return
-	openssl verify -ignore_critical -CAfile "$certificate" "$certificate" >/dev/null || return
-	openssl asn1parse -in "$certificate" |
-		grep -A 2 ':1\.3\.6\.1\.5\.5\.7\.1\.31$' >"$work/extension" || return
-	[ "$(sed -n '2s/.*BOOLEAN *:\([0-9]*\)$/\1/p' "$work/extension")" = 255 ] || return
-	[ "$(sed -n '3s/.*HEX DUMP\]://p' "$work/extension")" = "0420${2^^}" ]
-}
-
-@test "an ACME authority validates a name by tls-alpn-01" {
-	start_challenge challenge.example "$(digest)"
-	validates challenge.example "$(digest)"
-}
-
-@test "and not with another token's certificate, nor by a server that has no challenge" {
-	start_challenge other.example "$(printf '%064d' 7)"
-	run validates other.example "$(digest)"
-	[ "$status" != 0 ]
-	run validates clients.example "$(digest)"
-	[ "$status" != 0 ]
-}
-
 # --- browsers ---
 
 # Compares a screenshot: bands of colours, from the top.
