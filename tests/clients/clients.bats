@@ -95,6 +95,7 @@ start_servers() {
 		include /etc/nginx/mime.types;
 		default_type text/plain;
 		root pages;
+		$(nginx_paths)
 		ssl_protocols TLSv1.2 TLSv1.3;
 		log_format protocol '\$server_name \$ssl_server_name \$host \$server_protocol \$request_uri \$status';
 		access_log access.log protocol;
