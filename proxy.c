@@ -397,7 +397,8 @@ try_backend(struct connection *c, const char *directory, unsigned kind, struct b
 }
 
 /* Returns whether another attempt to connect to C's host, after it failed as BACKEND says, may
- * succeed. If it is down, it may be restarting; but no thread waits for that while there are few. */
+ * succeed. If it is down, it may be restarting, but no thread waits for that while there are
+ * few. */
 static bool
 plan_retry(const struct connection *c, const struct backend *backend)
 {
@@ -567,6 +568,17 @@ linger(struct connection *c)
 
 /* --- A connection's life --- */
 
+/* Closes the backend's socket. That may last, so C counts as blocked meanwhile. */
+static void
+close_backend(struct connection *c)
+{
+	relay_set_blocked(&c->relay, true);
+	thread_begin_call();
+	close(c->relay.backend);
+	thread_end_call();
+	relay_set_blocked(&c->relay, false);
+}
+
 /* Ends C: removes it from the table, closes its sockets and frees it. */
 static void
 end(struct connection *c)
@@ -575,7 +587,7 @@ end(struct connection *c)
 	table_remove(c);
 	status_ended(c, c->end);
 	if (c->relay.backend != -1)
-		close(c->relay.backend);
+		close_backend(c);
 	if (c->resets)
 		setsockopt(c->relay.client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 	close(c->relay.client);

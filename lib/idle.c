@@ -66,7 +66,7 @@ idle_run(void *unused)
 		while ((count = take(taken)) > 0)
 			for (int i = 0; i < count; i++)
 				thread_spawn(taken[i], true);
-		thread_end_surplus();
+		thread_look_after();
 		system_watch_wait(LOOK_MS);
 	}
 }

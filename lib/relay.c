@@ -1,6 +1,7 @@
 #include "lib/relay.h"
 
 #include "lib/clock.h"
+#include "lib/thread.h"
 #include "system/system.h"
 
 #include <errno.h>
@@ -198,7 +199,9 @@ static void
 move(struct direction *d, bool is_readable, bool hung_up)
 {
 	for (int i = 0; pass_on(d) && is_readable && !*d->ended && i < READS_MAX; i++) {
+		thread_begin_call();
 		fill(d);
+		thread_end_call();
 		is_readable = d->was_full || hung_up;
 	}
 }

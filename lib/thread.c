@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <search.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stddef.h>
 #include <unistd.h>
 
@@ -13,16 +15,24 @@ enum {
 	/* Threads are short while fewer than 1/SHORT of them are available. */
 	SHORT = 8,
 
-	/* How often surplus spare threads are ended. */
-	SURPLUS_MS = 1000,
+	/* How often surplus spare threads are ended, and long calls interrupted. */
+	LOOK_MS = 1000,
 };
 
-/* A thread that waits for work; it lies on that thread's stack. */
-struct spare {
-	struct spare *next;
+/* A thread; it lies on that thread's stack. */
+struct worker {
+	struct worker *next, *previous; /* all threads; first members, for insque(3) */
+	pthread_t thread;
+
+	struct worker *next_spare;
 	sem_t has_work;
 	struct connection *connection;
+
+	atomic_uint calls; /* begun and ended: odd during one */
+	unsigned seen;     /* its value at the last look */
 };
+
+static _Thread_local struct worker *self;
 
 static struct {
 	/* Set before any thread starts: */
@@ -34,9 +44,10 @@ static struct {
 	pthread_mutex_t mutex;    /* guards what follows */
 	pthread_cond_t has_spare; /* for thread_spawn() */
 	struct thread_counts counts;
-	unsigned spare_count, spare_least; /* now; the least since SURPLUS_SINCE_MS */
-	int64_t surplus_since_ms;
-	struct spare *spares; /* the last one first: its stack is in the cache */
+	unsigned spare_count, spare_least; /* now; the least since the last look */
+	int64_t looked_ms;
+	struct worker *spares; /* the last one first: its stack is in the cache */
+	struct worker first;   /* the one that called thread_prepare() */
 } pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .has_spare = PTHREAD_COND_INITIALIZER};
 
 atomic_int thread_quiet_ms = THREAD_QUIET_MS;
@@ -60,11 +71,22 @@ thread_start(void *(*run)(void *), void *argument)
 	return error;
 }
 
+static void
+do_nothing(int signal)
+{
+	(void)signal;
+}
+
 void
 thread_prepare(unsigned max, void (*serve)(struct connection *c))
 {
+	const struct sigaction action = {.sa_handler = do_nothing};
 	pool.max = pool.counts.limit = max;
 	pool.serve = serve;
+	pool.first.next = pool.first.previous = &pool.first;
+	pool.first.thread = pthread_self();
+	self = &pool.first;
+	sigaction(SIGURG, &action, NULL);
 }
 
 /* Updates the quiet time, which is shorter the fewer threads are available. Requires the lock. */
@@ -82,10 +104,10 @@ adapt_quiet_ms(void)
 
 /* Waits for the next connection as a spare. Returns NULL if the thread must end. */
 static struct connection *
-next_connection(struct spare *me)
+next_connection(struct worker *me)
 {
 	pthread_mutex_lock(&pool.mutex);
-	me->next = pool.spares;
+	me->next_spare = pool.spares;
 	pool.spares = me;
 	pool.spare_count++;
 	adapt_quiet_ms();
@@ -99,14 +121,21 @@ next_connection(struct spare *me)
 static void *
 run(void *first)
 {
-	struct spare me = {.connection = first};
+	struct worker me = {.connection = first, .thread = pthread_self()};
 	struct connection *c = first;
+	self = &me;
 	sem_init(&me.has_work, 0, 0);
 	system_schedule_batch();
+	pthread_mutex_lock(&pool.mutex);
+	insque(&me, &pool.first);
+	pthread_mutex_unlock(&pool.mutex);
 	while (c != NULL || (c = next_connection(&me)) != NULL) {
 		pool.serve(c);
 		c = NULL;
 	}
+	pthread_mutex_lock(&pool.mutex);
+	remque(&me);
+	pthread_mutex_unlock(&pool.mutex);
 	sem_destroy(&me.has_work);
 	system_release_stack((size_t)40 * 1024); /* relay_run() uses most of it */
 	return NULL;
@@ -114,7 +143,7 @@ run(void *first)
 
 /* Starts a thread for C, or a spare one if C is NULL. Requires the lock, and releases it meanwhile.
  * Returns 0, or an errno. If the system refuses, lowers the limit to the present number of threads;
- * thread_end_surplus() raises it again. */
+ * thread_look_after() raises it again. */
 static int
 make_thread(struct connection *c)
 {
@@ -130,12 +159,12 @@ make_thread(struct connection *c)
 }
 
 /* Takes a spare thread, or returns NULL. Requires the lock. */
-static struct spare *
+static struct worker *
 take_spare(void)
 {
-	struct spare *spare = pool.spares;
+	struct worker *spare = pool.spares;
 	if (spare != NULL) {
-		pool.spares = spare->next;
+		pool.spares = spare->next_spare;
 		pool.spare_count--;
 		if (pool.spare_count < pool.spare_least)
 			pool.spare_least = pool.spare_count;
@@ -144,23 +173,69 @@ take_spare(void)
 }
 
 static void
-give(struct spare *spare, struct connection *c)
+give(struct worker *spare, struct connection *c)
 {
 	spare->connection = c;
 	sem_post(&spare->has_work);
+}
+
+/* Interrupts the calls that have lasted since the last look. Requires the lock, so that no thread
+ * ends. */
+static void
+interrupt_calls(void)
+{
+	struct worker *w = &pool.first;
+	do {
+		unsigned calls = atomic_load(&w->calls);
+		if (calls % 2 != 0 && calls == w->seen)
+			pthread_kill(w->thread, SIGURG);
+		w->seen = calls;
+		w = w->next;
+	} while (w != &pool.first);
+}
+
+/* Waits for a spare thread, and interrupts long calls meanwhile. Requires the lock. */
+static void
+wait_for_spare(void)
+{
+	struct timespec end;
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += LOOK_MS / 1000;
+	if (pthread_cond_timedwait(&pool.has_spare, &pool.mutex, &end) == ETIMEDOUT)
+		interrupt_calls();
+}
+
+/* Only its thread writes this count. */
+static void
+count_call(void)
+{
+	if (self != NULL)
+		atomic_store_explicit(&self->calls, self->calls + 1, memory_order_relaxed);
+}
+
+void
+thread_begin_call(void)
+{
+	count_call();
+}
+
+void
+thread_end_call(void)
+{
+	count_call();
 }
 
 bool
 thread_spawn(struct connection *c, bool waits)
 {
 	int error = 0;
-	struct spare *spare;
+	struct worker *spare;
 	pthread_mutex_lock(&pool.mutex);
 	pool.counts.waiting += waits;
 	while ((spare = take_spare()) == NULL && (error = make_thread(c)) != 0 && waits) {
 		adapt_quiet_ms();
 		if (pool.spares == NULL) /* none has become spare while the lock was released */
-			pthread_cond_wait(&pool.has_spare, &pool.mutex);
+			wait_for_spare();
 	}
 	pool.counts.waiting -= waits;
 	adapt_quiet_ms();
@@ -183,17 +258,18 @@ thread_ensure(void)
 }
 
 void
-thread_end_surplus(void)
+thread_look_after(void)
 {
 	int64_t now_ms = clock_ms();
 	pthread_mutex_lock(&pool.mutex);
-	if (now_ms - pool.surplus_since_ms >= SURPLUS_MS) {
+	if (now_ms - pool.looked_ms >= LOOK_MS) {
+		interrupt_calls();
 		for (unsigned n = pool.spare_least; n > THREAD_SPARES; n--) {
 			give(take_spare(), NULL);
 			pool.counts.threads--;
 		}
 		pool.spare_least = pool.spare_count;
-		pool.surplus_since_ms = now_ms;
+		pool.looked_ms = now_ms;
 		unsigned limit = pool.counts.limit * 3 / 2 + 1; /* more may be allowed by now */
 		pool.counts.limit = limit < pool.max ? limit : pool.max;
 		adapt_quiet_ms();

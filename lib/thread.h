@@ -13,7 +13,7 @@
 #endif
 
 enum {
-	/* Number of spare threads that are kept; thread_end_surplus() ends more. */
+	/* Number of spare threads that are kept; thread_look_after() ends more. */
 	THREAD_SPARES = 12,
 
 	/* How long a quiet connection keeps its thread; shorter if threads are short. */
@@ -36,9 +36,15 @@ bool thread_spawn(struct connection *c, bool waits);
 /* Makes sure that a thread is spare besides those that callers wait for. Returns 0, or an errno. */
 int thread_ensure(void);
 
-/* Ends the spare threads that were not needed for a second, except for THREAD_SPARES. Call it
- * regularly. */
-void thread_end_surplus(void);
+/* Ends the spare threads that were not needed for a second, except for THREAD_SPARES. Interrupts
+ * calls that last longer, by a signal. Call it regularly. */
+void thread_look_after(void);
+
+/* Begin and end a call that a backend may prolong, although it does not block: if a message passes
+ * a descriptor, whoever discards it closes the descriptor, and that waits as long as the backend
+ * likes (SO_LINGER). Then thread_look_after() interrupts it. */
+void thread_begin_call(void);
+void thread_end_call(void);
 
 struct thread_counts {
 	unsigned threads; /* now */

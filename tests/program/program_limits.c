@@ -1073,3 +1073,44 @@ PROGRAM_TEST(limits, descriptors_do_not_pass)
 	cr_assert(!pass_lingering_socket(pair.backend));
 	pair_talk(pair);
 }
+
+static void
+few_threads_on_an_older_kernel(void)
+{
+	few_threads();
+	let_descriptors_pass();
+}
+
+/* Before Linux 6.16, a tenant's backend can make each read from it last a minute, and each close of
+ * its socket. Such calls are interrupted, so that others are served. The backends pass on some
+ * sockets before the proxy reads, and go. */
+PROGRAM_TEST(limits, descriptors_that_linger_keep_no_thread_for_long)
+{
+	enum { PASSED = 3, FROZEN_MS = 60 * 1000, SOON_MS = 20 * 1000 };
+	struct pair lingering[KEPT + EXTRA_THREADS_MAX];
+	const int most = KEPT + extra_threads();
+	if (is_portable() || emulated())
+		skip("needs Linux's way to close descriptors");
+	need_own_user();
+	start(few_threads_on_an_older_kernel);
+	int other = backend_listen("other.example");
+	struct pair open = pair_open(backend);
+	for (int i = 0; i < most; i++)
+		lingering[i] = pair_open(backend);
+	int64_t began_ms = now_ms();
+	proxy_pause(proxy);
+	for (int i = 0; i < most; i++) {
+		for (int n = 0; n < PASSED; n++)
+			cr_assert(pass_lingering_socket(lingering[i].backend), "it was not passed");
+		close(lingering[i].backend);
+	}
+	kill(proxy->pid, SIGCONT);
+	int client = client_send(hello_for("other.example"));
+	wait_until(!silent_for(other, 0), SOON_MS);
+	expect_bytes(backend_accept(other), hello_for("other.example"));
+	pair_talk(open);
+	for (int i = 0; i < SERVED_MEANWHILE; i++)
+		expect_served(backend, request);
+	close(client);
+	cr_assert(now_ms() - began_ms < FROZEN_MS, "the proxy was frozen");
+}

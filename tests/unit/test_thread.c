@@ -121,6 +121,23 @@ prepare(unsigned max)
 	thread_prepare(max, serve);
 }
 
+/* A job that waits in one call, as if a backend prolonged it. */
+static int never_readable[2];
+static atomic_int interrupted_error;
+
+static void
+serve_in_a_call(struct connection *c)
+{
+	char byte;
+	thread_begin_call();
+	job_of(c)->thread = gettid();
+	ssize_t n = read(never_readable[0], &byte, 1);
+	interrupted_error = n == -1 ? errno : -1;
+	thread_end_call();
+	while (!job_of(c)->may_end)
+		poll(NULL, 0, 1);
+}
+
 static void
 spawn(unsigned from, unsigned to)
 {
@@ -280,23 +297,23 @@ Test(thread, ends_the_spare_threads_that_were_not_needed_for_a_second)
 	await_start(0, BUSY);
 	for (unsigned i = 0; i < BUSY; i++)
 		end_job(i);
-	thread_end_surplus(); /* all were needed since the start */
-	thread_end_surplus();
+	thread_look_after(); /* all were needed since the start */
+	thread_look_after();
 	cr_expect(thread_count().threads == BUSY, "%u", thread_count().threads);
 	spawn(BUSY, BUSY + NEEDED);
 	await_start(BUSY, BUSY + NEEDED);
 	for (unsigned i = 0; i < NEEDED; i++)
 		end_job(BUSY + i);
 	skipped_ms = SURPLUS_MS;
-	thread_end_surplus();
+	thread_look_after();
 	cr_expect(thread_count().threads == THREAD_SPARES + NEEDED, "%u", thread_count().threads);
-	thread_end_surplus();
+	thread_look_after();
 	cr_expect(thread_count().threads == THREAD_SPARES + NEEDED, "it was just now");
 	skipped_ms = 2 * SURPLUS_MS;
-	thread_end_surplus();
+	thread_look_after();
 	cr_expect(thread_count().threads == THREAD_SPARES, "%u", thread_count().threads);
 	skipped_ms = 5 * SURPLUS_MS;
-	thread_end_surplus();
+	thread_look_after();
 	cr_expect(thread_count().threads == THREAD_SPARES, "%u", thread_count().threads);
 	AWAIT(count_threads() == THREAD_SPARES);
 	spawn(100, 100 + THREAD_SPARES);
@@ -356,7 +373,7 @@ Test(thread, lives_with_what_threads_there_are)
 		cr_expect(thread_count().limit == limit);
 		limit += limit / 2 + 1;
 		skipped_ms = i * SURPLUS_MS;
-		thread_end_surplus();
+		thread_look_after();
 	}
 	spawn(3, 5);
 	cr_expect(!thread_is_short() && thread_count().limit == MAX);
@@ -400,7 +417,7 @@ spawn_at_once(unsigned max)
 		    "pthread_create");
 	while (served < JOBS) {
 		skipped_ms += SURPLUS_MS;
-		thread_end_surplus();
+		thread_look_after();
 		poll(NULL, 0, 1);
 	}
 	for (int i = 0; i < SPAWNERS; i++)
@@ -419,4 +436,40 @@ Test(thread, serves_each_of_many_once, .timeout = 60)
 Test(thread, serves_each_of_many_once_while_spare_threads_end, .timeout = 60)
 {
 	spawn_at_once(4 * THREAD_SPARES);
+}
+
+/* --- Calls that last --- */
+
+/* The call is interrupted at the second look that sees it, not at the first. */
+Test(thread, interrupts_a_call_that_lasts)
+{
+	cr_assert(pipe(never_readable) == 0);
+	thread_prepare(64, serve_in_a_call);
+	jobs[0].connection.header_length = 0;
+	spawn(0, 1);
+	await_call(&jobs[0].thread, SYS_read);
+	skipped_ms = SURPLUS_MS;
+	thread_look_after();
+	poll(NULL, 0, 50);
+	cr_expect(interrupted_error == 0, "it was interrupted at once");
+	thread_look_after();
+	poll(NULL, 0, 50);
+	cr_expect(interrupted_error == 0, "it was interrupted without waiting");
+	skipped_ms = 2 * SURPLUS_MS;
+	thread_look_after();
+	AWAIT(interrupted_error == EINTR);
+	jobs[0].may_end = true;
+}
+
+/* So is one while another connection waits for a thread, and nobody else can look. */
+Test(thread, interrupts_a_call_while_a_connection_waits_for_a_thread)
+{
+	cr_assert(pipe(never_readable) == 0);
+	thread_prepare(1, serve_in_a_call);
+	jobs[1].connection.header_length = 1;
+	jobs[0].may_end = jobs[1].may_end = true;
+	spawn(0, 1);
+	await_call(&jobs[0].thread, SYS_read);
+	cr_expect(thread_spawn(&jobs[1].connection, true));
+	cr_expect(interrupted_error == EINTR);
 }
