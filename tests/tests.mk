@@ -27,7 +27,7 @@ $(BUILD)/tests/unit/test_table: private wrapped = $(wrap_clock) \
     -Wl,--wrap=system_has_unread,--wrap=thread_is_short,--wrap=log_line
 $(BUILD)/tests/unit/test_thread: private wrapped = $(wrap_clock) \
     -Wl,--wrap=pthread_create,--wrap=system_schedule_batch
-$(BUILD)/tests/unit/test_idle: private wrapped = $(wrap_clock)
+$(BUILD)/tests/unit/test_idle $(BUILD)/tests/unit/test_down: private wrapped = $(wrap_clock)
 $(BUILD)/tests/unit/test_backend: private wrapped = -Wl,--wrap=unshare
 $(BUILD)/tests/unit/test_groups: private wrapped = -Wl,--wrap=fopen,--wrap=fopen64
 

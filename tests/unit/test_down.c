@@ -1,0 +1,290 @@
+/* Tests of down.c, with a clock that only the test moves. Each test is a process of its own. */
+#include <criterion/criterion.h>
+
+#include "lib/down.h"
+#include "lib/hostname.h"
+#include "tests/unit/check.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+	REMEMBERED = 64, /* hosts at once */
+	RETRY_MS = 50,
+	NAME_SIZE = 32,
+};
+
+static _Atomic int64_t clock_now_ms = 123456;
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *now);
+int __wrap___clock_gettime64(clockid_t id, struct timespec *now);
+
+int
+__wrap_clock_gettime(clockid_t id, struct timespec *now)
+{
+	int64_t ms = clock_now_ms;
+	(void)id;
+	*now = (struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = ms % 1000 * 1000000};
+	return 0;
+}
+
+/* The name of the function on machines whose long is too short for the time. */
+int
+__wrap___clock_gettime64(clockid_t id, struct timespec *now)
+{
+	return __wrap_clock_gettime(id, now);
+}
+
+TestSuite(down, .timeout = 60);
+
+static void
+pass_ms(int ms)
+{
+	clock_now_ms += ms;
+}
+
+/* A client asks for HOST, which is down, and again at each retry. Returns how long it waits until
+ * it is rejected. */
+static int
+wait_in_vain(const char *host)
+{
+	int waited_ms = 0;
+	while (down_record(host)) {
+		CHECK(waited_ms <= 2 * DOWN_MS, "%s: it waits for %d ms", host, waited_ms);
+		pass_ms(RETRY_MS);
+		waited_ms += RETRY_MS;
+	}
+	return waited_ms;
+}
+
+static const char *
+numbered(char name[NAME_SIZE], int number)
+{
+	snprintf(name, NAME_SIZE, "%d.example", number);
+	return name;
+}
+
+/* --- One host --- */
+
+Test(down, ends_after_a_second)
+{
+	cr_assert(down_record("a.example"));
+	pass_ms(DOWN_MS - 1);
+	cr_assert(down_record("a.example"));
+	pass_ms(1);
+	cr_assert(!down_record("a.example"));
+}
+
+/* A client that comes later waits for the rest of the same second. */
+Test(down, is_the_same_second_for_all_clients)
+{
+	cr_assert(down_record("a.example"));
+	pass_ms(DOWN_MS / 2);
+	cr_assert(wait_in_vain("a.example") == DOWN_MS / 2);
+	cr_assert(wait_in_vain("a.example") == 0);
+}
+
+Test(down, is_remembered_while_clients_come)
+{
+	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	for (int i = 0; i < 100; i++) {
+		pass_ms(DOWN_MS - 1);
+		CHECK(!down_record("a.example"), "client %d", i);
+	}
+}
+
+Test(down, is_forgotten_after_a_second_without_clients)
+{
+	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	pass_ms(DOWN_MS);
+	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	cr_assert(!down_record("a.example"));
+}
+
+/* The only client has left meanwhile. */
+Test(down, is_forgotten_even_if_no_client_has_waited_for_the_whole_second)
+{
+	cr_assert(down_record("a.example"));
+	pass_ms(RETRY_MS);
+	cr_assert(down_record("a.example"));
+	pass_ms(DOWN_MS);
+	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+}
+
+Test(down, ends_if_it_is_up_again)
+{
+	cr_assert(down_record("a.example"));
+	pass_ms(DOWN_MS / 2);
+	down_forget("a.example");
+	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	cr_assert(!down_record("a.example"));
+	down_forget("a.example");
+	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+}
+
+/* The clock may be close to 0, if that is when the machine has started. */
+Test(down, works_right_after_the_start_of_the_machine)
+{
+	clock_now_ms = 0;
+	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	cr_assert(!down_record("a.example"));
+}
+
+/* --- Several --- */
+
+Test(down, tells_hosts_apart)
+{
+	char longest[2][HOSTNAME_SIZE];
+	for (int i = 0; i < 2; i++) {
+		memset(longest[i], 'a', HOSTNAME_MAX);
+		longest[i][HOSTNAME_MAX] = '\0';
+	}
+	longest[1][HOSTNAME_MAX - 1] = 'b';
+	const char *const names[] = {"a.example", "a.exampl", "a.example.com", "b.example",
+	    "_.example", "_default", "_no-sni", longest[0], longest[1]};
+	const size_t count = sizeof names / sizeof *names;
+	for (size_t i = 0; i < count; i++)
+		CHECK(down_record(names[i]), "%s", names[i]);
+	for (size_t i = 0; i < count; i++) {
+		pass_ms(DOWN_MS / 2);
+		for (size_t j = i; j < count; j++)
+			CHECK(down_record(names[j]) == (i == 0), "%s after %d", names[j], (int)i);
+		pass_ms(DOWN_MS / 2);
+		for (size_t j = i; j < count; j++)
+			CHECK(!down_record(names[j]), "%s after %d", names[j], (int)i);
+		down_forget(names[i]);
+		CHECK(down_record(names[i]), "%s", names[i]);
+	}
+}
+
+/* As many hosts are down as are remembered. */
+static void
+fill(void)
+{
+	char name[NAME_SIZE];
+	for (int i = 0; i < REMEMBERED; i++)
+		CHECK(down_record(numbered(name, i)), "host %d", i);
+	pass_ms(DOWN_MS - 1);
+	for (int i = 0; i < REMEMBERED; i++)
+		CHECK(down_record(numbered(name, i)), "host %d", i);
+	pass_ms(1);
+	for (int i = 0; i < REMEMBERED; i++) {
+		CHECK(!down_record(numbered(name, i)), "host %d", i);
+		pass_ms(1); /* so that it is known which was asked for least recently */
+	}
+}
+
+Test(down, remembers_many)
+{
+	char name[NAME_SIZE];
+	fill();
+	for (int round = 0; round < 10; round++)
+		for (int i = 0; i < REMEMBERED; i++) {
+			CHECK(!down_record(numbered(name, i)), "host %d", i);
+			pass_ms(1);
+		}
+}
+
+Test(down, forgets_the_one_that_was_asked_for_least_recently)
+{
+	char name[NAME_SIZE];
+	fill();
+	cr_assert(!down_record("0.example"));
+	pass_ms(1);
+	cr_assert(down_record("new.example"));
+	for (int i = 2; i < REMEMBERED; i++)
+		CHECK(!down_record(numbered(name, i)), "host %d", i);
+	cr_assert(!down_record("0.example"));
+	pass_ms(1);
+	cr_assert(down_record("1.example"));
+}
+
+Test(down, replaces_first_what_is_forgotten)
+{
+	char name[NAME_SIZE];
+	fill();
+	down_forget("40.example");
+	cr_assert(down_record("new.example"));
+	for (int i = 0; i < REMEMBERED; i++)
+		CHECK(i == 40 || !down_record(numbered(name, i)), "host %d", i);
+}
+
+/* It takes no other's place. */
+Test(down, forgets_a_host_that_it_does_not_know)
+{
+	char name[NAME_SIZE];
+	down_forget("up.example");
+	fill();
+	down_forget("up.example");
+	for (int i = 0; i < REMEMBERED; i++)
+		CHECK(!down_record(numbered(name, i)), "host %d", i);
+}
+
+/* --- Threads --- */
+
+enum { THREADS = 8, ROUNDS = 20000, OWN_HOSTS = 4, COMMON_HOSTS = 200 };
+
+static atomic_int failures;
+
+/* Each thread has hosts of its own, which are all remembered. */
+static void *
+ask(void *argument)
+{
+	int number = *(const int *)argument;
+	char name[NAME_SIZE];
+	for (int i = 0; i < ROUNDS; i++) {
+		numbered(name, number * OWN_HOSTS + i % OWN_HOSTS);
+		failures += !down_record(name);
+		down_forget(name);
+	}
+	return NULL;
+}
+
+static void
+run_threads(void *(*run)(void *))
+{
+	pthread_t threads[THREADS];
+	int numbers[THREADS];
+	for (int i = 0; i < THREADS; i++) {
+		numbers[i] = i;
+		cr_assert(pthread_create(&threads[i], NULL, run, &numbers[i]) == 0);
+	}
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+}
+
+Test(down, is_asked_by_many_threads)
+{
+	run_threads(ask);
+	cr_assert(failures == 0, "%d failures", failures);
+}
+
+/* They all ask for more hosts than are remembered, while time passes. */
+static void *
+ask_for_all(void *argument)
+{
+	int number = *(const int *)argument;
+	char name[NAME_SIZE];
+	for (int i = 0; i < ROUNDS; i++) {
+		numbered(name, (number + i) % COMMON_HOSTS);
+		down_record(name);
+		if (i % 16 == 0)
+			pass_ms(1);
+		if (i % 64 == 0)
+			down_forget(name);
+	}
+	return NULL;
+}
+
+Test(down, keeps_its_order_with_many_threads)
+{
+	char name[NAME_SIZE];
+	run_threads(ask_for_all);
+	pass_ms(DOWN_MS);
+	fill();
+	cr_assert(down_record("new.example"));
+	cr_assert(!down_record(numbered(name, REMEMBERED - 1)));
+}
