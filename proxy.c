@@ -397,14 +397,17 @@ try_backend(struct connection *c, const char *directory, unsigned kind, struct b
 }
 
 /* Returns whether another attempt to connect to C's host, after it failed as BACKEND says, may
- * succeed. If it is down, it may be restarting, but no thread waits for that while there are
- * few. */
+ * succeed. If it is down, it may be restarting; but no thread waits for that while there are few.
+ * C waits until *UNTIL_MS, which is set if it is 0. */
 static bool
-plan_retry(const struct connection *c, const struct backend *backend)
+plan_retry(const struct connection *c, const struct backend *backend, int64_t *until_ms)
 {
 	int error = backend->error;
+	if (backend->is_down && *until_ms == 0)
+		*until_ms = clock_ms() + DOWN_MS;
 	if (backend->is_down)
-		return !table_is_short() && !thread_is_short() && down_record(c->host->key);
+		return !table_is_short() && !thread_is_short() && down_record(c->host->key) &&
+		    clock_left_ms(*until_ms) > 0;
 	return error == EAGAIN || error == EBUSY || error == EINTR || backend_is_short(error);
 }
 
@@ -451,6 +454,7 @@ static enum step
 connect_host(struct connection *c, const char *host, unsigned kind, struct backend *backend)
 {
 	char directory[HOSTNAME_SIZE];
+	int64_t until_ms = 0;
 	hostname_directory(directory, host);
 	for (int retry_ms = RETRY_FIRST_MS;; retry_ms *= RETRY_FACTOR) {
 		if (table_rejects(c))
@@ -460,7 +464,7 @@ connect_host(struct connection *c, const char *host, unsigned kind, struct backe
 		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
 		if (backend->socket != -1 && retry_ms > RETRY_FIRST_MS)
 			down_forget(host);
-		if (backend->socket != -1 || left_ms == 0 || !plan_retry(c, backend))
+		if (backend->socket != -1 || left_ms == 0 || !plan_retry(c, backend, &until_ms))
 			return STEP_NEXT;
 		if (retry_ms > RETRY_MOST_MS)
 			retry_ms = RETRY_MOST_MS;

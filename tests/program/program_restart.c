@@ -352,6 +352,31 @@ PROGRAM_TEST(restart, clients_of_one_host_are_rejected_together)
 	check(ms <= margin_ms(WAIT_MS + LITTLE_MORE_MS), "after %d ms", (int)ms);
 }
 
+/* Each connection waits for a second at most, even if more hosts are down than are remembered. */
+PROGRAM_TEST(restart, many_hosts_are_down)
+{
+	enum { HOSTS = 100 };
+	int clients[HOSTS];
+	struct bytes hellos[HOSTS];
+	char name[32];
+	proxy_start_default();
+	for (int i = 0; i < HOSTS; i++) {
+		snprintf(name, sizeof name, "%d.example", i);
+		free(host_make(name));
+		hellos[i] = hello_for(name);
+	}
+	int64_t began_ms = now_ms();
+	for (int i = 0; i < HOSTS; i++)
+		clients[i] = client_send(hellos[i]);
+	for (int i = 0; i < HOSTS; i++) {
+		testing("host %d", i);
+		check(readable_within(clients[i], 5000), "no alert");
+		expect_alert(clients[i], UNRECOGNIZED_NAME);
+	}
+	int64_t ms = now_ms() - began_ms;
+	check(ms <= margin_ms(WAIT_MS + 2 * LITTLE_MORE_MS), "after %d ms", (int)ms);
+}
+
 /* --- Other waits, and the deadline --- */
 
 /* The time for which the backlog was full does not count. */
