@@ -406,8 +406,8 @@ plan_retry(const struct connection *c, const struct backend *backend, int64_t *u
 	if (backend->is_down && *until_ms == 0)
 		*until_ms = clock_ms() + DOWN_MS;
 	if (backend->is_down)
-		return !table_is_short() && !thread_is_short() && down_record(c->host->key) &&
-		    clock_left_ms(*until_ms) > 0;
+		return !table_is_short() && !thread_is_short() &&
+		    down_record(c->host->key, backend->failed) && clock_left_ms(*until_ms) > 0;
 	return error == EAGAIN || error == EBUSY || error == EINTR || backend_is_short(error);
 }
 
@@ -463,7 +463,7 @@ connect_host(struct connection *c, const char *host, unsigned kind, struct backe
 			return STEP_LOST;
 		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
 		if (backend->socket != -1 && retry_ms > RETRY_FIRST_MS)
-			down_forget(host);
+			down_forget(host, backend->failed);
 		if (backend->socket != -1 || left_ms == 0 || !plan_retry(c, backend, &until_ms))
 			return STEP_NEXT;
 		if (retry_ms > RETRY_MOST_MS)

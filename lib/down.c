@@ -14,6 +14,7 @@ enum { HOSTS = 64 };
 
 struct down {
 	char host[HOSTNAME_SIZE];
+	const char *socket; /* each of its own: clients of one must not affect the other */
 	int64_t since_ms; /* when it was found to be down first */
 	int64_t until_ms; /* when that is forgotten, unless it is asked for again */
 };
@@ -21,13 +22,19 @@ struct down {
 static struct down hosts[HOSTS];
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards them */
 
-/* Returns HOST's entry, or the one to replace by it. */
+static bool
+is(const struct down *down, const char *host, const char *socket)
+{
+	return down->socket == socket && strcmp(down->host, host) == 0;
+}
+
+/* Returns the entry of HOST's SOCKET, or the one to replace by it. */
 static struct down *
-find(const char *host)
+find(const char *host, const char *socket)
 {
 	struct down *found = &hosts[0];
 	for (size_t i = 0; i < HOSTS; i++) {
-		if (strcmp(hosts[i].host, host) == 0)
+		if (is(&hosts[i], host, socket))
 			return &hosts[i];
 		if (hosts[i].until_ms < found->until_ms)
 			found = &hosts[i];
@@ -36,13 +43,14 @@ find(const char *host)
 }
 
 bool
-down_record(const char *host)
+down_record(const char *host, const char *socket)
 {
 	int64_t now_ms = clock_ms();
 	pthread_mutex_lock(&mutex);
-	struct down *down = find(host);
-	if (strcmp(down->host, host) != 0 || now_ms >= down->until_ms) {
+	struct down *down = find(host, socket);
+	if (!is(down, host, socket) || now_ms >= down->until_ms) {
 		snprintf(down->host, sizeof down->host, "%s", host);
+		down->socket = socket;
 		down->since_ms = now_ms;
 	}
 	down->until_ms = now_ms + DOWN_MS;
@@ -52,11 +60,11 @@ down_record(const char *host)
 }
 
 void
-down_forget(const char *host)
+down_forget(const char *host, const char *socket)
 {
 	pthread_mutex_lock(&mutex);
-	struct down *down = find(host);
-	if (strcmp(down->host, host) == 0)
+	struct down *down = find(host, socket);
+	if (is(down, host, socket))
 		down->until_ms = 0;
 	pthread_mutex_unlock(&mutex);
 }

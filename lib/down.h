@@ -9,11 +9,11 @@
  * vain. */
 enum { DOWN_MS = 1000 };
 
-/* Records that HOST is down. Returns whether it is worth waiting for it: it was not down before the
- * last DOWN_MS. */
-bool down_record(const char *host);
+/* Records that nobody listens at HOST's SOCKET, a static string. Returns whether it is worth
+ * waiting for it: it was not down before the last DOWN_MS. */
+bool down_record(const char *host, const char *socket);
 
-/* Forgets HOST, which is up again. */
-void down_forget(const char *host);
+/* Forgets HOST's SOCKET, which is up again. */
+void down_forget(const char *host, const char *socket);
 
 #endif

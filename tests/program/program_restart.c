@@ -625,6 +625,40 @@ PROGRAM_TEST(restart, flood_for_a_host_that_is_down)
 	load_stop(&load);
 }
 
+/* Its host's other socket serves clients meanwhile. Some of these have to try again, since so many
+ * lookups are under way. */
+PROGRAM_TEST(restart, flood_for_an_acme_socket_that_is_down)
+{
+	enum { LOADS = 12, AT_ONCE = 16, SECONDS = 2 };
+	struct service service = {.hello = hello_for(HOST), .answer = 's'};
+	struct load load = {.hello = service.hello};
+	static struct load acme[LOADS];
+	int before = 0, after = 0;
+	proxy = proxy_start_default();
+	service.listener = backend_listen(HOST);
+	close(unix_listen(host_path(HOST, "acme-tls-socket"), SOMAXCONN));
+	service_start(&service);
+	load_start(&load, AT_ONCE);
+	for (int i = 0; i < LOADS; i++) {
+		acme[i].hello = acme_hello();
+		load_start(&acme[i], AT_ONCE);
+	}
+	poll(NULL, 0, 3 * WAIT_MS / 2);
+	for (int i = 0; i < LOADS; i++)
+		before += acme[i].failed;
+	poll(NULL, 0, SECONDS * 1000);
+	for (int i = 0; i < LOADS; i++)
+		after += acme[i].failed;
+	for (int i = 0; i < LOADS; i++)
+		load_stop(&acme[i]);
+	load_stop(&load);
+	service_stop(&service);
+	int waiting = LOADS * AT_ONCE * (SECONDS + 1);
+	check(after - before > waiting, "they wait: %d were rejected, not %d", after - before,
+	    waiting);
+	cr_assert_eq(load.failed, 0);
+}
+
 /* --- Under pressure --- */
 
 enum { FEW_THREADS = 8, OPEN_FILES = 128 };

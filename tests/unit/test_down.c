@@ -11,6 +11,8 @@
 #include <string.h>
 #include <time.h>
 
+static const char tls_socket[] = "tls-socket", acme_socket[] = "acme-tls-socket";
+
 enum {
 	REMEMBERED = 64, /* hosts at once */
 	RETRY_MS = 50,
@@ -52,7 +54,7 @@ static int
 wait_in_vain(const char *host)
 {
 	int waited_ms = 0;
-	while (down_record(host)) {
+	while (down_record(host, tls_socket)) {
 		CHECK(waited_ms <= 2 * DOWN_MS, "%s: it waits for %d ms", host, waited_ms);
 		pass_ms(RETRY_MS);
 		waited_ms += RETRY_MS;
@@ -71,17 +73,17 @@ numbered(char name[NAME_SIZE], int number)
 
 Test(down, ends_after_a_second)
 {
-	cr_assert(down_record("a.example"));
+	cr_assert(down_record("a.example", tls_socket));
 	pass_ms(DOWN_MS - 1);
-	cr_assert(down_record("a.example"));
+	cr_assert(down_record("a.example", tls_socket));
 	pass_ms(1);
-	cr_assert(!down_record("a.example"));
+	cr_assert(!down_record("a.example", tls_socket));
 }
 
 /* A client that comes later waits for the rest of the same second. */
 Test(down, is_the_same_second_for_all_clients)
 {
-	cr_assert(down_record("a.example"));
+	cr_assert(down_record("a.example", tls_socket));
 	pass_ms(DOWN_MS / 2);
 	cr_assert(wait_in_vain("a.example") == DOWN_MS / 2);
 	cr_assert(wait_in_vain("a.example") == 0);
@@ -92,7 +94,7 @@ Test(down, is_remembered_while_clients_come)
 	cr_assert(wait_in_vain("a.example") == DOWN_MS);
 	for (int i = 0; i < 100; i++) {
 		pass_ms(DOWN_MS - 1);
-		CHECK(!down_record("a.example"), "client %d", i);
+		CHECK(!down_record("a.example", tls_socket), "client %d", i);
 	}
 }
 
@@ -101,27 +103,27 @@ Test(down, is_forgotten_after_a_second_without_clients)
 	cr_assert(wait_in_vain("a.example") == DOWN_MS);
 	pass_ms(DOWN_MS);
 	cr_assert(wait_in_vain("a.example") == DOWN_MS);
-	cr_assert(!down_record("a.example"));
+	cr_assert(!down_record("a.example", tls_socket));
 }
 
 /* The only client has left meanwhile. */
 Test(down, is_forgotten_even_if_no_client_has_waited_for_the_whole_second)
 {
-	cr_assert(down_record("a.example"));
+	cr_assert(down_record("a.example", tls_socket));
 	pass_ms(RETRY_MS);
-	cr_assert(down_record("a.example"));
+	cr_assert(down_record("a.example", tls_socket));
 	pass_ms(DOWN_MS);
 	cr_assert(wait_in_vain("a.example") == DOWN_MS);
 }
 
 Test(down, ends_if_it_is_up_again)
 {
-	cr_assert(down_record("a.example"));
+	cr_assert(down_record("a.example", tls_socket));
 	pass_ms(DOWN_MS / 2);
-	down_forget("a.example");
+	down_forget("a.example", tls_socket);
 	cr_assert(wait_in_vain("a.example") == DOWN_MS);
-	cr_assert(!down_record("a.example"));
-	down_forget("a.example");
+	cr_assert(!down_record("a.example", tls_socket));
+	down_forget("a.example", tls_socket);
 	cr_assert(wait_in_vain("a.example") == DOWN_MS);
 }
 
@@ -130,7 +132,7 @@ Test(down, works_right_after_the_start_of_the_machine)
 {
 	clock_now_ms = 0;
 	cr_assert(wait_in_vain("a.example") == DOWN_MS);
-	cr_assert(!down_record("a.example"));
+	cr_assert(!down_record("a.example", tls_socket));
 }
 
 /* --- Several --- */
@@ -147,17 +149,35 @@ Test(down, tells_hosts_apart)
 	    "_.example", "_default", "_no-sni", longest[0], longest[1]};
 	const size_t count = sizeof names / sizeof *names;
 	for (size_t i = 0; i < count; i++)
-		CHECK(down_record(names[i]), "%s", names[i]);
+		CHECK(down_record(names[i], tls_socket), "%s", names[i]);
 	for (size_t i = 0; i < count; i++) {
 		pass_ms(DOWN_MS / 2);
 		for (size_t j = i; j < count; j++)
-			CHECK(down_record(names[j]) == (i == 0), "%s after %d", names[j], (int)i);
+			CHECK(down_record(names[j], tls_socket) == (i == 0), "%s after %d",
+			    names[j], (int)i);
 		pass_ms(DOWN_MS / 2);
 		for (size_t j = i; j < count; j++)
-			CHECK(!down_record(names[j]), "%s after %d", names[j], (int)i);
-		down_forget(names[i]);
-		CHECK(down_record(names[i]), "%s", names[i]);
+			CHECK(!down_record(names[j], tls_socket), "%s after %d", names[j], (int)i);
+		down_forget(names[i], tls_socket);
+		CHECK(down_record(names[i], tls_socket), "%s", names[i]);
 	}
+}
+
+/* The same host may have several. */
+Test(down, tells_sockets_apart)
+{
+	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	cr_assert(down_record("a.example", acme_socket));
+	cr_assert(!down_record("a.example", tls_socket));
+	down_forget("a.example", acme_socket);
+	cr_assert(!down_record("a.example", tls_socket));
+	pass_ms(DOWN_MS / 2);
+	cr_assert(down_record("a.example", acme_socket));
+	down_forget("a.example", tls_socket);
+	pass_ms(DOWN_MS / 2);
+	cr_assert(down_record("a.example", acme_socket));
+	pass_ms(DOWN_MS / 2);
+	cr_assert(!down_record("a.example", acme_socket));
 }
 
 /* As many hosts are down as are remembered. */
@@ -166,13 +186,13 @@ fill(void)
 {
 	char name[NAME_SIZE];
 	for (int i = 0; i < REMEMBERED; i++)
-		CHECK(down_record(numbered(name, i)), "host %d", i);
+		CHECK(down_record(numbered(name, i), tls_socket), "host %d", i);
 	pass_ms(DOWN_MS - 1);
 	for (int i = 0; i < REMEMBERED; i++)
-		CHECK(down_record(numbered(name, i)), "host %d", i);
+		CHECK(down_record(numbered(name, i), tls_socket), "host %d", i);
 	pass_ms(1);
 	for (int i = 0; i < REMEMBERED; i++) {
-		CHECK(!down_record(numbered(name, i)), "host %d", i);
+		CHECK(!down_record(numbered(name, i), tls_socket), "host %d", i);
 		pass_ms(1); /* so that it is known which was asked for least recently */
 	}
 }
@@ -183,7 +203,7 @@ Test(down, remembers_many)
 	fill();
 	for (int round = 0; round < 10; round++)
 		for (int i = 0; i < REMEMBERED; i++) {
-			CHECK(!down_record(numbered(name, i)), "host %d", i);
+			CHECK(!down_record(numbered(name, i), tls_socket), "host %d", i);
 			pass_ms(1);
 		}
 }
@@ -192,35 +212,35 @@ Test(down, forgets_the_one_that_was_asked_for_least_recently)
 {
 	char name[NAME_SIZE];
 	fill();
-	cr_assert(!down_record("0.example"));
+	cr_assert(!down_record("0.example", tls_socket));
 	pass_ms(1);
-	cr_assert(down_record("new.example"));
+	cr_assert(down_record("new.example", tls_socket));
 	for (int i = 2; i < REMEMBERED; i++)
-		CHECK(!down_record(numbered(name, i)), "host %d", i);
-	cr_assert(!down_record("0.example"));
+		CHECK(!down_record(numbered(name, i), tls_socket), "host %d", i);
+	cr_assert(!down_record("0.example", tls_socket));
 	pass_ms(1);
-	cr_assert(down_record("1.example"));
+	cr_assert(down_record("1.example", tls_socket));
 }
 
 Test(down, replaces_first_what_is_forgotten)
 {
 	char name[NAME_SIZE];
 	fill();
-	down_forget("40.example");
-	cr_assert(down_record("new.example"));
+	down_forget("40.example", tls_socket);
+	cr_assert(down_record("new.example", tls_socket));
 	for (int i = 0; i < REMEMBERED; i++)
-		CHECK(i == 40 || !down_record(numbered(name, i)), "host %d", i);
+		CHECK(i == 40 || !down_record(numbered(name, i), tls_socket), "host %d", i);
 }
 
 /* It takes no other's place. */
 Test(down, forgets_a_host_that_it_does_not_know)
 {
 	char name[NAME_SIZE];
-	down_forget("up.example");
+	down_forget("up.example", tls_socket);
 	fill();
-	down_forget("up.example");
+	down_forget("up.example", tls_socket);
 	for (int i = 0; i < REMEMBERED; i++)
-		CHECK(!down_record(numbered(name, i)), "host %d", i);
+		CHECK(!down_record(numbered(name, i), tls_socket), "host %d", i);
 }
 
 /* --- Threads --- */
@@ -237,8 +257,8 @@ ask(void *argument)
 	char name[NAME_SIZE];
 	for (int i = 0; i < ROUNDS; i++) {
 		numbered(name, number * OWN_HOSTS + i % OWN_HOSTS);
-		failures += !down_record(name);
-		down_forget(name);
+		failures += !down_record(name, tls_socket);
+		down_forget(name, tls_socket);
 	}
 	return NULL;
 }
@@ -270,11 +290,11 @@ ask_for_all(void *argument)
 	char name[NAME_SIZE];
 	for (int i = 0; i < ROUNDS; i++) {
 		numbered(name, (number + i) % COMMON_HOSTS);
-		down_record(name);
+		down_record(name, tls_socket);
 		if (i % 16 == 0)
 			pass_ms(1);
 		if (i % 64 == 0)
-			down_forget(name);
+			down_forget(name, tls_socket);
 	}
 	return NULL;
 }
@@ -285,6 +305,6 @@ Test(down, keeps_its_order_with_many_threads)
 	run_threads(ask_for_all);
 	pass_ms(DOWN_MS);
 	fill();
-	cr_assert(down_record("new.example"));
-	cr_assert(!down_record(numbered(name, REMEMBERED - 1)));
+	cr_assert(down_record("new.example", tls_socket));
+	cr_assert(!down_record(numbered(name, REMEMBERED - 1), tls_socket));
 }
