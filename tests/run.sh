@@ -151,8 +151,8 @@ case $build in *-thread* | *-address* | *-linux-gnu*) parallel=3 ;; *) parallel=
 	done
 	if [ -n "$hashed_build" ]; then
 		rm -rf "$hashed_build/results" && mkdir -p "$hashed_build/results" || exit 1
-		for test in program/program_name program/program_backend program/program_check \
-		    unit/test_hostname fuzz/replay_name fuzz/replay_path; do
+		for test in program/program_name program/program_backend program/program_special \
+		    program/program_check unit/test_hostname fuzz/replay_name fuzz/replay_path; do
 			test=$hashed_build/tests/$test
 			[ ! -e "$test" ] || echo "$hashed_build $test"
 		done
@@ -162,7 +162,7 @@ case $build in *-thread* | *-address* | *-linux-gnu*) parallel=3 ;; *) parallel=
 	fi
 	for other in $others; do
 		rm -rf "$other/results" && mkdir -p "$other/results" || exit 1
-		for test in program_name program_backend; do
+		for test in program_name program_backend program_special; do
 			echo "$other $PWD/$build/tests/program/$test"
 		done
 	done

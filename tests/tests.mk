@@ -10,7 +10,7 @@ program_tests := $(patsubst tests/program/%.c,%,$(wildcard tests/program/program
 # Unit tests are linked with the modules. Program tests only run the programs, so they need no
 # sanitizer, and are this machine's.
 of_this_machine := $(addprefix $(BUILD)/tests/,program/program_% program/harness.o \
-	program/remote.o program/listen load/flood program/hasty program/traced)
+	program/hellos.o program/remote.o program/listen load/flood program/hasty program/traced)
 $(of_this_machine): sanitizer =
 $(of_this_machine): foreign =
 
@@ -42,6 +42,13 @@ $(addprefix $(BUILD)/tests/program/,$(program_tests)): %: %.o $(BUILD)/tests/pro
 	$(link) -o $@ $^ -lcriterion $(LDLIBS)
 
 $(BUILD)/tests/program/program_delay: $(BUILD)/tests/program/remote.o
+
+$(BUILD)/tests/program/program_special: $(BUILD)/tests/program/hellos.o
+
+# The table of the unit tests, for this machine.
+$(BUILD)/tests/program/hellos.o: tests/unit/hellos.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(compile) -MMD -MP -c -o $@ $<
 
 # It parses the output of sniproxy-check.
 $(BUILD)/tests/program/program_check: private LDLIBS = $(shell pkg-config --libs jansson)

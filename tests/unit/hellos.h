@@ -1,26 +1,12 @@
-/* ClientHellos for the tests: a table of what clients send and of the result, and builders for
- * hellos that are too large for a table. Knows tls.h, but not the test framework. Aborts if memory
- * is short. */
+/* Builders for ClientHellos that are too large for the table in hello_cases.h. They do not know the
+ * test framework. They abort if memory is short. */
 #ifndef HELLOS_H
 #define HELLOS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "tls.h"
-
-struct hello_case {
-	const char *what;
-	const uint8_t *bytes; /* what the client sends, with its records */
-	size_t length;
-	enum tls_status status;
-	enum tls_alert alert; /* after TLS_REFUSED */
-	const char *name;     /* after TLS_OK; it may hold a NUL */
-	size_t name_length;
-};
-
-extern const struct hello_case hello_cases[];
-extern const size_t hello_case_count;
+#include "tests/unit/hello_cases.h"
 
 /* Bytes that grow. All zero is the start. */
 struct bytes {
