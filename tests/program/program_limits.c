@@ -750,6 +750,87 @@ PROGRAM_TEST(limits, others_wait_where_all_make_progress)
 	pair_talk(((struct pair){client, accepted}));
 }
 
+/* --- Many names of one special host --- */
+
+/* The first names leave threads for others; with the rest, threads are short. */
+enum { NAMES = 100, FIRST_NAMES = 24, FEW = 4 };
+
+/* A client that asks for NAME. It may be rejected at any time. */
+static int
+ask_for(const char *name)
+{
+	struct bytes bytes = hello_for(name);
+	int client = client_connect();
+	(void)!send(client, bytes.data, bytes.length, MSG_NOSIGNAL);
+	free(bytes.data);
+	return client;
+}
+
+/* All send, until nothing was taken from any of them for a moment. */
+static void
+send_until_all_stalled(const int *fds, int count)
+{
+	static const uint8_t bytes[64 * 1024];
+	const int moment_ms = 300;
+	for (int64_t end_ms = now_ms() + moment_ms; now_ms() < end_ms; wait_a_moment())
+		for (int i = 0; i < count; i++)
+			while (send(fds[i], bytes, sizeof bytes, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
+				end_ms = now_ms() + moment_ms;
+}
+
+/* The backends of few.example and _default take nothing. The first has few clients, which came
+ * first; the other has many, and each asks for another name. They pay as one host, so that the few
+ * remain, and clients of a third host are served. */
+static void
+expect_names_to_pay_as_one(bool send_more)
+{
+	int all[FEW + NAMES], rejected = 0;
+	expect_served(backend, request); /* so that it handles signals */
+	for (int i = 0; i < FEW + NAMES; i++) {
+		char name[32];
+		snprintf(name, sizeof name, i < FEW ? "few.example" : "n%d.example", i);
+		all[i] = ask_for(name);
+		if (send_more && i + 1 == FEW + FIRST_NAMES)
+			send_until_all_stalled(all, i + 1);
+		if (i + 1 == FEW + FIRST_NAMES)
+			wait_until(all_keep_a_thread(i + 1), 5000);
+	}
+	for (int i = 0; i < SERVED_MEANWHILE; i++) {
+		testing("client %d", i);
+		expect_served(backend, request);
+	}
+	for (int i = FEW; i < FEW + NAMES; i++)
+		rejected += is_reset(all[i]);
+	cr_assert_gt(rejected, 0, "threads were not short");
+	for (int i = 0; i < FEW; i++)
+		cr_assert(!is_reset(all[i]), "one of few pays for many");
+}
+
+PROGRAM_TEST(limits, names_of_a_special_host_that_accepts_nothing)
+{
+	static const char *const hosts[] = {"few.example", "_default"};
+	need_own_user();
+	start(some_threads);
+	for (int i = 0; i < 2; i++) {
+		char *path = host_path(hosts[i], "tls-socket");
+		host_make(hosts[i]);
+		unix_listen(path, 1);
+		fill_backlog(path);
+	}
+	expect_names_to_pay_as_one(false);
+	cr_assert_gt(proxy_total(proxy, "evicted-connecting"), 0);
+}
+
+PROGRAM_TEST(limits, names_of_a_special_host_that_reads_nothing)
+{
+	need_own_user();
+	start(some_threads);
+	backend_listen("few.example");
+	backend_listen("_default");
+	expect_names_to_pay_as_one(true);
+	cr_assert_gt(proxy_total(proxy, "evicted"), 0);
+}
+
 static void
 no_threads(void)
 {
