@@ -155,6 +155,83 @@ PROGRAM_TEST(hang, directory_that_does_not_answer)
 	expect_served(unix_listen(host_path(HOST, "tls-socket"), 16), hello_for(HOST));
 }
 
+/* --- Special hosts --- */
+
+/* A search for leaks would wait for stuck threads. */
+static void
+look_for_no_leaks(void)
+{
+	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+}
+
+static struct bytes
+hello_for_number(int number)
+{
+	char name[32];
+	snprintf(name, sizeof name, "n%d.example", number);
+	return hello_for(name);
+}
+
+/* Clients ask for different names, all of which one special host serves. They hold as few threads
+ * as those of one name, and soon get their alerts. */
+PROGRAM_TEST(hang, special_host_that_does_not_answer)
+{
+	enum { CLIENTS = 100, STUCK_MAX = 4 };
+	int clients[CLIENTS];
+	server_listen("127.0.0.1");
+	host_make("_default");
+	int other = backend_listen("other.example");
+	int fuse = mount_there(host_path("_default", NULL));
+	struct proxy *proxy = proxy_start(look_for_no_leaks);
+	for (int i = 0; i < CLIENTS; i++)
+		clients[i] = client_send(hello_for_number(i));
+	expect_served(other, hello_for("other.example"));
+	wait_until(count_told(clients, CLIENTS) >= CLIENTS - STUCK_MAX, DEADLINE_MS / 2);
+	for (int i = 0; i < CLIENTS; i++) {
+		if (silent_for(clients[i], 0))
+			continue;
+		testing("client %d", i);
+		expect_alert(clients[i], INTERNAL_ERROR);
+		close(clients[i]);
+		clients[i] = -1;
+	}
+	testing("%s", "");
+	expect_refused(hello_for_number(CLIENTS), INTERNAL_ERROR);
+	expect_served(other, hello_for("other.example"));
+	wait_until(
+	    proxy_has_logged(proxy, ".example (_default): host directory: does not answer\n"),
+	    3000);
+
+	testing("once it answers");
+	close(fuse);
+	cr_assert_eq(umount2(host_path("_default", NULL), MNT_DETACH), 0);
+	for (int i = 0; i < CLIENTS; i++) {
+		if (clients[i] != -1)
+			close(clients[i]);
+	}
+	int fallback = unix_listen(host_path("_default", "tls-socket"), 16);
+	expect_total(proxy, "open", 0, DEADLINE_MS);
+	expect_served(fallback, hello_for_number(0));
+}
+
+/* It exists, so none is tried instead. */
+PROGRAM_TEST(hang, special_hosts_wait_while_the_host_itself_does_not_answer)
+{
+	enum { SPECIALS = 2 };
+	server_listen("127.0.0.1");
+	host_make(HOST);
+	const int specials[SPECIALS] = {backend_listen("_.example"), backend_listen("_default")};
+	int fuse = mount_there(host_path(HOST, NULL));
+	struct proxy *proxy = proxy_start(look_for_no_leaks);
+	int client = client_send(hello_for(HOST));
+	cr_assert(readable_within(client, DEADLINE_MS + 5 * STUCK_MS));
+	expect_alert(client, INTERNAL_ERROR);
+	wait_until(proxy_has_logged(proxy, " " HOST ": host directory: does not answer\n"), 3000);
+	for (int i = 0; i < SPECIALS; i++)
+		cr_assert(silent_for(specials[i], 0));
+	close(fuse);
+}
+
 static void
 few_files(void)
 {
@@ -211,13 +288,6 @@ PROGRAM_TEST(hang, stuck_threads_hold_no_slots)
 	cr_expect_lt(take_all_slots(), margin_ms(LEAVING_MS * 3 / 4));
 	expect_served(other, hello_for("other.example"));
 	close(fuse);
-}
-
-/* A search for leaks would wait for stuck threads. */
-static void
-look_for_no_leaks(void)
-{
-	setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 }
 
 /* It answers until they wait for room in the backlog. After that wait, the kernel looks up
