@@ -30,6 +30,9 @@ PROGRAM_TEST(name, valid_names_are_served)
 	    "label-.example",
 	    "ends-with-",
 	    "a--b.example",
+	    "my_app.example",
+	    "a_",
+	    "a__b_.example-.com_",
 	    "127.0.0.1",
 	    "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.x.y.z",
 	};
@@ -144,8 +147,10 @@ static const char *const invalid_names[] = {
     "exam ple.com",
     " good.example",
     "good.example ",
+    "_",
     "_good.example",
     "_acme.example.com",
+    "good._acme.example",
     "*.example.com",
     "good.example:443",
     "[::1]",
@@ -178,20 +183,25 @@ PROGRAM_TEST(name, invalid_names_are_refused)
 	    silent_for(below, 0));
 }
 
+/* A name with a valid byte reaches the host that serves all of them. */
 PROGRAM_TEST(name, every_other_byte_is_refused)
 {
 	proxy_start_default();
 	backend_listen("a");
+	int fallback = backend_listen("_default");
 	for (int byte = 0; byte < 256; byte++) {
 		char name[] = {'a', (char)byte, 'b'};
 		bool valid = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
-		    (byte >= '0' && byte <= '9') || byte == '-' || byte == '.';
+		    (byte >= '0' && byte <= '9') || byte == '-' || byte == '_' || byte == '.';
+		struct bytes bytes =
+		    hello((struct shape){.name = name, .name_length = sizeof name});
 		testing("byte %#x", (unsigned)byte);
-		if (!valid)
-			expect_refused(
-			    hello((struct shape){.name = name, .name_length = sizeof name}),
-			    UNRECOGNIZED_NAME);
+		if (valid)
+			expect_served(fallback, bytes);
+		else
+			expect_refused(bytes, UNRECOGNIZED_NAME);
 	}
+	cr_assert(silent_for(fallback, 0));
 }
 
 PROGRAM_TEST(name, nul_inside_is_refused)
