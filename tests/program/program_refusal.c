@@ -7,8 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* The backend that these hellos name. It must receive nothing. */
-static int backend;
+/* The backend that these hellos name, and those of special hosts, or -1. They must receive
+ * nothing. */
+static int backend, specials[] = {-1, -1, -1};
 
 static void
 start(void)
@@ -16,6 +17,25 @@ start(void)
 	proxy_start_default();
 	backend = backend_listen(HOST);
 	expect_served(backend, hello_for(HOST));
+}
+
+/* For hellos that cannot be parsed: they must not reach a special host either. */
+static void
+start_among_special_hosts(void)
+{
+	start();
+	specials[0] = backend_listen("_.example");
+	specials[1] = backend_listen("_default");
+	specials[2] = backend_listen("_no-sni");
+}
+
+static void
+expect_untouched(void)
+{
+	check(silent_for(backend, 0), "the backend got a connection");
+	for (size_t i = 0; i < sizeof specials / sizeof *specials; i++)
+		check(specials[i] == -1 || silent_for(specials[i], 0),
+		    "special host %zu got a connection", i);
 }
 
 /* The alert must come, whether the bytes are sent at once or one by one. */
@@ -30,7 +50,7 @@ expect_refused_both_ways(const char *what, struct bytes bytes, enum alert alert)
 	send_bytewise(client, bytes);
 	expect_alert(client, alert);
 	close(client);
-	check(silent_for(backend, 0), "the backend got a connection");
+	expect_untouched();
 }
 
 /* --- What is no ClientHello --- */
@@ -59,14 +79,14 @@ PROGRAM_TEST(refusal, other_protocols)
 	    {"application_data", LITERAL("\x17\x03\x03\x00\x05hello")},
 	    {"heartbeat", LITERAL("\x18\x03\x02\x00\x03\x01\x40\x00")},
 	};
-	start();
+	start_among_special_hosts();
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
 		expect_refused_both_ways(rows[i].what, rows[i].bytes, UNEXPECTED_MESSAGE);
 }
 
 PROGRAM_TEST(refusal, other_handshake_messages)
 {
-	start();
+	start_among_special_hosts();
 	expect_refused_both_ways(
 	    "ServerHello", hello((struct shape){.message_type = 2}), UNEXPECTED_MESSAGE);
 	expect_refused_both_ways(
@@ -93,7 +113,7 @@ PROGRAM_TEST(refusal, another_type_between_the_fragments)
 	struct bytes alert = LITERAL("\x15\x03\x03\x00\x02\x01\x00");
 	struct bytes change = LITERAL("\x14\x03\x03\x00\x01\x01");
 	struct bytes application_data = LITERAL("\x17\x03\x03\x00\x05hello");
-	start();
+	start_among_special_hosts();
 	expect_refused_both_ways("alert", hello_around(alert, 50), UNEXPECTED_MESSAGE);
 	expect_refused_both_ways("change_cipher_spec", hello_around(change, 2), UNEXPECTED_MESSAGE);
 	expect_refused_both_ways(
@@ -106,7 +126,7 @@ PROGRAM_TEST(refusal, empty_records)
 	struct bytes first = {0};
 	put_bytes(&first, empty);
 	put_bytes(&first, hello_for(HOST));
-	start();
+	start_among_special_hosts();
 	expect_refused_both_ways("alone", empty, DECODE_ERROR);
 	expect_refused_both_ways("first", first, DECODE_ERROR);
 	expect_refused_both_ways("in the header", hello_around(empty, 2), DECODE_ERROR);
@@ -115,7 +135,7 @@ PROGRAM_TEST(refusal, empty_records)
 
 PROGRAM_TEST(refusal, long_records)
 {
-	start();
+	start_among_special_hosts();
 	struct bytes message = largest_message();
 	struct bytes most = in_records(message, 1 << 14);
 	testing("2^14 bytes are none too many");
@@ -180,42 +200,66 @@ static const struct {
     {"the name one byte long", DECODE_ERROR, {.name_lie = 1}},
     {"the name much too long", DECODE_ERROR, {.name_lie = 1000}},
     {"two host_names", DECODE_ERROR, {.two_host_names = true}},
+};
 
-    {"no extensions", UNRECOGNIZED_NAME, {.without_extensions = true}},
-    {"extensions of no bytes", UNRECOGNIZED_NAME, {.without_extensions = true, .trailing = 2}},
-    {"extensions of 5 bytes", UNRECOGNIZED_NAME, {.without_server_name = true, .padding = 1}},
-    {"extensions of 7 bytes", UNRECOGNIZED_NAME, {.without_server_name = true}},
-    {"no server_name", UNRECOGNIZED_NAME, {.without_server_name = true, .padding = 100}},
-    {"only a name of another type", UNRECOGNIZED_NAME, {.other_name_only = true}},
-    {"an empty name", UNRECOGNIZED_NAME, {.name = ""}},
-    {"a name that nobody has", UNRECOGNIZED_NAME, {.name = "nobody.example"}},
+/* Well-formed hellos without a name that is served. */
+static const struct {
+	const char *what;
+	struct shape shape;
+} nameless[] = {
+    {"no extensions", {.without_extensions = true}},
+    {"extensions of no bytes", {.without_extensions = true, .trailing = 2}},
+    {"extensions of 5 bytes", {.without_server_name = true, .padding = 1}},
+    {"extensions of 7 bytes", {.without_server_name = true}},
+    {"no server_name", {.without_server_name = true, .padding = 100}},
+    {"only a name of another type", {.other_name_only = true}},
+    {"an empty name", {.name = ""}},
+    {"a name that nobody has", {.name = "nobody.example"}},
 };
 
 PROGRAM_TEST(refusal, malformed_hellos)
 {
-	start();
+	start_among_special_hosts();
 	for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++)
 		expect_refused_both_ways(
 		    malformed[i].what, hello(malformed[i].shape), malformed[i].alert);
 }
 
+PROGRAM_TEST(refusal, hellos_without_a_name)
+{
+	start();
+	for (size_t i = 0; i < sizeof nameless / sizeof *nameless; i++)
+		expect_refused_both_ways(
+		    nameless[i].what, hello(nameless[i].shape), UNRECOGNIZED_NAME);
+}
+
 /* The same with each byte in a record of its own: the split must not matter. */
 PROGRAM_TEST(refusal, malformed_hellos_in_records_of_one_byte)
 {
-	start();
+	start_among_special_hosts();
 	for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++) {
 		testing("%s", malformed[i].what);
 		expect_refused(
 		    in_records(hello_message(malformed[i].shape), 1), malformed[i].alert);
 	}
-	cr_assert(silent_for(backend, 0));
+	expect_untouched();
+}
+
+PROGRAM_TEST(refusal, hellos_without_a_name_in_records_of_one_byte)
+{
+	start();
+	for (size_t i = 0; i < sizeof nameless / sizeof *nameless; i++) {
+		testing("%s", nameless[i].what);
+		expect_refused(in_records(hello_message(nameless[i].shape), 1), UNRECOGNIZED_NAME);
+	}
+	expect_untouched();
 }
 
 /* An extension whose own length is wrong, before and after the name is known. */
 PROGRAM_TEST(refusal, an_extension_beyond_the_end)
 {
 	struct bytes beyond = LITERAL("\xab\xcd\xff\x00");
-	start();
+	start_among_special_hosts();
 	expect_refused_both_ways(
 	    "after the name", hello((struct shape){.extensions = beyond}), DECODE_ERROR);
 	expect_refused_both_ways("before the name",
@@ -246,7 +290,7 @@ PROGRAM_TEST(refusal, hello_cut_off_with_a_matching_length)
  * connection does not wait for bytes that no client can send. */
 PROGRAM_TEST(refusal, length_of_the_message)
 {
-	start();
+	start_among_special_hosts();
 	struct bytes longer = LITERAL("\x16\x03\x01\x00\x04\x01\x02\x01\x45");
 	struct bytes longest = LITERAL("\x16\x03\x01\x00\x04\x01\xff\xff\xff");
 	cr_assert_eq(LARGEST_MESSAGE - 4 + 1, 0x020145);
@@ -262,7 +306,7 @@ PROGRAM_TEST(refusal, length_of_the_message)
 
 PROGRAM_TEST(refusal, end_of_stream_inside_the_hello)
 {
-	start();
+	start_among_special_hosts();
 	struct bytes stream = in_records(hello_message((struct shape){0}), 50);
 	int *clients = calloc(stream.length, sizeof *clients);
 	for (size_t i = 1; i < stream.length; i++) {
@@ -273,7 +317,7 @@ PROGRAM_TEST(refusal, end_of_stream_inside_the_hello)
 		testing("after %zu bytes of %zu", i, stream.length);
 		expect_alert(clients[i], DECODE_ERROR);
 	}
-	cr_assert(silent_for(backend, 0));
+	expect_untouched();
 	free(clients);
 }
 
@@ -294,7 +338,7 @@ PROGRAM_TEST(refusal, end_of_stream_before_the_hello)
  * unread input would reset the connection, and the alert would be lost. */
 PROGRAM_TEST(refusal, alert_arrives_though_more_was_sent)
 {
-	start();
+	start_among_special_hosts();
 	struct bytes request = text("POST / HTTP/1.1\r\nContent-Length: 1048576\r\n\r\n");
 	put_bytes(&request, pattern(0, 500000));
 	put_bytes(&request, pattern(0, 500000));
