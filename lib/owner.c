@@ -35,15 +35,21 @@ is_trusted(uid_t uid, const struct stat *status)
 	return uid == ROOT || is_same(uid, status->st_uid);
 }
 
-/* Whether HOST may be what FOUND is. If not, HOST says why, and counts as missing. */
+/* Sets FOUND to the status of ENTRY. Returns whether HOST may be that, otherwise sets errno. A
+ * special host that may not counts as missing, and HOST says why. So does one whose owner is
+ * unknown: a user may have mounted a file system there. */
 static bool
-may_be(struct owner_host *host, const struct stat *found, const struct stat *status)
+identify(struct owner_host *host, int entry, struct stat *found, const struct stat *status)
 {
-	if (!host->is_special || is_trusted(found->st_uid, status))
-		return true;
-	snprintf(host->why, sizeof host->why,
-	    "not served: it belongs to user %u, who may not serve others' names",
-	    (unsigned)found->st_uid);
+	bool is_known = fstat(entry, found) == 0;
+	if (!host->is_special || (is_known && is_trusted(found->st_uid, status)))
+		return is_known;
+	if (is_known)
+		snprintf(host->why, sizeof host->why,
+		    "not served: it belongs to user %u, who may not serve others' names",
+		    (unsigned)found->st_uid);
+	else
+		snprintf(host->why, sizeof host->why, "not served: its owner is unknown");
 	errno = ENOENT;
 	return false;
 }
@@ -54,7 +60,7 @@ static int
 judge(int directory, const struct stat *link, const struct stat *status, struct owner_host *host)
 {
 	struct stat found;
-	int error = fstat(directory, &found) == -1 || !may_be(host, &found, status) ? errno : 0;
+	int error = identify(host, directory, &found, status) ? 0 : errno;
 	if (error == 0) {
 		host->uid = found.st_uid;
 		if (link == NULL || is_trusted(link->st_uid, status) ||
@@ -93,7 +99,7 @@ static int
 open_entry(int hosts, const struct stat *status, int entry, struct owner_host *host)
 {
 	struct stat found;
-	int error = fstat(entry, &found) == -1 || !may_be(host, &found, status) ? errno : 0;
+	int error = identify(host, entry, &found, status) ? 0 : errno;
 	if (error == 0 && S_ISDIR(found.st_mode)) /* a directory has replaced it */
 		return judge(entry, NULL, status, host);
 	if (error == 0 && S_ISLNK(found.st_mode)) {
