@@ -23,6 +23,7 @@
 
 #include "lib/backend.h"
 #include "lib/clock.h"
+#include "lib/hostname.h"
 #include "system/system.h"
 #include "tests/unit/check.h"
 #include "tests/unit/self.h"
@@ -164,14 +165,22 @@ expect_to_be_back(void)
 	    "the working directory is another one");
 }
 
+/* Connects to NAME, which may be a special host. */
+static struct backend
+connect_host(const char *name)
+{
+	return backend_connect(hosts, name, hostname_is_special(name) ? BACKEND_SPECIAL : 0);
+}
+
 /* Connects to NAME. Fails unless LISTENER accepts that connection. Returns whether the backend
  * wants a PROXY header. */
 static bool
 expect_connected(const char *name, int listener)
 {
-	struct backend backend = backend_connect(hosts, name, 0);
+	struct backend backend = connect_host(name);
 	cr_assert(
 	    backend.socket != -1, "%s: %s: %s", name, backend.failed, strerror(backend.error));
+	cr_expect(!backend.is_missing && !backend.is_down && backend.why[0] == '\0', "%s", name);
 	cr_expect((fcntl(backend.socket, F_GETFL) & O_NONBLOCK) != 0, "blocking");
 	cr_expect((fcntl(backend.socket, F_GETFD) & FD_CLOEXEC) != 0, "inherited");
 
@@ -187,16 +196,23 @@ expect_connected(const char *name, int listener)
 	return backend.proxy_version == 1;
 }
 
-/* Fails unless a connection to NAME fails with ERROR at WHAT, and no descriptor stays open. */
+/* Fails unless a connection to NAME fails with ERROR at WHAT, and no descriptor stays open. Only a
+ * directory that does not exist is missing; only a backend whose socket does not exist, or at which
+ * nobody listens, is down. */
 static void
 expect_failure(const char *name, const char *what, int error)
 {
 	int descriptors = count_descriptors();
-	struct backend backend = backend_connect(hosts, name, 0);
+	bool is_missing = strcmp(what, "host directory") == 0 && error == ENOENT;
+	bool is_down =
+	    strcmp(what, "tls-socket") == 0 && (error == ENOENT || error == ECONNREFUSED);
+	struct backend backend = connect_host(name);
 	cr_assert(backend.socket == -1, "%s: connected", name);
 	cr_assert(backend.failed != NULL);
 	cr_expect(strcmp(backend.failed, what) == 0, "%s: %s", name, backend.failed);
 	cr_expect(backend.error == error, "%s: %s", name, strerror(backend.error));
+	cr_expect(backend.is_missing == is_missing, "%s: missing: %d", name, backend.is_missing);
+	cr_expect(backend.is_down == is_down, "%s: down: %d", name, backend.is_down);
 	cr_expect(count_descriptors() == descriptors, "%s: descriptors leak", name);
 	expect_to_be_back();
 }
@@ -295,17 +311,56 @@ Test(backend, says_what_is_missing)
 	make_directory("datagram.example");
 	bind_at("datagram.example/tls-socket", SOCK_DGRAM);
 
+	cr_assert(mkfifo("fifo.example", 0666) == 0);
+	cr_assert(symlink("file.example/below", "through-file.example") == 0);
+	make_directory("fifo-socket.example");
+	cr_assert(mkfifo("fifo-socket.example/tls-socket", 0666) == 0);
+
 	expect_failure("no.example", "host directory", ENOENT);
 	expect_failure(NAME_254, "host directory", ENOENT);
 	expect_failure("file.example", "host directory", ENOTDIR);
+	expect_failure("fifo.example", "host directory", ENOTDIR);
+	expect_failure("through-file.example", "host directory", ENOTDIR);
 	expect_failure("dangling.example", "host directory", ENOENT);
 	expect_failure("loop.example", "host directory", ELOOP);
+	expect_failure("fifo-socket.example", "tls-socket", ENOTSOCK);
 	expect_failure("empty.example", "tls-socket", ENOENT);
 	expect_failure("dangling-socket.example", "tls-socket", ENOENT);
 	expect_failure("file-socket.example", "tls-socket", ENOTSOCK);
 	expect_failure("silent.example", "tls-socket", ECONNREFUSED);
 	expect_failure("left.example", "tls-socket", ECONNREFUSED);
 	expect_failure("datagram.example", "tls-socket", EPROTOTYPE);
+}
+
+/* A hosts directory that was removed has no directories, but none of these is missing. */
+Test(backend, says_that_the_hosts_directory_was_removed)
+{
+	cr_assert(rmdir(root) == 0);
+	for (unsigned kind = 0; kind <= BACKEND_SPECIAL; kind++) {
+		struct backend backend = backend_connect(hosts, "a.example", kind);
+		cr_assert(backend.socket == -1 && backend.error == ENOENT);
+		cr_expect_str_eq(backend.failed, "hosts directory");
+		cr_expect(!backend.is_missing && !backend.is_down);
+	}
+	cr_assert(mkdir(root, 0755) == 0); /* for the end of the test */
+}
+
+/* If only the owner of the hosts directory may write to it, a special host is as any other. */
+Test(backend, connects_to_special_hosts)
+{
+	int wildcard = make_host("_.example.com"), fallback = make_host("_default");
+	make_directory("empty.example");
+	expect_connected("_.example.com", wildcard);
+	expect_connected("_default", fallback);
+	expect_failure("_no-sni", "host directory", ENOENT);
+	cr_assert(symlink("_default", "_no-sni") == 0);
+	expect_connected("_no-sni", fallback);
+	cr_assert(symlink("empty.example", "_.example.org") == 0);
+	expect_failure("_.example.org", "tls-socket", ENOENT);
+	cr_assert(symlink("nowhere", "_.example.net") == 0);
+	expect_failure("_.example.net", "host directory", ENOENT);
+	make_file("_default/send-proxy-v1");
+	cr_expect(expect_connected("_default", fallback));
 }
 
 /* Root may do everything, so another user tries. */
@@ -555,10 +610,11 @@ expect_distrust(const char *name, const char *what, const char *why, uid_t a, ui
 	char expected[128];
 	snprintf(expected, sizeof expected, why, (unsigned)a, (unsigned)b);
 	int descriptors = count_descriptors();
-	struct backend backend = backend_connect(hosts, name, 0);
+	struct backend backend = connect_host(name);
 	cr_assert(backend.socket == -1, "%s: connected", name);
 	cr_expect(strcmp(backend.failed, what) == 0, "%s: %s", name, backend.failed);
 	cr_expect(backend.error == EACCES, "%s: %s", name, strerror(backend.error));
+	cr_expect(!backend.is_missing && !backend.is_down, "%s", name);
 	cr_expect(strcmp(backend_why(&backend), expected) == 0, "%s: %s, not %s", name,
 	    backend_why(&backend), expected);
 	cr_expect(count_descriptors() == descriptors, "%s: descriptors leak", name);
@@ -735,6 +791,140 @@ Test(backend, a_symlink_of_root_or_of_the_owner_of_the_hosts_directory_leads_any
 	expect_connected("of-hosts-owner.example", listener);
 }
 
+/* Fails unless the special host NAME is as if missing, because it belongs to the user OWNER. */
+static void
+expect_ignored(const char *name, uid_t owner)
+{
+	char why[128];
+	snprintf(why, sizeof why,
+	    "not served: it belongs to user %u, who may not serve others' names", (unsigned)owner);
+	int descriptors = count_descriptors();
+	struct backend backend = connect_host(name);
+	cr_assert(backend.socket == -1, "%s: connected", name);
+	cr_expect_str_eq(backend.failed, "host directory");
+	cr_expect(backend.error == ENOENT, "%s: %s", name, strerror(backend.error));
+	cr_expect(backend.is_missing && !backend.is_down, "%s", name);
+	cr_expect_str_eq(backend_why(&backend), why);
+	cr_expect(count_descriptors() == descriptors, "%s: descriptors leak", name);
+	expect_to_be_back();
+}
+
+static int
+make_users_entry(const void *path)
+{
+	return mkfifo(path, 0666);
+}
+
+Test(backend, a_special_host_must_belong_to_root_or_to_the_owner_of_the_hosts_directory)
+{
+	need_users();
+	int own = make_users_host("_.own.example", SELF, SELF);
+	int hers = make_users_host("_.hers.example", ALICE, ALICE);
+	make_users_host("own.example", SELF, SELF);
+	user_links(ALICE, "own.example", "_.link.example");
+	user_links(ALICE, "_.hers.example", "_.own-link.example");
+	user_links(ALICE, "nothing", "_.dangling.example");
+	user_links(ALICE, "_.loop.example", "_.loop.example");
+	user_links(SELF, "_.hers.example", "_.to-hers.example");
+	user_links(SELF, "own.example", "_.to-own.example");
+	cr_assert(user_does(ALICE, make_users_entry, "_.fifo.example"));
+
+	expect_connected("_.own.example", own);
+	expect_ignored("_.hers.example", user_id(ALICE));
+	expect_ignored("_.link.example", user_id(ALICE));
+	expect_ignored("_.own-link.example", user_id(ALICE));
+	expect_ignored("_.dangling.example", user_id(ALICE));
+	expect_ignored("_.loop.example", user_id(ALICE));
+	expect_ignored("_.to-hers.example", user_id(ALICE));
+	expect_ignored("_.fifo.example", user_id(ALICE));
+	expect_failure("_.no.example", "host directory", ENOENT);
+	cr_expect(accept(hers, NULL, NULL) == -1, "hers got a connection");
+
+	cr_assert(chmod(root, 0755) == 0);
+	expect_connected("_.hers.example", hers);
+	expect_connected("_.to-hers.example", hers);
+}
+
+/* Mounts a file system of ALICE's at DIRECTORY, for this process only. It does not tell others whom
+ * its files belong to. Returns whether that is possible. */
+static bool
+mount_users_files(const char *directory)
+{
+	char options[80];
+	int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=%u,group_id=0", fuse,
+	    (unsigned)user_id(ALICE));
+	return fuse != -1 && unshare(CLONE_NEWNS) == 0 &&
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	    mount("none", directory, "fuse", MS_NOSUID | MS_NODEV, options) == 0;
+}
+
+/* A user who may mount file systems must not keep other special hosts from being tried. */
+Test(backend, a_special_host_that_does_not_tell_its_owner_is_as_if_missing)
+{
+	need_users();
+	user_makes(ALICE, "_.example.com");
+	if (!mount_users_files("_.example.com"))
+		skip_test("needs root, and FUSE");
+	hosts = system_open_hosts(); /* in the namespace with that mount */
+	struct backend backend = connect_host("_.example.com");
+	cr_expect(umount2("_.example.com", MNT_DETACH) == 0);
+	cr_assert(backend.socket == -1);
+	cr_expect_str_eq(backend.failed, "host directory");
+	cr_expect(backend.is_missing, "%s", strerror(backend.error));
+	cr_expect_str_eq(backend_why(&backend), "not served: its owner is unknown");
+}
+
+/* BACKEND_SPECIAL decides, not the name of the directory, which may be a hash. */
+Test(backend, a_host_of_any_user_is_no_special_host)
+{
+	need_users();
+	int hers = make_users_host("_default", ALICE, ALICE);
+	struct backend backend = backend_connect(hosts, "_default", 0);
+	cr_assert(backend.socket != -1, "%s", backend_why(&backend));
+	close(backend.socket);
+	close(accept(hers, NULL, NULL));
+	make_users_host("a.example", ALICE, ALICE);
+	backend = backend_connect(hosts, "a.example", BACKEND_SPECIAL);
+	cr_assert(backend.socket == -1 && backend.is_missing);
+}
+
+/* Its owner, or root, must listen in it. Otherwise it is refused, as others are. */
+Test(backend, whoever_listens_must_own_the_special_host)
+{
+	need_users();
+	make_users_host("_default", SELF, BOB);
+	expect_stranger("_default", user_id(BOB), user_id(SELF));
+	user_makes(SELF, "_no-sni");
+	expect_failure("_no-sni", "tls-socket", ENOENT);
+	make_file("_.file.example");
+	expect_failure("_.file.example", "host directory", ENOTDIR);
+	cr_assert(symlink("_.loop.example", "_.loop.example") == 0);
+	expect_failure("_.loop.example", "host directory", ELOOP);
+}
+
+Test(backend, special_hosts_of_root_and_of_the_owner_of_the_hosts_directory)
+{
+	need_users();
+	if (getuid() != 0)
+		skip_test("needs root");
+	cr_assert(chown(root, user_id(CAROL), (gid_t)-1) == 0);
+	int roots = make_users_host("_.root.example", SELF, SELF);
+	int carols = make_users_host("_.carol.example", CAROL, CAROL);
+	user_links(CAROL, "_.root.example", "_.link.example");
+	user_links(SELF, "_.carol.example", "_default");
+	make_users_host("_.alice.example", ALICE, ALICE);
+	expect_connected("_.root.example", roots);
+	expect_connected("_.carol.example", carols);
+	expect_connected("_.link.example", roots);
+	expect_connected("_default", carols);
+	expect_ignored("_.alice.example", user_id(ALICE));
+	user_listens(SELF, carols);
+	expect_connected("_.carol.example", carols);
+	user_listens(CAROL, roots);
+	expect_stranger("_.root.example", user_id(CAROL), user_id(SELF));
+}
+
 /* In a user namespace, all users that it does not know have one number. */
 Test(backend, users_that_are_not_known_here_are_not_trusted)
 {
@@ -781,10 +971,10 @@ Test(backend, whoever_listens_must_own_the_host_by_descriptor_too)
 		expect_failure(NAME_254, "/proc/self/fd (because unshare(2) is refused)", ENOENT);
 }
 
-/* Connects to a.example COUNT times while it and b.example are exchanged. Returns how many
+/* Connects to a.example COUNT times as KIND while it and b.example are exchanged. Returns how many
  * connections were rejected. Each other one must reach the listener that was bound to GOOD. */
 static unsigned
-count_refusals_while_swapped(unsigned count, const char *good)
+count_refusals_while_swapped(unsigned count, const char *good, unsigned kind)
 {
 	pthread_t swapper;
 	unsigned refused = 0;
@@ -792,10 +982,11 @@ count_refusals_while_swapped(unsigned count, const char *good)
 	for (unsigned i = 0; i < count; i++) {
 		struct sockaddr_un address = {0};
 		socklen_t length = sizeof address;
-		struct backend backend = backend_connect(hosts, "a.example", 0);
+		struct backend backend = backend_connect(hosts, "a.example", kind);
 		refused += backend.socket == -1;
 		if (backend.socket == -1) {
-			CHECK(backend.error == EACCES, "%s", strerror(backend.error));
+			CHECK(kind == 0 ? backend.error == EACCES : backend.is_missing, "%s",
+			    strerror(backend.error));
 			continue;
 		}
 		CHECK(getpeername(backend.socket, (struct sockaddr *)&address, &length) == 0,
@@ -832,7 +1023,7 @@ Test(backend, never_follows_a_symlink_that_was_put_in_the_place_of_another)
 	make_bound_host("secret.example", BOB, "secret");
 	user_links(BOB, "host.example", "a.example");
 	user_links(ALICE, "secret.example", "b.example");
-	unsigned refused = count_refusals_while_swapped(2000, "host");
+	unsigned refused = count_refusals_while_swapped(2000, "host", 0);
 	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
 }
 
@@ -843,7 +1034,7 @@ Test(backend, never_follows_a_symlink_that_was_put_in_the_place_of_a_directory)
 	make_bound_host("a.example", ALICE, "mine");
 	make_bound_host("others.example", BOB, "others");
 	user_links(ALICE, "others.example", "b.example");
-	unsigned refused = count_refusals_while_swapped(2000, "mine");
+	unsigned refused = count_refusals_while_swapped(2000, "mine", 0);
 	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
 }
 
@@ -855,6 +1046,37 @@ Test(backend, never_judges_one_directory_and_connects_in_another)
 	make_bound_host("secret.example", BOB, "secret");
 	user_makes(ALICE, "b.example");
 	user_links(ALICE, "../secret.example/tls-socket", "b.example/tls-socket");
-	unsigned refused = count_refusals_while_swapped(2000, "host");
+	unsigned refused = count_refusals_while_swapped(2000, "host", 0);
+	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
+}
+
+/* A special host of the owner of the hosts directory, and whatever a user may make instead. */
+Test(backend, never_takes_a_users_directory_for_a_special_host)
+{
+	need_users();
+	make_bound_host("a.example", SELF, "good");
+	make_bound_host("b.example", ALICE, "bad");
+	unsigned refused = count_refusals_while_swapped(2000, "good", BACKEND_SPECIAL);
+	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
+}
+
+Test(backend, never_follows_a_users_symlink_for_a_special_host)
+{
+	need_users();
+	make_bound_host("a.example", SELF, "good");
+	make_bound_host("secret.example", SELF, "secret");
+	user_links(ALICE, "secret.example", "b.example");
+	unsigned refused = count_refusals_while_swapped(2000, "good", BACKEND_SPECIAL);
+	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
+}
+
+Test(backend, never_follows_a_users_symlink_in_the_place_of_one_to_a_special_host)
+{
+	need_users();
+	make_bound_host("good.example", SELF, "good");
+	make_bound_host("secret.example", SELF, "secret");
+	user_links(SELF, "good.example", "a.example");
+	user_links(ALICE, "secret.example", "b.example");
+	unsigned refused = count_refusals_while_swapped(2000, "good", BACKEND_SPECIAL);
 	cr_expect(refused > 0 && refused < 2000, "%u: nothing was swapped", refused);
 }
