@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum {
@@ -375,6 +376,129 @@ Test(table, lets_a_connection_be_taken_from_a_lookup)
 	cr_assert(host->connections == 1 && host->lookups.count == 0);
 	leave(c);
 	leave(d);
+}
+
+/* --- Hosts --- */
+
+Test(table, tells_names_and_special_hosts)
+{
+	struct connection *c = enter("192.0.2.1"), *none = enter("192.0.2.1");
+	cr_assert_str_eq(table_name(c), "-");
+	cr_assert_null(table_special_host(c));
+	cr_assert(table_set_name(c, "a.example.com") && table_set_name(none, ""));
+	cr_assert_str_eq(table_name(c), "a.example.com");
+	cr_assert_str_eq(table_name(none), "-");
+	cr_assert(c->state == CONNECTION_CONNECTING && c->host == NULL);
+	cr_assert(none->state == CONNECTION_CONNECTING && none->host == NULL);
+	cr_assert(table_special_host(c) == NULL && table_special_host(none) == NULL);
+
+	static const char *const hosts[] = {"a.example.com", "_.example.com", "_default"};
+	for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+		cr_assert(table_set_host(c, hosts[i]));
+		cr_assert_str_eq(c->host->key, hosts[i]);
+		cr_assert_str_eq(table_name(c), "a.example.com");
+		if (i == 0)
+			cr_assert_null(table_special_host(c));
+		else
+			cr_assert_str_eq(table_special_host(c), hosts[i]);
+	}
+	cr_assert(table_set_host(none, "_no-sni"));
+	cr_assert_str_eq(table_special_host(none), "_no-sni");
+	cr_assert_str_eq(table_name(none), "-");
+	cr_assert(table_set_host(none, ""));
+	cr_assert_null(table_special_host(none));
+	leave(c);
+	leave(none);
+}
+
+/* Of the old host nothing is left; the time in its state goes on. */
+Test(table, moves_a_connection_between_hosts)
+{
+	struct connection *c = connecting("a.example.com"), *other = connecting("a.example.com");
+	struct connection *served = connecting("_default");
+	struct share *exact = other->host, *fallback = served->host;
+	int64_t since_ms = c->since_ms;
+	now_ms += 7;
+	cr_assert(c->host == exact && exact->connections == 2 && fallback->connections == 1);
+	cr_assert(table_set_host(c, "_default"));
+	cr_assert(c->host == fallback && exact->connections == 1 && fallback->connections == 2);
+	cr_assert(c->state == CONNECTION_CONNECTING && c->since_ms == since_ms);
+
+	relay_set_blocked(&c->relay, true);
+	cr_assert(exact->blocked == 0 && fallback->blocked == 1);
+	relay_set_blocked(&c->relay, false);
+	cr_assert(table_set_host(c, "_default"), "to where it is");
+	cr_assert(c->host == fallback && fallback->connections == 2);
+	cr_assert(table_set_host(c, "a.example.com"));
+	cr_assert(c->host == exact && exact->connections == 2 && fallback->connections == 1);
+	leave(c);
+	cr_assert(exact->connections == 1 && exact->blocked == 0 && fallback->blocked == 0);
+}
+
+/* The last one takes the share with it, and makes it anew. */
+Test(table, moves_the_last_connection_of_a_host)
+{
+	struct connection *c = connecting("a.example.com");
+	for (int i = 0; i < 100; i++) {
+		const char *host = i % 2 == 0 ? "_.example.com" : "a.example.com";
+		cr_assert(table_set_host(c, host));
+		cr_assert(c->host->connections == 1 && c->host->lookups.count == 0);
+		cr_assert_str_eq(c->host->key, host);
+	}
+	leave(c);
+}
+
+/* A lookup is counted in the host that it began in. */
+Test(table, counts_lookups_and_blocked_connections_of_a_special_host_together)
+{
+	struct connection *c[HOST_MIN + 1], *other = connecting("other.example");
+	thread_prepare(4 * THREADS, NULL);
+	for (int i = 0; i < HOST_MIN + 1; i++) {
+		char name[32];
+		snprintf(name, sizeof name, "n%d.example", i);
+		c[i] = connecting(name);
+		cr_assert(begin(c[i]) == 0, "its own directory");
+		end_lookup(c[i]);
+		cr_assert(table_set_host(c[i], "_default"));
+		cr_assert(begin(c[i]) == (i < LOOKUPS_OF_HOST ? 0 : EBUSY), "%d", i);
+		relay_set_blocked(&c[i]->relay, true);
+	}
+	cr_assert(c[0]->host->blocked == HOST_MIN + 1);
+	cr_assert(begin(other) == 0);
+	end_lookup(c[0]);
+	cr_assert(begin(c[LOOKUPS_OF_HOST]) == 0);
+	now_ms += 1000;
+	cr_assert(begin(c[0]) == ETIMEDOUT, "it hangs, whatever the name");
+
+	threads_are_short = true;
+	struct connection *late = connecting("late.example");
+	cr_assert(!table_rejects(late) && !table_rejects(other));
+	cr_assert(table_set_host(late, "_default"));
+	cr_assert(table_rejects(late) && !table_rejects(other));
+}
+
+Test(table, tells_the_unique_id_of_a_connection_that_is_served)
+{
+	char text[TABLE_ID_SIZE] = "?";
+	struct connection *c = enter("192.0.2.1");
+	table_id(text, c);
+	cr_assert_str_eq(text, "");
+	cr_assert(table_set_name(c, "a.example") && table_set_host(c, "a.example"));
+	c->id[0] = 0x0123456789abcdef;
+	c->id[1] = 0xf;
+	table_id(text, c);
+	cr_assert_str_eq(text, "", "its thread may be about to set it");
+	c->relay.backend = c->relay.client + 1;
+	table_set_state(c, CONNECTION_RELAYING);
+	table_id(text, c);
+	cr_assert_str_eq(text, " id=0123456789abcdef000000000000000f");
+	cr_assert(strlen(text) + 1 == TABLE_ID_SIZE);
+	table_set_state(c, CONNECTION_CLOSING);
+	table_id(text, c);
+	cr_assert_str_eq(text, " id=0123456789abcdef000000000000000f");
+	c->id[0] = 0;
+	table_id(text, c);
+	cr_assert_str_eq(text, "");
 }
 
 /* --- Rejecting --- */
