@@ -15,6 +15,12 @@ struct hello_case {
 	enum tls_alert alert; /* after TLS_REFUSED */
 	const char *name;     /* after TLS_OK; it may hold a NUL */
 	size_t name_length;
+
+	/* After TLS_OK, and after TLS_UNRECOGNIZED_NAME: how many protocols ALPN offers, and the
+	 * first, which may hold a NUL. */
+	unsigned protocols;
+	const char *protocol;
+	size_t protocol_length;
 };
 
 extern const struct hello_case hello_cases[];

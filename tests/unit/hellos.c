@@ -173,6 +173,10 @@ hello_add_records(struct bytes *out, const uint8_t *message, size_t length, size
 
 #define REFUSED(why, ...) .status = TLS_REFUSED, .alert = why, BYTES(__VA_ARGS__)
 
+/* Precedes the two above: ALPN offers COUNT protocols, TEXT first. */
+#define OFFERS(count, text) \
+	.protocols = count, .protocol = text, .protocol_length = sizeof text - 1
+
 const struct hello_case hello_cases[] = {
 
 /* Hellos that name a server. */
@@ -217,7 +221,7 @@ const struct hello_case hello_cases[] = {
 				0x00, 0x17,   /* extension_type: extended_master_secret */
 				0x00, 0x00      /* extension_data */
 )},
-{"a TLS 1.3 hello", NAMED("blog.example",
+{"a TLS 1.3 hello", OFFERS(2, "h2"), NAMED("blog.example",
 	22,                                     /* type: handshake */
 	0x03, 0x01,                             /* legacy_record_version */
 	0x00, 0xc5,                             /* length */
@@ -493,6 +497,89 @@ const struct hello_case hello_cases[] = {
 					0x00, 0x00)     /* HostName */
 )},
 
+/* Hellos that offer protocols by ALPN (RFC 7301). */
+
+{"one ALPN protocol", OFFERS(1, "h2"), NAMED("blog.example",
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1e,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2')
+)},
+{"acme-tls/1 as the one ALPN protocol", OFFERS(1, "acme-tls/1"), NAMED("blog.example",
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x2c,                     /* extensions */
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x0d,             /* extension_data */
+				0x00, 0x0b,             /* protocol_name_list */
+					0x0a, 'a', 'c', 'm', 'e', '-',
+					      't', 'l', 's', '/', '1',
+			PSK_MODES,
+			SERVER_NAME)
+)},
+{"ALPN before server_name", OFFERS(3, "http/1.1"), NAMED("blog.example",
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x32,                     /* extensions */
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x19,             /* extension_data */
+				0x00, 0x17,             /* protocol_name_list */
+					0x08, 'h', 't', 't', 'p', '/',
+					      '1', '.', '1',
+					0x0a, 'a', 'c', 'm', 'e', '-',
+					      't', 'l', 's', '/', '1',
+					0x02, 'h', '2',
+			SERVER_NAME)
+)},
+{"the same ALPN protocol twice", OFFERS(2, "h2"), NAMED("blog.example",
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x21,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x08,             /* extension_data */
+				0x00, 0x06,             /* protocol_name_list */
+					0x02, 'h', '2',
+					0x02, 'h', '2')
+)},
+{"GREASE as the first ALPN protocol (RFC 8701)", OFFERS(2, "\x0a\x0a"), NAMED("blog.example",
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x21,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x08,             /* extension_data */
+				0x00, 0x06,             /* protocol_name_list */
+					0x02, 0x0a, 0x0a,
+					0x02, 'h', '2')
+)},
+{"an ALPN protocol that is a NUL", OFFERS(1, "\0"), NAMED("blog.example",
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1d,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x04,             /* extension_data */
+				0x00, 0x02,             /* protocol_name_list */
+					0x01, 0x00)
+)},
+{"ALPN inside another extension", NAMED("blog.example",
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x22,                     /* extensions */
+			0x7a, 0x7b,             /* extension_type: unknown */
+			0x00, 0x09,             /* extension_data */
+				0x00, 0x10,
+				0x00, 0x05,
+					0x00, 0x03,
+						0x02, 'h', '2',
+			SERVER_NAME)
+)},
+
 /* Hellos that name none. */
 
 {"no extensions field", REFUSED(TLS_UNRECOGNIZED_NAME,
@@ -533,6 +620,31 @@ const struct hello_case hello_cases[] = {
 					0x01,           /* name_type: unknown */
 					0x00, 0x0c,     /* its length */
 						BLOG_EXAMPLE)
+)},
+{"ALPN in a hello without a name", OFFERS(2, "h2"), REFUSED(TLS_UNRECOGNIZED_NAME,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x0d,                     /* extensions */
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x09,             /* extension_data */
+				0x00, 0x07,             /* protocol_name_list */
+					0x02, 'h', '2',
+					0x03, 'f', 'o', 'o')
+)},
+{"ALPN after a name of another type", OFFERS(1, "h2"), REFUSED(TLS_UNRECOGNIZED_NAME,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x13,                     /* extensions */
+			0x00, 0x00,             /* extension_type: server_name */
+			0x00, 0x06,             /* extension_data */
+				0x00, 0x04,             /* server_name_list */
+					0x01,           /* name_type: unknown */
+					0x00, 0x01,     /* its length */
+						'a',
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2')
 )},
 
 /* Bytes that are not TLS, or not its beginning. */
@@ -913,6 +1025,217 @@ const struct hello_case hello_cases[] = {
 					0x00, 0x0c,     /* HostName */
 						BLOG_EXAMPLE,
 					0x00)           /* name_type: host_name */
+)},
+
+/* ALPN extensions that are malformed, or too many. */
+
+{"an ALPN extension with nothing in it", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x19,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x00)             /* extension_data */
+)},
+{"half a length of the protocol_name_list", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1a,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x01,             /* extension_data */
+				0x00)                   /* protocol_name_list */
+)},
+{"a protocol_name_list with nothing in it", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x21,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x02,             /* extension_data */
+				0x00, 0x00,             /* protocol_name_list */
+			PSK_MODES)
+)},
+{"a protocol_name_list of one byte", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1c,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x03,             /* extension_data */
+				0x00, 0x01,             /* protocol_name_list */
+					0x00)
+)},
+{"an empty ALPN protocol first", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1f,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x06,             /* extension_data */
+				0x00, 0x04,             /* protocol_name_list */
+					0x00,
+					0x02, 'h', '2')
+)},
+{"an empty ALPN protocol between others", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x22,                     /* extensions */
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x09,             /* extension_data */
+				0x00, 0x07,             /* protocol_name_list */
+					0x02, 'h', '2',
+					0x00,
+					0x02, 'h', '2',
+			SERVER_NAME)
+)},
+{"an empty ALPN protocol last", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1f,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x06,             /* extension_data */
+				0x00, 0x04,             /* protocol_name_list */
+					0x02, 'h', '2',
+					0x00)
+)},
+{"a protocol_name_list longer than its extension", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x24,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x04,             /* protocol_name_list: one more */
+					0x02, 'h', '2',
+			PSK_MODES)
+)},
+{"a protocol_name_list shorter than its extension", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1f,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x06,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2',
+					0x00)
+)},
+{"a protocol_name_list beside other bytes", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x21,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x08,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2',
+					0x02, 'h', '2')
+)},
+{"an ALPN protocol longer than the list", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x24,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x03, 'h', '2',
+			PSK_MODES)
+)},
+{"a second ALPN protocol longer than the list", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x27,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x08,             /* extension_data */
+				0x00, 0x06,             /* protocol_name_list */
+					0x02, 'h', '2',
+					0xff, 'h', '2',
+			PSK_MODES)
+)},
+{"an ALPN protocol shorter than the list", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1e,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x01, 'h', '2')
+)},
+{"an ALPN extension longer than the extensions", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x1e,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x06,             /* extension_data: one more */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2')
+)},
+{"a malformed ALPN extension and no server_name", REFUSED(TLS_DECODE_ERROR,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x06,                     /* extensions */
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x02,             /* extension_data */
+				0x00, 0x00)             /* protocol_name_list */
+)},
+{"two ALPN extensions", REFUSED(TLS_ILLEGAL_PARAMETER,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x28,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2',
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x06,             /* extension_data */
+				0x00, 0x04,             /* protocol_name_list */
+					0x03, 'f', 'o', 'o')
+)},
+{"the same ALPN extension twice", REFUSED(TLS_ILLEGAL_PARAMETER,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x27,                     /* extensions */
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2',
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2')
+)},
+{"two ALPN extensions, the second empty", REFUSED(TLS_ILLEGAL_PARAMETER,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x22,                     /* extensions */
+			SERVER_NAME,
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2',
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x00)             /* extension_data */
+)},
+{"two ALPN extensions and no server_name", REFUSED(TLS_ILLEGAL_PARAMETER,
+	CLIENT_HELLO(
+		HEAD,
+		0x00, 0x12,                     /* extensions */
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2',
+			0x00, 0x10,             /* extension_type: ALPN */
+			0x00, 0x05,             /* extension_data */
+				0x00, 0x03,             /* protocol_name_list */
+					0x02, 'h', '2')
 )},
 
 /* More names than one. */

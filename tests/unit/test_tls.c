@@ -49,6 +49,27 @@ lies_inside(const struct tls_hello *hello, const uint8_t *bytes, size_t length)
 	    length <= end - (uintptr_t)bytes;
 }
 
+/* The first protocol must be inside the message, after its length. */
+static void
+check_offer(const struct tls_hello *hello)
+{
+	if (hello->protocols == 0) {
+		CHECK(hello->protocol_length == 0, "no protocol, but a length");
+		return;
+	}
+	CHECK(lies_inside(hello, hello->protocol - 1, 1 + hello->protocol_length),
+	    "the protocol lies outside the message");
+	CHECK(hello->protocol_length > 0 && hello->protocol[-1] == hello->protocol_length,
+	    "the protocol is none of the list");
+}
+
+static bool
+is_offered(const struct tls_hello *hello, unsigned count, const void *protocol, size_t length)
+{
+	return hello->protocols == count && hello->protocol_length == length &&
+	    (length == 0 || memcmp(hello->protocol, protocol, length) == 0);
+}
+
 /* Feeds BYTES in chunks of up to CHUNK bytes, and asks for the name if the status is TLS_OK. */
 static struct result
 read_hello(struct tls_hello *hello, const uint8_t *bytes, size_t length, size_t chunk)
@@ -70,6 +91,8 @@ read_hello(struct tls_hello *hello, const uint8_t *bytes, size_t length, size_t 
 	if (result.status == TLS_OK)
 		CHECK(lies_inside(hello, result.name, result.name_length),
 		    "the name lies outside the message");
+	if (result.status == TLS_OK || hello->alert == TLS_UNRECOGNIZED_NAME)
+		check_offer(hello);
 	if (result.status == TLS_REFUSED)
 		CHECK(hello->reason != NULL && hello->reason[0] != '\0', "no reason given");
 	return result;
@@ -91,6 +114,9 @@ is_as_expected(const struct hello_case *wanted, size_t chunk)
 	bool as_expected = wanted->status == TLS_OK
 	    ? is_named(&result, wanted->name, wanted->name_length)
 	    : result.status == wanted->status && hello.alert == wanted->alert;
+	if (wanted->status == TLS_OK || wanted->alert == TLS_UNRECOGNIZED_NAME)
+		as_expected &= is_offered(
+		    &hello, wanted->protocols, wanted->protocol, wanted->protocol_length);
 	tls_hello_release(&hello);
 	return as_expected;
 }
@@ -111,7 +137,17 @@ struct good_hello {
 	const char *what;
 	struct bytes message;
 	struct bytes name;
+	unsigned protocols;
+	struct bytes protocol; /* the first of them */
 };
+
+static void
+release_good_hello(struct good_hello *good)
+{
+	bytes_release(&good->message);
+	bytes_release(&good->name);
+	bytes_release(&good->protocol);
+}
 
 static const struct hello_sizes largest = {
     .legacy_session_id = 32,
@@ -130,6 +166,8 @@ good_hello_of_case(const struct hello_case *wanted)
 	CHECK(result.status == TLS_OK, "%s", wanted->what);
 	bytes_add(&good.message, hello.message, hello.message_length);
 	bytes_add(&good.name, (const uint8_t *)wanted->name, wanted->name_length);
+	good.protocols = wanted->protocols;
+	bytes_add(&good.protocol, (const uint8_t *)wanted->protocol, wanted->protocol_length);
 	tls_hello_release(&hello);
 	return good;
 }
@@ -143,23 +181,81 @@ good_hello_of_sizes(const char *what, const struct hello_sizes *sizes)
 	return good;
 }
 
-/* Calls TEST for the good hellos of the table, for one that just fills a record, and for the
- * largest one. */
+/* Adds a ClientHello for a name of NAME_LENGTH bytes, or for none if that is 0. It offers COUNT
+ * protocols of SIZE bytes each, the first of them all 'p'. */
+static void
+add_offering_message(struct bytes *out, size_t name_length, size_t count, size_t size)
+{
+	const uint8_t fixed[] = {0, 0, 2, 0x13, 0x01, 1, 0}; /* up to the extensions */
+	struct bytes body = {0};
+	size_t list = count * (1 + size), named = name_length == 0 ? 0 : 9 + name_length;
+	bytes_add_integer(&body, 0x0303, 2); /* legacy_version */
+	bytes_add_fill(&body, 0xaa, 32);     /* random */
+	bytes_add(&body, fixed, sizeof fixed);
+	bytes_add_integer(&body, named + 6 + list, 2); /* extensions */
+	if (named != 0) {
+		bytes_add_integer(&body, 0, 2); /* server_name */
+		bytes_add_integer(&body, name_length + 5, 2);
+		bytes_add_integer(&body, name_length + 3, 2);
+		bytes_add_integer(&body, 0, 1); /* host_name */
+		bytes_add_integer(&body, name_length, 2);
+		bytes_add_fill(&body, 'a', name_length);
+	}
+	bytes_add_integer(&body, 16, 2); /* ALPN */
+	bytes_add_integer(&body, list + 2, 2);
+	bytes_add_integer(&body, list, 2);
+	for (size_t i = 0; i < count; i++) {
+		bytes_add_integer(&body, size, 1);
+		bytes_add_fill(&body, i == 0 ? 'p' : 'q', size);
+	}
+	hello_add_body(out, body.data, body.length);
+	bytes_release(&body);
+}
+
+static struct good_hello
+good_hello_offering(const char *what, size_t name_length, unsigned count, size_t size)
+{
+	struct good_hello good = {.what = what, .protocols = count};
+	add_offering_message(&good.message, name_length, count, size);
+	bytes_add_fill(&good.name, 'a', name_length);
+	bytes_add_fill(&good.protocol, 'p', size);
+	return good;
+}
+
+/* The good hellos that are too large for the table: one that just fills a record, the largest one,
+ * one with the longest protocol, and one whose extensions are filled by a name of two bytes and the
+ * longest list of protocols. */
+enum { LARGE_HELLOS = 4 };
+
+static struct good_hello
+large_good_hello(size_t number)
+{
+	const struct hello_sizes record_filling = {0, 2, 1, RECORD_MAX - 4 - 43, 12};
+	switch (number) {
+	case 0:
+		return good_hello_of_sizes("a hello of 2^14 bytes", &record_filling);
+	case 1:
+		return good_hello_of_sizes("the largest hello", &largest);
+	case 2:
+		return good_hello_offering("the longest protocol", 12, 1, 255);
+	default:
+		return good_hello_offering("the longest list of protocols", 2, 32759, 1);
+	}
+}
+
+/* Calls TEST for the good hellos of the table, and for the large ones. */
 static void
 for_each_good_hello(void (*test)(const struct good_hello *good))
 {
-	const struct hello_sizes record_filling = {0, 2, 1, RECORD_MAX - 4 - 43, 12};
 	size_t count = 0;
-	for (size_t i = 0; i < hello_case_count + 2; i++) {
+	for (size_t i = 0; i < hello_case_count + LARGE_HELLOS; i++) {
 		if (i < hello_case_count && hello_cases[i].status != TLS_OK)
 			continue;
-		struct good_hello good = i < hello_case_count ? good_hello_of_case(&hello_cases[i])
-		    : i == hello_case_count
-		    ? good_hello_of_sizes("a hello of 2^14 bytes", &record_filling)
-		    : good_hello_of_sizes("the largest hello", &largest);
+		struct good_hello good = i < hello_case_count
+		    ? good_hello_of_case(&hello_cases[i])
+		    : large_good_hello(i - hello_case_count);
 		test(&good);
-		bytes_release(&good.message);
-		bytes_release(&good.name);
+		release_good_hello(&good);
 		count++;
 	}
 	cr_assert(count > 10, "only %zu hellos", count);
@@ -256,6 +352,9 @@ read_split(const struct good_hello *good, size_t record_size, size_t chunk)
 	struct result result = read_hello(&hello, stream.data, stream.length, chunk);
 	CHECK(is_named(&result, good->name.data, good->name.length),
 	    "%s: in records of %zu and chunks of %zu", good->what, record_size, chunk);
+	CHECK(is_offered(&hello, good->protocols, good->protocol.data, good->protocol.length),
+	    "%s: %u protocols in records of %zu and chunks of %zu", good->what, hello.protocols,
+	    record_size, chunk);
 	tls_hello_release(&hello);
 	bytes_release(&stream);
 }
@@ -368,8 +467,37 @@ Test(tls, takes_the_largest_hello_there_is)
 	/* One byte more is too many, even with a matching length. */
 	enum tls_alert alert = alert_for_body(good.message.data + 4, good.message.length - 3);
 	cr_expect(alert == TLS_DECODE_ERROR, "%s", tls_alert_name(alert));
-	bytes_release(&good.message);
-	bytes_release(&good.name);
+	release_good_hello(&good);
+}
+
+/* How many protocols of how many bytes fit into a hello with a name of two bytes, or without. */
+Test(tls, counts_the_protocols_of_the_longest_lists)
+{
+	static const struct {
+		size_t name_length;
+		unsigned count;
+		size_t size;
+	} offers[] = {{2, 1, 1}, {2, 1, 255}, {2, 2, 255}, {2, 255, 255}, {2, 256, 254},
+	    {2, 257, 1}, {2, 32759, 1}, {0, 1, 255}, {0, 32764, 1}, {0, 21843, 2}};
+	for (size_t i = 0; i < sizeof offers / sizeof *offers; i++) {
+		size_t name_length = offers[i].name_length, size = offers[i].size;
+		struct bytes message = {0}, stream = {0}, protocol = {0};
+		struct tls_hello hello = {0};
+		add_offering_message(&message, name_length, offers[i].count, size);
+		hello_add_records(&stream, message.data, message.length, RECORD_MAX);
+		bytes_add_fill(&protocol, 'p', size);
+		struct result result = read_hello(&hello, stream.data, stream.length, SIZE_MAX);
+		cr_expect(name_length > 0
+			? is_named(&result, "aa", name_length)
+			: result.status == TLS_REFUSED && hello.alert == TLS_UNRECOGNIZED_NAME,
+		    "row %zu", i);
+		cr_expect(is_offered(&hello, offers[i].count, protocol.data, size),
+		    "row %zu: %u protocols", i, hello.protocols);
+		tls_hello_release(&hello);
+		bytes_release(&protocol);
+		bytes_release(&stream);
+		bytes_release(&message);
+	}
 }
 
 /* Hellos that are rejected at their last byte, not before. */
