@@ -10,7 +10,7 @@
 #include "tests/unit/hellos.h"
 #include "tls.h"
 
-enum { CLIENT_HELLO = 1, RECORD_MAX = 1 << 14 };
+enum { CLIENT_HELLO = 1, RECORD_MAX = 1 << 14, EXTENSIONS_MAX = 65535, EXTENSION_ALPN = 16 };
 
 /* A source of numbers that depend only on the input (FNV-1a; xorshift64*, Vigna). */
 static uint64_t random_state;
@@ -92,6 +92,72 @@ judge_name(const struct verdict *verdict)
 	    "the name is no host_name");
 }
 
+/* What a whole message offers by ALPN, read by its lengths alone. */
+struct offer {
+	size_t extensions_at; /* the offset of the extensions' length; past the end if none */
+	unsigned extensions;  /* of type ALPN */
+	bool malformed;       /* the last of these */
+	unsigned protocols;   /* in the last of these */
+	size_t protocol_at;   /* the offset of the first one's length */
+};
+
+/* The number of WIDTH bytes at OFFSET of the message; 0 past its end. */
+static size_t
+number(const struct tls_hello *hello, size_t offset, size_t width)
+{
+	size_t value = 0;
+	if (offset + width > hello->message_length)
+		return 0;
+	for (size_t i = 0; i < width; i++)
+		value = value << 8 | hello->message[offset + i];
+	return value;
+}
+
+/* Reads the extension_data from AT to END. */
+static void
+read_protocols(const struct tls_hello *hello, size_t at, size_t end, struct offer *offer)
+{
+	offer->extensions++;
+	offer->protocols = 0;
+	offer->protocol_at = at + 2;
+	offer->malformed = end < at + 2 || at + 2 + number(hello, at, 2) != end;
+	for (at += 2; at < end && !offer->malformed; at += 1 + number(hello, at, 1)) {
+		offer->malformed = number(hello, at, 1) == 0;
+		offer->protocols++;
+	}
+	offer->malformed |= at != end || offer->protocols == 0;
+}
+
+static struct offer
+read_offer(const struct tls_hello *hello)
+{
+	struct offer offer = {0};
+	size_t at = TLS_HANDSHAKE_HEADER_SIZE + 2 + 32;
+	at += 1 + number(hello, at, 1); /* legacy_session_id */
+	at += 2 + number(hello, at, 2); /* cipher_suites */
+	at += 1 + number(hello, at, 1); /* legacy_compression_methods */
+	offer.extensions_at = at;
+	for (at += 2; at + 4 <= hello->message_length; at += 4 + number(hello, at + 2, 2))
+		if (number(hello, at, 2) == EXTENSION_ALPN)
+			read_protocols(hello, at + 4, at + 4 + number(hello, at + 2, 2), &offer);
+	return offer;
+}
+
+/* The protocols of a well-formed hello are those of its one ALPN extension, if it has one. */
+static void
+judge_offer(const struct tls_hello *hello)
+{
+	struct offer offer = read_offer(hello);
+	PROPERTY(offer.extensions <= 1, "%u ALPN extensions", offer.extensions);
+	PROPERTY(!offer.malformed, "a malformed ALPN extension");
+	PROPERTY(hello->protocols == offer.protocols, "%u protocols, not %u", hello->protocols,
+	    offer.protocols);
+	if (offer.protocols > 0)
+		PROPERTY(hello->protocol == hello->message + offer.protocol_at + 1 &&
+			hello->protocol_length == number(hello, offer.protocol_at, 1),
+		    "another protocol than the first");
+}
+
 static void
 judge_alert(const struct verdict *verdict)
 {
@@ -136,6 +202,9 @@ read_stream(const uint8_t *bytes, size_t length, size_t (*next_size)(void))
 	}
 	if (verdict.status == TLS_OK)
 		judge_name(&verdict);
+	if (verdict.whole &&
+	    (verdict.status == TLS_OK || verdict.hello.alert == TLS_UNRECOGNIZED_NAME))
+		judge_offer(&verdict.hello);
 	if (verdict.status == TLS_REFUSED)
 		judge_alert(&verdict);
 	return verdict;
@@ -154,9 +223,11 @@ is_same(const struct verdict *a, const struct verdict *b)
 		return false;
 	if (a->status == TLS_REFUSED)
 		return a->hello.alert == b->hello.alert &&
-		    strcmp(a->hello.reason, b->hello.reason) == 0;
+		    strcmp(a->hello.reason, b->hello.reason) == 0 &&
+		    a->hello.protocols == b->hello.protocols;
 	return a->status == TLS_INCOMPLETE ||
-	    (a->name_length == b->name_length && memcmp(a->name, b->name, a->name_length) == 0);
+	    (a->name_length == b->name_length && memcmp(a->name, b->name, a->name_length) == 0 &&
+		a->hello.protocols == b->hello.protocols);
 }
 
 /* Splits BYTES in some way. The result must be EXPECTED. */
@@ -258,6 +329,74 @@ change_length(const struct verdict *named)
 	bytes_release(&body);
 }
 
+/* The body of HELLO with one more extension, ALPN, at its end: LIST, whose length is LIE more. */
+static struct bytes
+body_offering(const struct tls_hello *hello, const struct bytes *list, int lie)
+{
+	struct bytes body = {0};
+	size_t at = read_offer(hello).extensions_at, header = TLS_HANDSHAKE_HEADER_SIZE;
+	bytes_add(&body, hello->message + header, at - header);
+	bytes_add_integer(&body, number(hello, at, 2) + 6 + list->length, 2);
+	bytes_add(&body, hello->message + at + 2, hello->message_length - at - 2);
+	bytes_add_integer(&body, EXTENSION_ALPN, 2);
+	bytes_add_integer(&body, list->length + 2, 2);
+	bytes_add_integer(&body, list->length + (size_t)lie, 2);
+	bytes_add(&body, list->data, list->length);
+	return body;
+}
+
+/* The hello with this BODY names the same server as EXPECTED, and offers COUNT protocols, of which
+ * the first has SIZE bytes. */
+static void
+expect_offer(const struct verdict *expected, const struct bytes *body, unsigned count, size_t size)
+{
+	struct bytes message = {0}, stream = {0};
+	hello_add_body(&message, body->data, body->length);
+	hello_add_records(&stream, message.data, message.length, RECORD_MAX);
+	struct verdict verdict = read_stream(stream.data, stream.length, all);
+	PROPERTY(verdict.status == TLS_OK && verdict.name_length == expected->name_length &&
+		memcmp(verdict.name, expected->name, verdict.name_length) == 0,
+	    "another name beside protocols");
+	PROPERTY(verdict.hello.protocols == count && verdict.hello.protocol_length == size,
+	    "%u protocols, not %u", verdict.hello.protocols, count);
+	release(&verdict);
+	bytes_release(&stream);
+	bytes_release(&message);
+}
+
+/* Another ALPN extension is one too many, a first one is taken, and a malformed one is not. */
+static void
+offer_more(const struct verdict *named)
+{
+	const struct tls_hello *hello = &named->hello;
+	unsigned count = 1 + (unsigned)pick(3), before = read_offer(hello).extensions;
+	size_t first_size = 1 + pick(255);
+	struct bytes list = {0};
+	for (unsigned i = 0; i < count; i++) {
+		size_t size = i == 0 ? first_size : 1 + pick(255);
+		bytes_add_integer(&list, size, 1);
+		bytes_add_fill(&list, (uint8_t)pick(256), size);
+	}
+	if (number(hello, read_offer(hello).extensions_at, 2) + 6 + list.length > EXTENSIONS_MAX) {
+		bytes_release(&list);
+		return;
+	}
+	struct bytes body = body_offering(hello, &list, 0);
+	if (before > 0)
+		expect_body_refused(&body, TLS_ILLEGAL_PARAMETER, "two ALPN extensions");
+	else
+		expect_offer(named, &body, count, first_size);
+	bytes_release(&body);
+
+	int lie = (int)pick(3) - 1;
+	if (lie == 0)
+		list.data[0] = 0;
+	body = body_offering(hello, &list, lie);
+	expect_body_refused(&body, before > 0 ? 0 : TLS_DECODE_ERROR, "a malformed ALPN extension");
+	bytes_release(&body);
+	bytes_release(&list);
+}
+
 static void
 judge_stream(const uint8_t *bytes, size_t length)
 {
@@ -273,8 +412,10 @@ judge_stream(const uint8_t *bytes, size_t length)
 		split_into_records(&verdict);
 		put_between_records(&verdict);
 	}
-	if (verdict.status == TLS_OK)
+	if (verdict.status == TLS_OK) {
 		change_length(&verdict);
+		offer_more(&verdict);
+	}
 	release(&verdict);
 }
 
