@@ -1,12 +1,13 @@
 /* Fuzz test of proxy_protocol.c: a balancer's PROXY header, and what follows it. */
 #include <stdbool.h>
 
+#include "lib/hostname.h"
 #include "lib/proxy_protocol.h"
 #include "tests/fuzz/fuzz.h"
 
 enum {
 	LINE_MAX_LENGTH = 107, /* proxy-protocol.txt, 2.1 */
-	ALPN_MAX = 255,        /* RFC 7301, 3.1 */
+	PROTOCOL_MAX = 255,    /* RFC 7301, 3.1 */
 };
 
 /* Reads a block of exactly LENGTH bytes. */
@@ -36,12 +37,82 @@ say_the_same(const struct proxy_protocol_header *a, const struct proxy_protocol_
 		(are_equal(&a->client, &b->client) && are_equal(&a->server, &b->server)));
 }
 
-/* The header for a backend has the same addresses. Its extensions are the INPUT's first bytes. */
+/* The CRC32c of BYTES, least significant bit first. */
+static uint32_t
+crc_of(const uint8_t *bytes, size_t length)
+{
+	uint32_t crc = UINT32_MAX;
+	for (size_t i = 0; i < length; i++) {
+		crc ^= bytes[i];
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+	}
+	return ~crc;
+}
+
+/* Finds the extension of TYPE among those from TLVS to END. Returns the length of its VALUE;
+ * SIZE_MAX if there is none. */
+static size_t
+find_tlv(const uint8_t *tlvs, const uint8_t *end, uint8_t type, const uint8_t **value)
+{
+	size_t found = SIZE_MAX;
+	while (tlvs < end) {
+		PROPERTY(end - tlvs >= 3, "half an extension");
+		size_t length = (size_t)tlvs[1] << 8 | tlvs[2];
+		PROPERTY(length <= (size_t)(end - tlvs - 3), "an extension past the end");
+		PROPERTY(tlvs[0] != type || found == SIZE_MAX, "type %u twice", type);
+		if (tlvs[0] == type) {
+			found = length;
+			*value = tlvs + 3;
+		}
+		tlvs += 3 + length;
+	}
+	return found;
+}
+
+/* The extensions of the header of LENGTH BYTES are TLVS and its CRC32c. */
+static void
+judge_tlvs(uint8_t *bytes, size_t length, bool is_ipv4, const struct proxy_protocol_tlvs *tlvs)
+{
+	const uint8_t *at = bytes + 16 + 2 * ((is_ipv4 ? 4 : 16) + 2), *end = bytes + length;
+	const uint8_t *value = NULL;
+	size_t size = find_tlv(at, end, 1, &value);
+	PROPERTY(tlvs->alpn_length == 0
+		? size == SIZE_MAX
+		: size == tlvs->alpn_length && memcmp(value, tlvs->alpn, size) == 0,
+	    "another protocol");
+	size = find_tlv(at, end, 2, &value);
+	PROPERTY(tlvs->authority == NULL
+		? size == SIZE_MAX
+		: size == strlen(tlvs->authority) && memcmp(value, tlvs->authority, size) == 0,
+	    "another authority");
+	size = find_tlv(at, end, 5, &value);
+	PROPERTY(size == 16 && memcmp(value, tlvs->unique_id, size) == 0, "another unique ID");
+	size = find_tlv(at, end, 3, &value);
+	PROPERTY(size == 4, "no CRC32c");
+	uint32_t sent = 0;
+	for (size_t i = 0; i < size; i++)
+		sent = sent << 8 | value[i];
+	memset(bytes + (value - bytes), 0, size);
+	PROPERTY(crc_of(bytes, length) == sent, "another CRC32c");
+}
+
+/* The header for a backend has the same addresses. Its extensions are made of the INPUT. */
 static void
 judge_addresses(const struct proxy_protocol_header *header, const uint8_t *input, size_t length)
 {
+	char authority[HOSTNAME_SIZE];
+	memset(authority, 'a', sizeof authority);
+	authority[input[length - 1] % HOSTNAME_SIZE] = '\0';
+	size_t protocol_length = length % 5 == 0 ? 0 : length;
+	if (protocol_length > PROTOCOL_MAX)
+		protocol_length = PROTOCOL_MAX;
 	struct proxy_protocol_tlvs tlvs = {
-	    input, length < ALPN_MAX ? length : ALPN_MAX, "a.example", {0}};
+	    .alpn = input,
+	    .alpn_length = protocol_length,
+	    .authority = length % 3 == 0 ? NULL : authority,
+	};
+	memcpy(tlvs.unique_id, input + length - sizeof tlvs.unique_id, sizeof tlvs.unique_id);
 	uint8_t bytes[PROXY_PROTOCOL_WRITTEN_MAX];
 	struct proxy_protocol_header again;
 	PROPERTY(header->client.any.sa_family == header->server.any.sa_family,
@@ -56,6 +127,7 @@ judge_addresses(const struct proxy_protocol_header *header, const uint8_t *input
 	PROPERTY(read_part(&again, bytes, length) == PROXY_PROTOCOL_OK && again.length == length &&
 		say_the_same(header, &again),
 	    "the header that is passed on says something else");
+	judge_tlvs(bytes, length, header->client.any.sa_family == AF_INET, &tlvs);
 }
 
 static void

@@ -94,6 +94,14 @@ const struct proxy_header_case proxy_header_cases[] = {
     {"v2 with an extension that is none",
 	BYTES(SIGNATURE "\x21\x11\x00\x0f" IPV4 PORTS "\x01\xff\xff"), PROXY_PROTOCOL_OK,
 	"192.0.2.7:51234", "198.51.100.1:443", NULL},
+    /* With a CRC32c, an authority, and a unique ID that is a UUID; captured */
+    {"v2 of HAProxy",
+	BYTES(SIGNATURE "\x21\x11\x00\x49" IPV4 PORTS "\x03\x00\x04\x9c\x4e\xd6\xac"
+			"\x02\x00\x0c"
+			"blog.example"
+			"\x05\x00\x24"
+			"95106aeb-6747-4ab6-b484-460f12056d14"),
+	PROXY_PROTOCOL_OK, "192.0.2.7:51234", "198.51.100.1:443", NULL},
     {"v2 longest", BYTES_AND(SIGNATURE "\x21\x11\x0f\xf0" IPV4 PORTS, 4096 - 28), PROXY_PROTOCOL_OK,
 	"192.0.2.7:51234", "198.51.100.1:443", NULL},
     {"v2 too long", BYTES(SIGNATURE "\x21\x11\x0f\xf1"), REFUSED("too long")},

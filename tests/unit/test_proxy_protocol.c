@@ -235,6 +235,9 @@ receive(struct received *received, uint8_t *header, size_t length)
 		cr_assert(at <= length, "an extension longer than the header");
 	}
 	cr_assert(received->lengths[3] == 4, "no CRC32c");
+	for (size_t type = 6; type < 256; type++)
+		cr_expect(received->values[type] == NULL, "type %zu, which nobody wants", type);
+	cr_expect(received->values[0] == NULL && received->values[4] == NULL);
 	uint8_t *at = header + (received->values[3] - header);
 	uint32_t sent = (uint32_t)number_at(at) << 16 | number_at(at + 2);
 	memset(at, 0, 4);
@@ -270,6 +273,26 @@ Test(proxy_protocol, crc32c_is_that_of_the_rfc)
 	for (size_t i = 0; i < sizeof bytes; i++)
 		bytes[i] = (uint8_t)i;
 	cr_expect(crc_of(bytes, sizeof bytes) == 0x46dd794e);
+}
+
+/* The receiver here takes what another sender sends. */
+Test(proxy_protocol, haproxy_is_received)
+{
+	static const char authority[] = "blog.example",
+			  id[] = "95106aeb-6747-4ab6-b484-460f12056d14";
+	const struct proxy_header_case *theirs = proxy_header_cases;
+	while (strcmp(theirs->what, "v2 of HAProxy") != 0)
+		theirs++;
+	struct received received;
+	size_t length;
+	uint8_t *bytes = bytes_of(theirs, &length, 0);
+	receive(&received, bytes, length);
+	cr_expect(received.family == AF_INET);
+	cr_expect(received.client_port == 51234 && received.server_port == 443);
+	expect_tlv(&received, 1, NULL, 0);
+	expect_tlv(&received, 2, authority, sizeof authority - 1);
+	expect_tlv(&received, 5, id, sizeof id - 1);
+	free(bytes);
 }
 
 Test(proxy_protocol, version_2_tells_everything)
