@@ -72,13 +72,16 @@ enum {
 /* The hosts. Any other name has no directory. */
 static struct host {
 	const char *name;
+	bool is_acme; /* its socket is acme-tls-socket; tls-socket is another's of that name */
 	const char *header; /* what precedes the client's bytes */
 	int listener;       /* -1 if nothing listens */
 } hosts[] = {
-    {"blog.example", "", -1},
-    {"header.example", PROXY_HEADER, -1},
-    {"dead.example", NULL, -1},
-    {"empty.example", NULL, -1},
+    {"blog.example", false, "", -1},
+    {"blog.example", true, "", -1},
+    {"header.example", false, PROXY_HEADER, -1},
+    {"header.example", true, "", -1},
+    {"dead.example", false, NULL, -1},
+    {"empty.example", false, NULL, -1},
 };
 enum { HOST_COUNT = sizeof hosts / sizeof *hosts };
 
@@ -389,9 +392,10 @@ log_count_left_out(void)
 /* --- The hosts directory --- */
 
 static int
-listen_in(const char *directory)
+listen_in(const char *directory, bool is_acme)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "tls-socket"};
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	strcpy(address.sun_path, is_acme ? "acme-tls-socket" : "tls-socket");
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	PROPERTY(listener != -1 && chdir(directory) == 0 &&
 		bind(listener, (struct sockaddr *)&address, sizeof address) == 0 &&
@@ -405,10 +409,11 @@ make_host(struct host *host)
 {
 	char directory[HOSTNAME_SIZE];
 	hostname_directory(directory, host->name);
-	PROPERTY(mkdir(directory, 0700) == 0, "%s: %s", directory, strerror(errno));
+	PROPERTY(
+	    host->is_acme || mkdir(directory, 0700) == 0, "%s: %s", directory, strerror(errno));
 	if (strcmp(host->name, "empty.example") == 0)
 		return;
-	int listener = listen_in(directory);
+	int listener = listen_in(directory, host->is_acme);
 	if (host->header == NULL) {
 		close(listener);
 		return;
@@ -424,11 +429,11 @@ make_host(struct host *host)
 static void
 remove_hosts(void)
 {
-	static const char *const files[] = {"tls-socket", "send-proxy-v1", "."};
+	static const char *const files[] = {"tls-socket", "acme-tls-socket", "send-proxy-v1", "."};
 	for (size_t i = 0; i < HOST_COUNT; i++) {
 		char directory[HOSTNAME_SIZE], path[HOSTNAME_SIZE + 16];
 		hostname_directory(directory, hosts[i].name);
-		for (size_t j = 0; j < 3; j++) {
+		for (size_t j = 0; j < sizeof files / sizeof *files; j++) {
 			snprintf(path, sizeof path, "%s/%s", directory, files[j]);
 			if (unlinkat(world.directory, path, 0) == -1)
 				unlinkat(world.directory, path, AT_REMOVEDIR);
@@ -578,10 +583,14 @@ expect_nothing(void)
 static void
 expect_backend(const uint8_t *bytes, size_t length)
 {
+	static const char acme[] = "acme-tls/1";
 	char name[HOSTNAME_SIZE];
 	bool valid = hostname_canonical(name, bytes, length);
+	bool is_acme = run.hello.protocols == 1 && run.hello.protocol_length == sizeof acme - 1 &&
+	    memcmp(run.hello.protocol, acme, sizeof acme - 1) == 0;
 	for (size_t i = 0; valid && i < HOST_COUNT; i++)
-		if (hosts[i].listener != -1 && strcmp(hosts[i].name, name) == 0)
+		if (hosts[i].listener != -1 && strcmp(hosts[i].name, name) == 0 &&
+		    hosts[i].is_acme == is_acme)
 			run.host = &hosts[i];
 	if (run.host == NULL) {
 		expect_alert(TLS_UNRECOGNIZED_NAME);
