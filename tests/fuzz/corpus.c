@@ -420,6 +420,33 @@ make_long_hello(void)
 	bytes_release(&hello);
 }
 
+/* A hello that offers acme-tls/1 alone, for a host with a socket for these and a PROXY header for
+ * others. */
+static void
+make_acme_hello(void)
+{
+	static const uint8_t alpn[] = {
+	    0, 16, 0, 13, 0, 11, 10, 'a', 'c', 'm', 'e', '-', 't', 'l', 's', '/', '1'};
+	struct bytes plain = hello_for("header.example", 0), body = {0}, message = {0};
+	struct bytes stream = {0};
+	const uint8_t *plain_body = plain.data + TLS_RECORD_HEADER_SIZE + TLS_HANDSHAKE_HEADER_SIZE;
+	size_t length = plain.length - TLS_RECORD_HEADER_SIZE - TLS_HANDSHAKE_HEADER_SIZE;
+	size_t head = 2 + 32 + 1 + 4 + 2; /* up to the extensions */
+	bytes_add(&body, plain_body, head);
+	bytes_add_integer(&body, length - head - 2 + sizeof alpn, 2);
+	bytes_add(&body, plain_body + head + 2, length - head - 2);
+	bytes_add(&body, alpn, sizeof alpn);
+	hello_add_body(&message, body.data, body.length);
+	hello_add_records(&stream, message.data, message.length, message.length);
+	step_literal(STEP_CLIENT_SENDS, stream.data, stream.length, 255);
+	step_literal(STEP_BACKEND_SENDS, "answer", 6, 6);
+	end_script("", "acme-tls/1");
+	bytes_release(&stream);
+	bytes_release(&message);
+	bytes_release(&body);
+	bytes_release(&plain);
+}
+
 /* More than the proxy reads before it rejects. */
 static void
 make_early_refusal(void)
@@ -457,6 +484,7 @@ main(int argc, char **argv)
 	make_late_hellos();
 	make_busy_backends();
 	make_long_hello();
+	make_acme_hello();
 	make_early_refusal();
 	for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
 		make_scenario(&scenarios[i]);
