@@ -576,6 +576,42 @@ PROGRAM_TEST(proxy_v2, connections_at_the_same_time)
 	}
 }
 
+/* One side of a connection for NAME ends it with a reset: the backend by a close with bytes unread.
+ * The line has the name as LOGGED. */
+static void
+expect_line_of_reset(const char *name, const char *logged, bool by_client)
+{
+	static struct received received;
+	char line[256];
+	struct bytes hello = hello_for(name);
+	int client = client_send(hello), accepted = backend_accept(backend);
+	unsigned port = local_port(client);
+	receive(accepted, &received);
+	if (by_client) {
+		expect_bytes(accepted, hello);
+		reset_connection(client);
+	} else {
+		close(accepted);
+	}
+	snprintf(line, sizeof line, "\n127.0.0.1:%u %s id=%s: %s: Connection reset by peer\n", port,
+	    logged, received.id, by_client ? "client" : "tls-socket");
+	testing("%s", line + 1);
+	wait_until(proxy_has_logged(proxy, line), 3000);
+	close(by_client ? accepted : client);
+}
+
+PROGRAM_TEST(proxy_v2, lines_of_failures_have_the_id)
+{
+	start();
+	expect_line_of_reset(HOST, HOST, false);
+	expect_line_of_reset(HOST, HOST, true);
+	close(backend);
+	backend = backend_listen("_default");
+	make_file(host_path("_default", "send-proxy-v2"), "");
+	expect_line_of_reset("else.where", "else.where (_default)", false);
+	expect_line_of_reset("else.where", "else.where (_default)", true);
+}
+
 /* Without send-proxy-v2 there is no ID. */
 PROGRAM_TEST(proxy_v2, no_id_without_it)
 {
@@ -777,7 +813,21 @@ PROGRAM_TEST(proxy_v2, a_full_backlog)
 	expect_header_and_hello(client, hello, &received);
 }
 
-/* --- Among other programs' limits --- */
+PROGRAM_TEST(proxy_v2, a_backend_that_starts)
+{
+	static struct received received;
+	start();
+	close(backend);
+	char *path = host_path(HOST, "tls-socket");
+	struct bytes hello = hello_for(HOST);
+	int client = client_send(hello);
+	cr_assert(silent_for(client, 100), "the proxy gave up at once");
+	cr_assert_eq(unlink(path), 0);
+	backend = unix_listen(path, SOMAXCONN);
+	expect_header_and_hello(client, hello, &received);
+}
+
+/* --- Without files --- */
 
 /* In an empty chroot, as a user without rights, nothing but the kernel makes IDs. */
 static char hosts[128];
