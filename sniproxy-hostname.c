@@ -31,14 +31,14 @@ print_directories(const struct UIDNA *idna, char **names)
 {
 	int status = 0;
 	for (; *names != NULL; names++) {
-		char canonical[HOSTNAME_SIZE], directory[HOSTNAME_SIZE];
-		uint32_t faults = idna_canonical(idna, canonical, *names);
+		char host[HOSTNAME_SIZE], directory[HOSTNAME_SIZE];
+		uint32_t faults = idna_canonical(idna, host, *names);
 		if (faults != 0) {
 			complain(*names, faults);
 			status = 1;
 			continue;
 		}
-		hostname_directory(directory, canonical);
+		hostname_directory(directory, host);
 		if (!print(directory))
 			return 1;
 	}

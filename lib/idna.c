@@ -1,5 +1,6 @@
 #include "lib/idna.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unicode/uchar.h>
 #include <unicode/uidna.h>
@@ -7,6 +8,7 @@
 
 /* Faults of a name: ICU's UIDNA_ERROR_... bits, and these, which ICU does not use. */
 enum {
+	LEADING_UNDERSCORE = 1 << 27,
 	NOT_UTF8 = 1 << 28,
 	NOT_CONVERTED = 1 << 29,
 	NOT_CANONICAL = 1 << 30,
@@ -21,6 +23,7 @@ static const struct {
     {UIDNA_ERROR_LABEL_TOO_LONG, "label longer than 63 bytes"},
     {UIDNA_ERROR_DOMAIN_NAME_TOO_LONG, "name longer than 253 bytes"},
     {UIDNA_ERROR_LEADING_HYPHEN, "label begins with a hyphen"},
+    {LEADING_UNDERSCORE, "label begins with an underscore"},
     {UIDNA_ERROR_LEADING_COMBINING_MARK, "label begins with a combining mark"},
     {UIDNA_ERROR_DISALLOWED, "character that no host name may have"},
     {UIDNA_ERROR_PUNYCODE, "xn-- label that is not Punycode"},
@@ -57,8 +60,43 @@ is_utf8(const char *name, int32_t length)
 	return true;
 }
 
-uint32_t
-idna_canonical(const struct UIDNA *idna, char canonical[HOSTNAME_SIZE], const char *name)
+/* Whether C, of a mapped label, is what the STD3 rules of UTS #46 forbid, except for '_'. The last
+ * three are '=', '<' and '>' with a stroke. */
+static bool
+is_forbidden(UChar32 c)
+{
+	return (c < 0x80 && !u_isalnum(c) && c != '-' && c != '_') || c == 0x2260 || c == 0x226e ||
+	    c == 0x226f;
+}
+
+/* Returns the faults of the characters of NAME, LENGTH bytes that ICU has mapped to ASCII. Decodes
+ * Punycode, because the first byte of a label there need not be its first character. */
+static uint32_t
+character_faults(const struct UIDNA *idna, const char *name, int32_t length)
+{
+	char text[4 * HOSTNAME_SIZE]; /* a byte of Punycode becomes 4 bytes at most */
+	UIDNAInfo info = UIDNA_INFO_INITIALIZER;
+	UErrorCode error = U_ZERO_ERROR;
+	length =
+	    uidna_nameToUnicodeUTF8(idna, name, length, text, (int32_t)sizeof text, &info, &error);
+	if (U_FAILURE(error))
+		return NOT_CONVERTED;
+	uint32_t faults = 0;
+	bool label_begins = true;
+	for (int32_t i = 0; i < length;) {
+		UChar32 c = next_character(text, &i, length);
+		if (c == '_' && label_begins)
+			faults |= LEADING_UNDERSCORE;
+		if (c != '.' && is_forbidden(c))
+			faults |= UIDNA_ERROR_DISALLOWED;
+		label_begins = c == '.';
+	}
+	return faults;
+}
+
+/* Does what idna_canonical() does, for a NAME that is no special host. */
+static uint32_t
+convert(const struct UIDNA *idna, char canonical[HOSTNAME_SIZE], const char *name)
 {
 	int32_t length = (int32_t)strlen(name);
 	/* ICU would replace each invalid byte by U+FFFD, and report that. */
@@ -74,8 +112,11 @@ idna_canonical(const struct UIDNA *idna, char canonical[HOSTNAME_SIZE], const ch
 		return info.errors | UIDNA_ERROR_DOMAIN_NAME_TOO_LONG;
 	if (U_FAILURE(error))
 		return NOT_CONVERTED;
-	if ((info.errors & ~not_faults) != 0)
-		return info.errors & ~not_faults;
+	uint32_t faults = (info.errors & ~not_faults) | character_faults(idna, ascii, length);
+	if ((faults & UIDNA_ERROR_DISALLOWED) != 0) /* what is beside it does not matter */
+		faults &= ~(uint32_t)(UIDNA_ERROR_BIDI | UIDNA_ERROR_CONTEXTJ);
+	if (faults != 0)
+		return faults;
 
 	/* ICU has reported a second dot as an empty label. */
 	if (length > 0 && ascii[length - 1] == '.')
@@ -83,6 +124,27 @@ idna_canonical(const struct UIDNA *idna, char canonical[HOSTNAME_SIZE], const ch
 	if (!hostname_canonical(canonical, (const uint8_t *)ascii, (size_t)length))
 		return NOT_CANONICAL;
 	return 0;
+}
+
+uint32_t
+idna_canonical(const struct UIDNA *idna, char host[HOSTNAME_SIZE], const char *name)
+{
+	if (strcmp(name, HOSTNAME_DEFAULT) == 0 || strcmp(name, HOSTNAME_NO_SNI) == 0) {
+		snprintf(host, HOSTNAME_SIZE, "%s", name);
+		return 0;
+	}
+	if ((name[0] != '*' && name[0] != '_') || name[1] != '.')
+		return convert(idna, host, name);
+
+	/* A wildcard is as valid as the shortest name that it serves. */
+	char *served = strdup(name);
+	if (served == NULL)
+		return NOT_CONVERTED;
+	served[0] = 'a';
+	uint32_t faults = convert(idna, host, served);
+	free(served);
+	host[0] = '_';
+	return faults == 0 && host[1] != '.' ? UIDNA_ERROR_EMPTY_LABEL : faults;
 }
 
 void
@@ -127,9 +189,8 @@ struct UIDNA *
 idna_open(const char **error)
 {
 	UErrorCode code = U_ZERO_ERROR;
-	UIDNA *idna = uidna_openUTS46(UIDNA_USE_STD3_RULES | UIDNA_CHECK_BIDI |
-		UIDNA_CHECK_CONTEXTJ | UIDNA_NONTRANSITIONAL_TO_ASCII,
-	    &code);
+	UIDNA *idna = uidna_openUTS46(
+	    UIDNA_CHECK_BIDI | UIDNA_CHECK_CONTEXTJ | UIDNA_NONTRANSITIONAL_TO_ASCII, &code);
 	*error = u_errorName(code);
 	return U_SUCCESS(code) ? idna : NULL;
 }

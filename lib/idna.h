@@ -14,10 +14,11 @@ struct UIDNA *idna_open(const char **error);
 
 void idna_close(struct UIDNA *idna);
 
-/* Writes the canonical name that the proxy will see for NAME into CANONICAL. NAME is UTF-8,
- * whatever the locale is; one dot at its end is dropped. Returns 0, or bits for idna_show_faults()
- * that say what is wrong with NAME; then CANONICAL is undefined. */
-uint32_t idna_canonical(const struct UIDNA *idna, char canonical[HOSTNAME_SIZE], const char *name);
+/* Writes the host that NAME stands for into HOST: the canonical name that the proxy will see, or a
+ * special host (hostname.h), which users may also write as "*.example.com". NAME is UTF-8, whatever
+ * the locale is; one dot at its end is dropped. Returns 0, or bits for idna_show_faults() that say
+ * what is wrong with NAME; then HOST is undefined. */
+uint32_t idna_canonical(const struct UIDNA *idna, char host[HOSTNAME_SIZE], const char *name);
 
 /* Writes what the bits FAULTS mean, with commas in between. */
 void idna_show_faults(FILE *stream, uint32_t faults);

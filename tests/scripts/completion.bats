@@ -40,6 +40,9 @@ completes() { # EXPECTED WORD...
 	completes known.example$'\n'known.invalid kno
 	completes shop.example blog.example s
 	completes '' nothing
+	mkdir "$hosts"/{my_app.example,_.example,_default}
+	completes my_app.example my
+	completes _.example$'\n'_default _
 }
 
 @test "the options, where nothing else is given" {

@@ -39,7 +39,7 @@ run_with() {
 	done
 }
 
-# converts NAME CANONICAL: NAME's directory is that of CANONICAL, and CANONICAL's its own.
+# converts NAME HOST: NAME's directory is that of HOST, and HOST's its own.
 converts() {
 	directory "$2" >wanted.out
 	: >wanted.err
@@ -219,17 +219,66 @@ refuses() {
 	run_with 1 example.com --
 }
 
+@test "underscores everywhere but at the beginning of a label" {
+	local leading='label begins with an underscore'
+	converts My_App.example my_app.example
+	converts a_.b__c.example a_.b__c.example
+	converts a＿b.example a_b.example
+	converts ü_b xn--_b-wka
+	converts א_ב xn--_-zhce
+	refuses _dmarc.example "$leading"
+	refuses a._b.example "$leading"
+	refuses ＿a "$leading"
+	refuses _ü "$leading"
+	refuses xn--_-eha "$leading"
+	refuses _ "$leading"
+}
+
+@test "special hosts" {
+	local disallowed='character that no host name may have'
+	converts '*.example.com' _.example.com
+	converts _.EXAMPLE.com. _.example.com
+	converts '*.Bücher.example' _.xn--bcher-kva.example
+	converts '*.אב' _.xn--4dbc
+	converts '*.com' _.com
+	converts '*.my_app.example' _.my_app.example
+	converts _default _default
+	converts _no-sni _no-sni
+	refuses '*' "$disallowed"
+	refuses '*.' 'empty label'
+	refuses _. 'empty label'
+	refuses '*..com' 'empty label'
+	refuses "*.$soft_hyphen" 'empty label' '*.\xc2\xad'
+	refuses 'www.*.example' "$disallowed"
+	refuses '*.*.example' "$disallowed"
+	refuses 'a*.example' "$disallowed"
+	refuses '**.example' "$disallowed"
+	refuses _._.example 'label begins with an underscore'
+	refuses _default.example 'label begins with an underscore'
+	refuses _no_sni 'label begins with an underscore'
+	refuses '*.-a' 'label begins with a hyphen'
+	refuses '*.a b' "$disallowed"
+	refuses $'*.\xff' 'not UTF-8' '*.\xff'
+}
+
+@test "a wildcard is as long as the shortest name that it serves" {
+	local a251="$a63.$a63.$a63.${a63:4}"
+	[ ${#a251} -eq 251 ]
+	converts "*.$a251" "_.$a251"
+	refuses "*.${a251}a" 'name longer than 253 bytes'
+}
+
 @test "characters that no host name may have" {
 	local disallowed='character that no host name may have'
-	refuses a_b.example "$disallowed"
-	refuses _dmarc.example "$disallowed"
 	refuses 'a b' "$disallowed"
 	refuses a/b "$disallowed"
 	refuses ../etc "empty label, $disallowed"
-	refuses '*.example' "$disallowed"
 	refuses example.com:443 "$disallowed"
 	refuses '[::1]' "$disallowed"
 	refuses ℀ "$disallowed" # mapped to a/c
+	refuses 'א ב' "$disallowed"
+	refuses a≠b "$disallowed" # as with the STD3 rules
+	refuses xn--ab-miv "$disallowed" # the same
 	refuses $'a.\xef\xbf\xbd' "$disallowed" # U+FFFD, which is valid UTF-8
 	refuses $'\xcc\x81a' 'label begins with a combining mark'
 }
@@ -256,7 +305,7 @@ refuses() {
 }
 
 @test "several faults in one line" {
-	refuses 'a_..b' 'empty label, character that no host name may have'
+	refuses '_a+..b' 'empty label, label begins with an underscore, character that no host name may have'
 }
 
 @test "several names: a line each, in order, and the invalid one left out" {
