@@ -105,16 +105,28 @@ add_warning(struct entry *entry, char *text)
 
 /* --- The name --- */
 
-/* Whether any client's name leads to the directory NAME. */
+/* Sets HOST to the host or special host whose directory is called NAME; to "" if it is unknown.
+ * Returns false if there is none. */
 static bool
-is_looked_up(const char *name)
+find_host(char host[HOSTNAME_SIZE], const char *name)
 {
+	static const char *const special[] = {HOSTNAME_DEFAULT, HOSTNAME_NO_SNI};
+	for (size_t i = 0; i < sizeof special / sizeof *special; i++) {
+		hostname_directory(host, special[i]);
+		if (strcmp(host, name) == 0) {
+			snprintf(host, HOSTNAME_SIZE, "%s", special[i]);
+			return true;
+		}
+	}
 #ifdef HASHED
+	host[0] = '\0';
 	return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
 #else
 	char canonical[HOSTNAME_SIZE];
-	return hostname_canonical(canonical, (const uint8_t *)name, strlen(name)) &&
-	    strcmp(canonical, name) == 0;
+	const char *domain = name + (strncmp(name, "_.", 2) == 0 ? 2 : 0);
+	return snprintf(host, HOSTNAME_SIZE, "%s", name) < HOSTNAME_SIZE &&
+	    hostname_canonical(canonical, (const uint8_t *)domain, strlen(domain)) &&
+	    strcmp(canonical, domain) == 0;
 #endif
 }
 
@@ -126,6 +138,10 @@ why_not_looked_up(const char *name)
 	(void)name;
 	return "never looked up: directories are named by hashes in this build";
 #else
+	if (hint_is_default(name))
+		return "never looked up: the default host has another name";
+	if (name[0] == '*')
+		return "never looked up: wildcards begin with an underscore";
 	for (const char *c = name; *c != '\0'; c++)
 		if ((unsigned char)*c >= 0x80)
 			return "never looked up: clients send such a name in Punycode";
@@ -135,43 +151,13 @@ why_not_looked_up(const char *name)
 #endif
 }
 
-/* Explains a name of ENTRY that would stand for several hosts in another server. Returns false if
- * it is not such a name. */
-static bool
-explain_pattern(struct entry *entry)
-{
-	bool is_wildcard = hint_is_wildcard(entry->name);
-	if (!is_wildcard && !hint_is_default(entry->name))
-		return false;
-	say(entry, ENTRY_NOT_LOOKED_UP,
-	    words("never looked up: there %s",
-		is_wildcard ? "are no wildcards" : "is no default host"),
-	    words("name it after one host, and make a symlink to it for each other one"));
-	return true;
-}
-
-/* Explains what is wrong with the name of ENTRY, which is never looked up. */
+/* Explains that the directory of ENTRY is never looked up, but that of HOST is. */
 static void
-explain_name(struct entry *entry, const struct entry_settings *settings)
+explain_other_name(struct entry *entry, const char *host)
 {
-	char canonical[HOSTNAME_SIZE], directory[HOSTNAME_SIZE];
-	uint32_t faults = idna_canonical(settings->idna, canonical, entry->name);
-	if (strlen(entry->name) > HOSTNAME_MAX) {
-		say(entry, ENTRY_NOT_LOOKED_UP,
-		    words("never looked up: the name is longer than %d bytes", HOSTNAME_MAX),
-		    words("use a shorter name, such as the DNS allows"));
-		return;
-	}
-	if (faults != 0) {
-		char *why = faults_in_words(faults);
-		say(entry, ENTRY_NOT_LOOKED_UP,
-		    words("never looked up: not a host's name: %s", why),
-		    words("if it is no host, put a dot before its name"));
-		free(why);
-		return;
-	}
-	hostname_directory(directory, canonical);
+	char directory[HOSTNAME_SIZE];
 	struct stat status;
+	hostname_directory(directory, host);
 	if (stat(entry->name, &status) == 0 && !S_ISDIR(status.st_mode)) {
 		say(entry, ENTRY_NOT_A_DIRECTORY, words("not a directory"),
 		    words("if it is no host, put a dot before its name"));
@@ -182,68 +168,112 @@ explain_name(struct entry *entry, const struct entry_settings *settings)
 					 : words("rename it to %s", directory));
 }
 
-/* Sets the directory of ENTRY that is looked up. Returns false, and explains why, if there is
+/* Explains what is wrong with the name of ENTRY, which is never looked up. */
+static void
+explain_name(struct entry *entry, const struct entry_settings *settings)
+{
+	char host[HOSTNAME_SIZE];
+	uint32_t faults = idna_canonical(settings->idna, host, entry->name);
+	if (strlen(entry->name) > HOSTNAME_MAX) {
+		say(entry, ENTRY_NOT_LOOKED_UP,
+		    words("never looked up: the name is longer than %d bytes", HOSTNAME_MAX),
+		    words("use a shorter name, such as the DNS allows"));
+	} else if (hint_is_default(entry->name)) {
+		explain_other_name(entry, HOSTNAME_DEFAULT);
+	} else if (faults != 0) {
+		char *why = faults_in_words(faults);
+		say(entry, ENTRY_NOT_LOOKED_UP,
+		    words("never looked up: not a host's name: %s", why),
+		    words("if it is no host, put a dot before its name"));
+		free(why);
+	} else {
+		explain_other_name(entry, host);
+	}
+}
+
+/* Explains the FAULTS of the name of ENTRY, which was asked for. */
+static void
+explain_faults(struct entry *entry, uint32_t faults)
+{
+	char *why = faults_in_words(faults);
+	say(entry, ENTRY_NOT_LOOKED_UP, words("not a host's name: %s", why),
+	    hint_is_default(entry->name) ? words("the default host is called %s", HOSTNAME_DEFAULT)
+					 : NULL);
+	free(why);
+}
+
+/* Sets the directory of ENTRY to that of HOST. */
+static void
+set_directory(struct entry *entry, const char *host)
+{
+	snprintf(entry->serving, sizeof entry->serving, "%s", host);
+	hostname_directory(entry->directory, host);
+}
+
+/* Sets the directory of ENTRY that is looked up first. Returns false, and explains why, if there is
  * none. */
 static bool
 find_directory(struct entry *entry, bool is_host, const struct entry_settings *settings)
 {
-	if (is_host) {
-		uint32_t faults = idna_canonical(settings->idna, entry->host, entry->name);
-		if (faults == 0) {
-			hostname_directory(entry->directory, entry->host);
-			return true;
-		}
-		entry->host[0] = '\0';
-		char *why = faults_in_words(faults);
-		say(entry, ENTRY_NOT_LOOKED_UP, words("not a host's name: %s", why),
-		    hint_is_wildcard(entry->name)
-			? words("give one name that it stands for: there are no wildcards")
-			: NULL);
-		free(why);
+	char host[HOSTNAME_SIZE];
+	uint32_t faults = is_host ? idna_canonical(settings->idna, host, entry->name) : 0;
+	if (faults != 0) {
+		explain_faults(entry, faults);
 		return false;
 	}
-	if (!is_looked_up(entry->name)) {
-		if (!explain_pattern(entry))
-			explain_name(entry, settings);
+	if (!is_host && !find_host(host, entry->name)) {
+		explain_name(entry, settings);
 		return false;
 	}
-	memcpy(entry->directory, entry->name, strlen(entry->name) + 1);
-#ifndef HASHED
-	memcpy(entry->host, entry->name, strlen(entry->name) + 1);
-#endif
+	if (host[0] != '\0')
+		set_directory(entry, host);
+	else
+		snprintf(entry->directory, sizeof entry->directory, "%s", entry->name);
+	if (!hostname_is_special(host))
+		snprintf(entry->host, sizeof entry->host, "%s", host);
 	return true;
 }
 
-/* Warns if clients are unlikely to ask for the name of ENTRY. */
+/* Warns if clients are unlikely to ask for a name that leads to the directory of ENTRY. */
 static void
 warn_of_name(struct entry *entry, const struct entry_settings *settings)
 {
-	char canonical[HOSTNAME_SIZE];
-	if (entry->host[0] == '\0')
+	char host[HOSTNAME_SIZE], directory[HOSTNAME_SIZE];
+	if (entry->serving[0] == '\0')
 		return;
-	uint32_t faults = idna_canonical(settings->idna, canonical, entry->host);
+	uint32_t faults = idna_canonical(settings->idna, host, entry->serving);
 	if (faults != 0) {
 		char *why = faults_in_words(faults);
 		add_warning(entry, words("browsers do not ask for it: %s", why));
 		free(why);
 	}
-	if (hint_is_default(entry->host))
+	hostname_directory(directory, HOSTNAME_DEFAULT);
+	if (hint_is_default(entry->serving))
 		add_warning(entry,
-		    words("there is no default host: only clients that ask for the name %s come "
-			  "here",
-			entry->host));
+		    words("only clients that ask for the name %s come here: for a default host, "
+			  "rename it to %s",
+			entry->serving, directory));
 }
 
-/* Warns of a file that has no effect and was probably meant to be send-proxy-v1. */
+/* Warns of files that have no effect. */
 static void
-warn_of_header_file(struct entry *entry)
+warn_of_files(struct entry *entry)
 {
-	const char *name = hint_header_file(entry->directory);
-	if (name != NULL)
+	const char *header = hint_header_file(entry->directory);
+	const char *acme = hint_acme_socket(entry->directory);
+	if (header != NULL)
 		add_warning(entry,
 		    words("%s has no effect: for a PROXY header, the file is called "
-			  "send-proxy-v1",
-			name));
+			  "send-proxy-v1 or send-proxy-v2",
+			header));
+	if (hint_is_there(entry->directory, "send-proxy-v1") &&
+	    hint_is_there(entry->directory, "send-proxy-v2"))
+		add_warning(entry, words("send-proxy-v1 has no effect: there is send-proxy-v2"));
+	if (acme != NULL)
+		add_warning(entry,
+		    words("%s has no effect: for an ACME client, the socket is called "
+			  "acme-tls-socket",
+			acme));
 }
 
 /* --- The path to the socket --- */
@@ -383,28 +413,35 @@ explain_way(struct entry *entry, struct path_walk *walk, const char *path, bool 
 
 /* --- The socket --- */
 
-/* Opens the host directory NAME, as backend.c does. */
-static int
-open_host(int hosts, const char *name, char prefix[256])
+/* Returns the name of the socket that ENTRY is about. */
+static const char *
+socket_file(const struct entry *entry)
 {
-	struct stat status;
-	struct owner_host host = {0};
-	prefix[0] = '\0';
-	return is_shared(&status) ? owner_open_host(hosts, &status, name, &host)
-				  : system_open_host(hosts, name, prefix);
+	return entry->is_acme ? "acme-tls-socket" : "tls-socket";
 }
 
-/* Whether a server has bound the socket of DIRECTORY, on which it does not listen. If so,
- * connecting with another type of socket fails with EPROTOTYPE, otherwise with ECONNREFUSED. */
+/* Opens the directory of ENTRY, as backend.c does. */
+static int
+open_host(int hosts, const struct entry *entry, char prefix[256])
+{
+	struct stat status;
+	struct owner_host host = {.is_special = hostname_is_special(entry->serving)};
+	prefix[0] = '\0';
+	return is_shared(&status) ? owner_open_host(hosts, &status, entry->directory, &host)
+				  : system_open_host(hosts, entry->directory, prefix);
+}
+
+/* Whether a server has bound the socket of ENTRY, on which it does not listen. If so, connecting
+ * with another type of socket fails with EPROTOTYPE, otherwise with ECONNREFUSED. */
 static bool
-is_bound(int hosts, const char *directory)
+is_bound(int hosts, const struct entry *entry)
 {
 	const char *failed;
-	char prefix[256], path[256 + sizeof "tls-socket"];
-	int host = open_host(hosts, directory, prefix);
+	char prefix[256], path[256 + sizeof "acme-tls-socket"];
+	int host = open_host(hosts, entry, prefix);
 	if (host == -1)
 		return false;
-	snprintf(path, sizeof path, "%stls-socket", prefix);
+	snprintf(path, sizeof path, "%s%s", prefix, socket_file(entry));
 	int s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	bool bound = system_connect(hosts, host, path, s, &failed) == -1 && errno == EPROTOTYPE;
 	if (s != -1)
@@ -420,15 +457,16 @@ struct socket_words {
 	char *subject;
 };
 
-/* Sets NAMES for the socket at the end of WALK. If a symlink leads to it, they have the socket's
- * own path, because a remedy for tls-socket would affect the symlink. */
+/* Sets NAMES for the socket of ENTRY at the end of WALK. If a symlink leads to it, they have the
+ * socket's own path, because a remedy for tls-socket would affect the symlink. */
 static void
-name_socket(
-    struct socket_words *names, const struct path_walk *walk, const struct entry_settings *settings)
+name_socket(struct socket_words *names, const struct entry *entry, const struct path_walk *walk,
+    const struct entry_settings *settings)
 {
 	char at[PATH_MAX];
 	if (walk->end != PATH_THERE || !walk->was_link) {
-		*names = (struct socket_words){words("tls-socket"), words("tls-socket")};
+		const char *name = socket_file(entry);
+		*names = (struct socket_words){words("%s", name), words("%s", name)};
 		return;
 	}
 	path_absolute(at, settings->directory, walk->at);
@@ -449,7 +487,7 @@ say_no_socket(struct entry *entry, const struct path_walk *walk, const struct so
 static void
 explain_refusal(struct entry *entry, const struct socket_words *names, int hosts)
 {
-	if (is_bound(hosts, entry->directory))
+	if (is_bound(hosts, entry))
 		say(entry, ENTRY_NOT_LISTENING,
 		    words("a server has %s, and does not listen", names->object),
 		    words("it is just starting, or stuck: see its log"));
@@ -513,7 +551,7 @@ explain_socket(struct entry *entry, const struct path_walk *walk, int error, int
     const struct entry_settings *settings)
 {
 	struct socket_words names;
-	name_socket(&names, walk, settings);
+	name_socket(&names, entry, walk, settings);
 	bool explained = explain_error(entry, walk, &names, error, hosts, settings->user);
 	free(names.object);
 	free(names.subject);
@@ -531,6 +569,20 @@ is_portable(void)
 	return false;
 }
 
+/* Explains that the directory of a special host, or the symlink to it, is another user's than it
+ * must be, as BACKEND says. */
+static void
+explain_special_owner(struct entry *entry, const struct backend *backend)
+{
+	struct stat status;
+	bool is_link = lstat(entry->directory, &status) == 0 && S_ISLNK(status.st_mode);
+	say(entry, ENTRY_NOT_OWNED,
+	    words("%s, because whoever receives a name's connections can have a certificate for it",
+		backend->why),
+	    words("give it%s to root or to the owner of the hosts directory: chown%s",
+		is_link ? ", and what it leads to," : "", is_link ? " -h" : ""));
+}
+
 /* Explains that the host does not belong to one user, as BACKEND says. */
 static void
 explain_owner(struct entry *entry, const struct backend *backend)
@@ -540,8 +592,10 @@ explain_owner(struct entry *entry, const struct backend *backend)
 		remedy = words("take that right from them: chmod go-w; a build with "
 			       "PORTABLE=1 cannot tell whose a host is");
 	else if (strcmp(backend->failed, "tls-socket") == 0)
-		remedy = words("have its server run as the owner of the host directory, "
-			       "or give that to the server's user: chown");
+		remedy = words("have its server run as the owner of the host directory%s",
+		    hostname_is_special(entry->serving)
+			? ""
+			: ", or give that to the server's user: chown");
 	else
 		remedy = words("let the link belong to the owner of the directory that it "
 			       "leads to, or to root: chown -h");
@@ -558,31 +612,49 @@ explain_length(struct entry *entry, const struct backend *backend)
 		is_portable() ? "a build without PORTABLE=1" : "let the proxy call unshare(2)"));
 }
 
+/* Explains what is wrong with the host directory of ENTRY, if that is why there is no BACKEND.
+ * Returns false if it is not. IS_WAY tells whether a path may explain it. */
+static bool
+explain_directory(struct entry *entry, const struct backend *backend, bool is_way,
+    const struct entry_settings *settings)
+{
+	struct path_walk walk;
+	if (backend->why[0] != '\0' && backend->is_missing)
+		explain_special_owner(entry, backend);
+	else if (backend->why[0] != '\0')
+		explain_owner(entry, backend);
+	else if (backend->failed == system_long_path)
+		explain_length(entry, backend);
+	else
+		return is_way && explain_way(entry, &walk, entry->directory, false, settings);
+	return true;
+}
+
+/* Returns the version of the PROXY header that the backend of ENTRY, which is not connected to,
+ * awaits; 0 for none. */
+static unsigned
+header_version(const struct entry *entry)
+{
+	if (hint_is_there(entry->directory, "send-proxy-v2"))
+		return 2;
+	return hint_is_there(entry->directory, "send-proxy-v1") ? 1 : 0;
+}
+
 /* Explains why there is no BACKEND for ENTRY. */
 static void
 explain(struct entry *entry, const struct backend *backend, int hosts,
     const struct entry_settings *settings)
 {
 	struct path_walk walk;
-	char path[HOSTNAME_SIZE + sizeof "/send-proxy-v1"];
+	char path[HOSTNAME_SIZE + sizeof "/acme-tls-socket"];
 	bool is_way = backend->error == ENOENT || backend->error == ENOTDIR ||
 	    backend->error == ELOOP || backend->error == EACCES;
 	entry->alert =
 	    backend_is_absent(backend->error) ? TLS_UNRECOGNIZED_NAME : TLS_INTERNAL_ERROR;
-	if (backend->why[0] != '\0') {
-		explain_owner(entry, backend);
+	if (explain_directory(entry, backend, is_way, settings))
 		return;
-	}
-	if (backend->failed == system_long_path) {
-		explain_length(entry, backend);
-		return;
-	}
-	if (is_way && explain_way(entry, &walk, entry->directory, false, settings))
-		return;
-	snprintf(path, sizeof path, "%s/send-proxy-v1", entry->directory);
-	walk_to(&walk, path);
-	entry->send_proxy_v1 = walk.end == PATH_THERE || walk.was_link;
-	snprintf(path, sizeof path, "%s/tls-socket", entry->directory);
+	entry->proxy_version = header_version(entry);
+	snprintf(path, sizeof path, "%s/%s", entry->directory, socket_file(entry));
 	if (is_way && explain_way(entry, &walk, path, true, settings))
 		return;
 	walk_to(&walk, path);
@@ -608,15 +680,16 @@ explain_failure(struct entry *entry)
 {
 	const struct handshake *handshake = &entry->handshake;
 	entry->reason = words("TLS: %s", handshake->failure);
-	if (entry->send_proxy_v1)
+	if (entry->proxy_version > 0)
 		entry->remedy = words("have its server await the PROXY header, or remove "
-				      "send-proxy-v1; its log says more");
+				      "send-proxy-v%u; its log says more",
+		    entry->proxy_version);
 	else if (handshake->talks)
 		entry->remedy = words("its server speaks no TLS there, or refuses the name: "
 				      "its log says more");
 	else
 		entry->remedy = words("if its server awaits a PROXY header, make the file "
-				      "send-proxy-v1; its log says more");
+				      "send-proxy-v1 or send-proxy-v2; its log says more");
 }
 
 /* Explains why clients would reject the certificate. */
@@ -657,30 +730,109 @@ try_handshake(
 		explain_failure(entry);
 }
 
-/* --- All of it --- */
+/* --- The connection --- */
 
-/* Sends a PROXY header as the proxy would, because a backend that expects one may log that it is
- * missing. A new socket has room for it. If the backend is gone, the handshake fails later. */
+/* Sends the PROXY header of ENTRY as the proxy would, because a backend that expects one may log
+ * that it is missing. A new socket has room for it. If the backend is gone, the handshake fails
+ * later. */
 static void
-send_proxy_header(int socket)
+send_proxy_header(const struct entry *entry, int socket)
 {
 	union address here = {.v4 = {.sin_family = AF_INET,
 				  .sin_port = htons(443),
 				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
 	uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX];
-	size_t length = proxy_protocol_write_v1(header, &here, &here);
+	struct proxy_protocol_tlvs tlvs = {
+	    .authority = entry->host[0] != '\0' ? entry->host : NULL};
+	if (getentropy(tlvs.unique_id, sizeof tlvs.unique_id) == -1)
+		return;
+	size_t length = entry->proxy_version == 1
+	    ? proxy_protocol_write_v1(header, &here, &here)
+	    : proxy_protocol_write_v2(header, &here, &here, &tlvs);
 	send(socket, header, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* Connects to the backend. Tries again until DEADLINE_MS if its backlog is full. */
+/* Connects to the backend of ENTRY, as backend_connect() does with KIND. Tries again until
+ * DEADLINE_MS if its backlog is full. */
 static struct backend
-connect_until(int hosts, const char *directory, int64_t deadline_ms)
+connect_until(const struct entry *entry, int hosts, unsigned kind, int64_t deadline_ms)
 {
 	struct backend backend;
-	while ((backend = backend_connect(hosts, directory, 0)).socket == -1 &&
+	if (hostname_is_special(entry->serving))
+		kind |= BACKEND_SPECIAL;
+	while ((backend = backend_connect(hosts, entry->directory, kind)).socket == -1 &&
 	    backend.error == EAGAIN && clock_left_ms(deadline_ms) > 0)
 		poll(NULL, 0, RETRY_MS);
 	return backend;
+}
+
+/* Connects to the backend of ENTRY or, if it has no directory, to that of the special host that
+ * serves it, whose directory is that of ENTRY from then on. */
+static struct backend
+connect_host(struct entry *entry, int hosts, int64_t deadline_ms)
+{
+	char asked[HOSTNAME_SIZE], host[HOSTNAME_SIZE];
+	struct backend first = connect_until(entry, hosts, 0, deadline_ms), next = first;
+	memcpy(asked, entry->serving, sizeof asked);
+	memcpy(host, entry->serving, sizeof host);
+	if (asked[0] == '\0' || first.why[0] != '\0')
+		return first;
+	bool is_link = first.is_missing && hint_is_there(".", entry->directory);
+	while (next.is_missing && hostname_next(host)) {
+		set_directory(entry, host);
+		next = connect_until(entry, hosts, 0, deadline_ms);
+		if (next.is_missing && next.why[0] != '\0')
+			add_warning(entry, words("%s is %s", host, next.why));
+	}
+	if (next.is_missing) {
+		set_directory(entry, asked);
+		return first;
+	}
+	if (is_link)
+		add_warning(entry, words("%s is a symlink to nothing that the proxy sees", asked));
+	return next;
+}
+
+/* Connects to acme-tls-socket in the directory of ENTRY, if there is one, and warns if that
+ * fails. */
+static void
+check_acme(
+    struct entry *entry, int hosts, int64_t deadline_ms, const struct entry_settings *settings)
+{
+	struct path_walk walk;
+	struct entry acme = {.is_acme = true};
+	char path[HOSTNAME_SIZE + sizeof "/acme-tls-socket"];
+	snprintf(path, sizeof path, "%s/acme-tls-socket", entry->directory);
+	walk_to(&walk, path);
+	if (walk.end == PATH_MISSING)
+		return;
+	struct backend backend = connect_until(entry, hosts, BACKEND_ACME, deadline_ms);
+	entry->acme = backend.socket != -1 ? ENTRY_ACME_ACCEPTED : ENTRY_ACME_REFUSED;
+	if (backend.socket != -1) {
+		close(backend.socket);
+		return;
+	}
+	memcpy(acme.serving, entry->serving, sizeof acme.serving);
+	memcpy(acme.directory, entry->directory, sizeof acme.directory);
+	explain(&acme, &backend, hosts, settings);
+	add_warning(entry, words("ACME clients are rejected: %s", acme.reason));
+	entry_free(&acme);
+}
+
+/* --- All of it --- */
+
+/* Talks to the BACKEND of ENTRY, to which it is connected, and closes. */
+static void
+try_backend(struct entry *entry, const struct backend *backend, int64_t deadline_ms,
+    const struct entry_settings *settings)
+{
+	entry->state = ENTRY_SERVED;
+	entry->proxy_version = backend->proxy_version;
+	if (entry->proxy_version > 0)
+		send_proxy_header(entry, backend->socket);
+	if (settings->handshakes != NULL)
+		try_handshake(entry, backend->socket, deadline_ms, settings);
+	close(backend->socket);
 }
 
 void
@@ -698,20 +850,15 @@ entry_check(struct entry *entry, bool is_host, int hosts, const struct entry_set
 		entry->alert = TLS_UNRECOGNIZED_NAME;
 		return;
 	}
+	struct backend backend = connect_host(entry, hosts, deadline_ms);
 	warn_of_name(entry, settings);
-	warn_of_header_file(entry);
-	struct backend backend = connect_until(hosts, entry->directory, deadline_ms);
-	if (backend.socket == -1) {
+	warn_of_files(entry);
+	if (backend.socket != -1)
+		try_backend(entry, &backend, deadline_ms, settings);
+	else
 		explain(entry, &backend, hosts, settings);
-		return;
-	}
-	entry->state = ENTRY_SERVED;
-	entry->send_proxy_v1 = backend.proxy_version == 1;
-	if (entry->send_proxy_v1)
-		send_proxy_header(backend.socket);
-	if (settings->handshakes != NULL)
-		try_handshake(entry, backend.socket, deadline_ms, settings);
-	close(backend.socket);
+	if (entry->state == ENTRY_SERVED || strcmp(backend.failed, "tls-socket") == 0)
+		check_acme(entry, hosts, deadline_ms, settings);
 }
 
 bool

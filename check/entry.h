@@ -34,6 +34,13 @@ enum entry_state {
 /* Returns the name of STATE in JSON. */
 const char *entry_state_name(enum entry_state state);
 
+/* What became of a connection to acme-tls-socket. */
+enum entry_acme {
+	ENTRY_ACME_MISSING, /* there is none, as while no ACME client runs; or that is unknown */
+	ENTRY_ACME_ACCEPTED,
+	ENTRY_ACME_REFUSED, /* there is a warning */
+};
+
 struct entry {
 	char *name; /* as in the directory, or as asked for: any bytes */
 
@@ -41,8 +48,11 @@ struct entry {
 	enum entry_state state;
 	int alert;                     /* the alert for its clients; 0 if it is served */
 	char host[HOSTNAME_SIZE];      /* the server name; "" if unknown */
-	char directory[HOSTNAME_SIZE]; /* what is looked up; "" if nothing is */
-	bool send_proxy_v1;
+	char serving[HOSTNAME_SIZE];   /* the host or special host that serves it; "" if unknown */
+	char directory[HOSTNAME_SIZE]; /* the name of its directory; "" if none is looked up */
+	unsigned proxy_version;        /* of the PROXY header; 0 for none */
+	enum entry_acme acme;
+	bool is_acme;  /* it is about acme-tls-socket, for messages in entry.c */
 	char *reason;  /* what is wrong, safe to print; NULL if nothing is */
 	char *remedy;  /* what to do, safe to print; or NULL */
 	char *warning; /* safe to print; or NULL */
@@ -61,9 +71,10 @@ struct entry_settings {
 	struct ssl_ctx_st *handshakes; /* NULL for none */
 };
 
-/* Checks ENTRY: connects to its backend, sends a PROXY header if there is send-proxy-v1, makes a
- * handshake if there are HANDSHAKES, and closes. If IS_HOST, its name is a host's name, as users
- * write it; otherwise a directory's. HOSTS is the descriptor of the hosts directory. */
+/* Checks ENTRY: connects to its backend, sends a PROXY header if that awaits one, makes a handshake
+ * if there are HANDSHAKES, and closes. Also connects to acme-tls-socket, if there is one. If
+ * IS_HOST, its name is a host's name, as users write it; otherwise a directory's. HOSTS is the
+ * descriptor of the hosts directory. */
 void
 entry_check(struct entry *entry, bool is_host, int hosts, const struct entry_settings *settings);
 

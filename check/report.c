@@ -75,6 +75,19 @@ print_certificate(FILE *stream, int column, const struct handshake *handshake)
 	fputs(handshake->names_count == 0 ? " no name\n" : "\n", stream);
 }
 
+/* Prints which special host serves ENTRY, unless that is its name, and the PROXY header. */
+static void
+print_details(FILE *stream, const struct entry *entry)
+{
+	if (hostname_is_special(entry->serving) && strcmp(entry->serving, entry->name) != 0)
+		fprintf(stream, ", by %s", entry->serving);
+	if (entry->proxy_version == 1)
+		fputs(", with a PROXY header", stream);
+	else if (entry->proxy_version > 1)
+		fprintf(stream, ", with a PROXY header of version %u", entry->proxy_version);
+	fputc('\n', stream);
+}
+
 static void
 print_entry(FILE *stream, const struct entry *entry, int column, bool uses_colour)
 {
@@ -84,9 +97,10 @@ print_entry(FILE *stream, const struct entry *entry, int column, bool uses_colou
 	    : is_well                                          ? "\x1b[33m"
 							       : "\x1b[31m";
 	int padding = name == NULL ? 0 : column - width(name);
-	fprintf(stream, "%s%*s  %s%s%s%s\n", name == NULL ? "?" : name, padding > 0 ? padding : 0,
-	    "", uses_colour ? colour : "", is_served ? "served" : "NOT SERVED",
-	    uses_colour ? "\x1b[0m" : "", entry->send_proxy_v1 ? ", with a PROXY header" : "");
+	fprintf(stream, "%s%*s  %s%s%s", name == NULL ? "?" : name, padding > 0 ? padding : 0, "",
+	    uses_colour ? colour : "", is_served ? "served" : "NOT SERVED",
+	    uses_colour ? "\x1b[0m" : "");
+	print_details(stream, entry);
 	print_line(stream, column, "", entry->reason);
 	print_line(stream, column, "-> ", entry->remedy);
 	print_line(stream, column, "warning: ", entry->warning);
@@ -184,12 +198,18 @@ entry_object(const struct entry *entry)
 	json_object_set_new(object, "name", string(entry->name));
 	json_object_set_new(
 	    object, "host", entry->host[0] == '\0' ? json_null() : string(entry->host));
+	json_object_set_new(
+	    object, "directory", entry->serving[0] == '\0' ? json_null() : string(entry->serving));
 	json_object_set_new(object, "served", json_boolean(entry->state == ENTRY_SERVED));
 	json_object_set_new(object, "well", json_boolean(entry_is_well(entry)));
 	json_object_set_new(object, "state", string(entry_state_name(entry->state)));
 	json_object_set_new(
 	    object, "alert", entry->alert == 0 ? json_null() : json_integer(entry->alert));
-	json_object_set_new(object, "send_proxy_v1", json_boolean(entry->send_proxy_v1));
+	json_object_set_new(object, "send_proxy_v1", json_boolean(entry->proxy_version == 1));
+	json_object_set_new(object, "send_proxy_v2", json_boolean(entry->proxy_version == 2));
+	json_object_set_new(object, "acme_tls_socket",
+	    entry->acme == ENTRY_ACME_MISSING ? json_null()
+					      : json_boolean(entry->acme == ENTRY_ACME_ACCEPTED));
 	json_object_set_new(object, "reason", phrase(entry->reason));
 	json_object_set_new(object, "remedy", phrase(entry->remedy));
 	json_object_set_new(object, "warning", phrase(entry->warning));

@@ -188,7 +188,8 @@ link_to() {
 @test "names that are never looked up, and how they should be called" {
 	local long
 	long=$(printf '%0255d' 0)
-	mkdir Blog.Example bücher.example dot.example. a_b.example "$long" xn--bcher-kva.example
+	mkdir Blog.Example bücher.example dot.example. a+b.example _a.example "$long" \
+		xn--bcher-kva.example
 	check
 	[ "$status" = 1 ]
 	says "never looked up: names are turned into lowercase"
@@ -198,6 +199,7 @@ link_to() {
 	says "never looked up: names with a dot at the end are rejected"
 	says "-> rename it to dot.example"
 	says "never looked up: not a host's name: character that no host name may have"
+	says "never looked up: not a host's name: label begins with an underscore"
 	says "never looked up: the name is longer than 254 bytes"
 }
 
@@ -209,40 +211,146 @@ link_to() {
 	says "warning: browsers do not ask for it: label longer than 63 bytes"
 }
 
+@test "underscores inside labels" {
+	server my_app.example
+	check
+	[ "$status" = 0 ]
+	check --name My_App.example
+	[ "$status" = 0 ]
+}
+
 @test "wildcards, as other servers have them" {
-	mkdir '*.example.com'
-	ln -s '*.example.com' '*'
+	mkdir '*.example.com' '*.bücher.example' 'www.*' _.Example.com _.example
+	ln -s '*.example.com' '*.example'
 	check
 	[ "$status" = 1 ]
-	[ "$(grep -cF 'never looked up: there are no wildcards' <<<"$output")" = 2 ]
-	says "-> name it after one host, and make a symlink to it for each other one"
-	check --name '*.example.com'
+	[ "$(grep -cF 'never looked up: wildcards begin with an underscore' <<<"$output")" = 3 ]
+	says "-> rename it to _.example.com"
+	says "-> rename it to _.xn--bcher-kva.example"
+	says "-> remove it: there is _.example already"
+	says "never looked up: names are turned into lowercase"
+	says "never looked up: not a host's name: character that no host name may have"
+	check --name 'www.*'
 	[ "$status" = 1 ]
-	[[ ${lines[1]} == *"not a host's name: "* ]]
-	says "-> give one name that it stands for: there are no wildcards"
+	says "not a host's name: character that no host name may have"
 }
 
 @test "a default host, as other servers have it" {
-	server blog.example
-	ln -s blog.example default
+	server default
+	local only="only clients that ask for the name default come here: for a default host, rename it to _default"
 	check
 	[ "$status" = 0 ]
-	says "default       served"
-	says "warning: there is no default host: only clients that ask for the name default come here"
+	says "default  served"
+	says "warning: $only"
 	check --name default
-	says "warning: there is no default host: only clients that ask for the name default come here"
+	says "warning: $only"
 	check --json
-	[[ $output == *'"warning": "there is no default host: '* ]]
-	ln -s blog.example _
-	ln -s blog.example default_server
+	[[ $output == *"\"warning\": \"$only\""* ]]
+	mkdir _ _default_ '*'
 	check
 	[ "$status" = 1 ]
-	[ "$(grep -cF 'never looked up: there is no default host' <<<"$output")" = 2 ]
+	[ "$(grep -cF 'never looked up: the default host has another name' <<<"$output")" = 3 ]
+	[ "$(grep -cF -e '-> rename it to _default' <<<"$output")" = 3 ]
+	check --name _
+	[ "$status" = 1 ]
+	says "not a host's name: label begins with an underscore"
+	says "-> the default host is called _default"
+	server _default
+	rm -r _ '*' default
+	check
+	[ "$status" = 1 ]
+	says "_default   served"
+	says "-> remove it: there is _default already"
+	# No directory of that name: so nothing is to be renamed.
+	check --name default
+	[ "$status" = 0 ]
+	says "default  served, by _default"
+	[[ $output != *warning* ]]
 }
 
-@test "a file that is probably meant to be send-proxy-v1" {
+# member KEY: the value that JSON has for KEY in the only entry.
+member() {
+	"$SNIPROXY_CHECK" --json "${@:2}" | sed -n "s/^      \"$1\": \(.*[^,]\),\{0,1\}\$/\1/p"
+}
+
+@test "special hosts" {
+	server _.example.com
+	server _default
+	server _no-sni
+	check
+	[ "$status" = 0 ]
+	says "_.example.com  served"
+	says "_default       served"
+	says "_no-sni        served"
+	check --name '*.example.com' --name _no-sni --name _default
+	[ "$status" = 0 ]
+	says "*.example.com  served, by _.example.com"
+	says "_no-sni        served"
+	[ "$(member host --name '*.example.com')" = null ]
+	[ "$(member directory --name '*.example.com')" = '"_.example.com"' ]
+	rm -r _no-sni
+	check --name _no-sni # which _default does not serve
+	[ "$status" = 1 ]
+	says "there is no directory _no-sni"
+}
+
+@test "--name: the special host that serves it" {
+	server _.example.com
+	server _default
+	server own.example.com
+	check --name A.example.com --name own.example.com --name a.b.example.com --name '*.example'
+	[ "$status" = 0 ]
+	says "A.example.com    served, by _.example.com"
+	says "own.example.com  served"
+	says "a.b.example.com  served, by _default"
+	says "*.example        served, by _default"
+	[ "$(member host --name A.example.com)" = '"a.example.com"' ]
+	[ "$(member directory --name A.example.com)" = '"_.example.com"' ]
+	[ "$(member directory --name own.example.com)" = '"own.example.com"' ]
+	[ "$(member directory --name a+b)" = null ]
+	: >_.example.com/send-proxy-v1
+	check --name a.example.com
+	says "a.example.com  served, by _.example.com, with a PROXY header"
+}
+
+@test "--name: what has a directory is not served by a special host" {
+	server _default
+	mkdir empty.example
+	stale _.example.com
+	check --name empty.example --name a.example.com
+	[ "$status" = 1 ]
+	says "empty.example  NOT SERVED"
+	says "no tls-socket"
+	says "a.example.com  NOT SERVED, by _.example.com"
+	says "tls-socket was left behind: no server has it any more"
+	rm -r _default _.example.com
+	check --name a.example.com
+	[ "$status" = 1 ]
+	says "a.example.com  NOT SERVED"
+	says "there is no directory a.example.com"
+	[ "$(member directory --name a.example.com)" = '"a.example.com"' ]
+}
+
+# The proxy takes it for a directory that is missing.
+@test "a symlink to nothing, which a special host replaces" {
+	server _default
+	ln -s nothing link.example
+	ln -s nothing _.example
+	check
+	[ "$status" = 0 ]
+	says "link.example  served, by _default"
+	says "warning: link.example is a symlink to nothing that the proxy sees"
+	says "_.example     served, by _default"
+	says "warning: _.example is a symlink to nothing that the proxy sees"
+	rm -r _default
+	check --name link.example
+	[ "$status" = 1 ]
+	says "a symlink leads to $hosts/nothing, which is not there"
+}
+
+@test "a file that is probably meant to be send-proxy-v1 or send-proxy-v2" {
 	local name
-	for name in send-proxy send-proxy-v2 proxy_protocol; do
+	for name in send-proxy send_proxy_v2 proxy_protocol; do
 		server "h-${name//_/-}.example"
 		: >"h-${name//_/-}.example/$name"
 	done
@@ -250,17 +358,33 @@ link_to() {
 	ln -s nothing closed.example/send-proxy
 	check
 	[ "$status" = 1 ]
-	for name in send-proxy send-proxy-v2 proxy_protocol; do
-		says "warning: $name has no effect: for a PROXY header, the file is called send-proxy-v1"
+	local but='has no effect: for a PROXY header, the file is called send-proxy-v1 or send-proxy-v2'
+	for name in send-proxy send_proxy_v2 proxy_protocol; do
+		says "warning: $name $but"
 	done
 	says "h-send-proxy.example      served"
 	[ "$(grep -cF 'warning: send-proxy has no effect' <<<"$output")" = 2 ]
 	mv h-send-proxy.example/send-proxy{,-v1}
-	check --name h-send-proxy.example
-	says "h-send-proxy.example  served, with a PROXY header"
+	mv h-send-proxy-v2.example/send{_proxy_,-proxy-}v2
+	check --name h-send-proxy.example --name h-send-proxy-v2.example
+	says "h-send-proxy.example     served, with a PROXY header"
+	says "h-send-proxy-v2.example  served, with a PROXY header of version 2"
 	: >h-send-proxy.example/send-proxy
-	check --name h-send-proxy.example
+	: >h-send-proxy-v2.example/send-proxy
+	check --name h-send-proxy.example --name h-send-proxy-v2.example
 	[[ $output != *warning* ]]
+}
+
+@test "both versions of the PROXY header" {
+	server blog.example
+	: >blog.example/send-proxy-v1
+	[ "$(member send_proxy_v1)$(member send_proxy_v2)" = truefalse ]
+	: >blog.example/send-proxy-v2
+	check
+	[ "$status" = 0 ]
+	says "blog.example  served, with a PROXY header of version 2"
+	says "warning: send-proxy-v1 has no effect: there is send-proxy-v2"
+	[ "$(member send_proxy_v1)$(member send_proxy_v2)" = falsetrue ]
 }
 
 @test "several warnings" {
@@ -268,7 +392,76 @@ link_to() {
 	ln -s blog.example default
 	: >blog.example/send-proxy
 	check --name default
-	says "warning: there is no default host: only clients that ask for the name default come here; send-proxy has no effect: for a PROXY header, the file is called send-proxy-v1"
+	says "warning: only clients that ask for the name default come here: for a default host, rename it to _default; send-proxy has no effect: for a PROXY header, the file is called send-proxy-v1 or send-proxy-v2"
+}
+
+# acme_socket HOST [OPTION]...: makes it acme-tls-socket.
+acme_socket() {
+	server ".acme-$1" "${@:2}"
+	mv ".acme-$1/tls-socket" "$1/acme-tls-socket"
+}
+
+@test "acme-tls-socket" {
+	server blog.example
+	[ "$(member acme_tls_socket)" = null ]
+	acme_socket blog.example
+	check
+	[ "$status" = 0 ]
+	[[ $output != *warning* ]]
+	[ "$(member acme_tls_socket)" = true ]
+	kill "${servers##* }"
+	wait "${servers##* }" || :
+	check
+	[ "$status" = 0 ]
+	says "blog.example  served"
+	says "warning: ACME clients are rejected: acme-tls-socket was left behind: no server has it any more"
+	[ "$(member acme_tls_socket)" = false ]
+	ln -sf ../blog.example/acme-none blog.example/acme-tls-socket
+	check
+	[[ $output != *warning* ]]
+	[ "$(member acme_tls_socket)" = null ]
+	rm blog.example/acme-tls-socket
+	mkdir blog.example/acme-tls-socket
+	check
+	says "warning: ACME clients are rejected: acme-tls-socket is not a socket"
+}
+
+@test "acme-tls-socket, without tls-socket, and of a special host" {
+	mkdir blog.example _default
+	acme_socket blog.example
+	acme_socket _default
+	check
+	[ "$status" = 1 ]
+	says "no tls-socket"
+	[ "$(member acme_tls_socket --name blog.example)" = true ]
+	[ "$(member acme_tls_socket --name a.example)" = true ]
+	[ "$(member acme_tls_socket --name a+b)" = null ]
+}
+
+@test "acme-tls-socket gets no PROXY header" {
+	server blog.example
+	: >blog.example/send-proxy-v2
+	perl -MIO::Socket::UNIX -e '
+		my $l = IO::Socket::UNIX->new(Local => "blog.example/acme-tls-socket", Listen => 5) or die;
+		my $n = sysread $l->accept, my $bytes, 1000;
+		open my $got, ">", ".got"; print $got "$n"' 3>&- &
+	servers+=" $!"
+	wait_for test -S blog.example/acme-tls-socket
+	check
+	[ "$status" = 0 ]
+	wait_for test -s .got
+	[ "$(<.got)" = 0 ]
+}
+
+@test "a file that is probably meant to be acme-tls-socket" {
+	server blog.example
+	: >blog.example/acme_tls_socket
+	check
+	[ "$status" = 0 ]
+	says "warning: acme_tls_socket has no effect: for an ACME client, the socket is called acme-tls-socket"
+	: >blog.example/acme-tls-socket
+	check
+	[[ $output != *acme_tls_socket* ]]
 }
 
 @test "a socket whose path is too long to be bound" {
@@ -436,8 +629,14 @@ on_terminal() {
 	says "the user nobody may not write to tls-socket"
 	ln -s socket.example link.example
 	check --user nobody --name link.example
+	says "link.example  NOT SERVED"
 	says "the user nobody may not write to $hosts/socket.example/tls-socket"
 	[[ $output != *"not known"* ]]
+	acme_socket socket.example
+	chmod 600 socket.example/acme-tls-socket
+	check --user nobody --name socket.example --name closed.example
+	says "warning: ACME clients are rejected: the user nobody may not write to acme-tls-socket"
+	[ "$(grep -c ACME <<<"$output")" = 1 ]
 }
 
 @test "--user: its groups count" {
@@ -499,6 +698,49 @@ make_hosts_of_users() {
 	[ "$status" = 0 ]
 	chown -h 0 link.example
 	check --user nobody
+	[ "$status" = 0 ]
+}
+
+@test "a special host of a user who may not serve others' names" {
+	[ "$(id -u)" = 0 ] || skip "needs root, to become others"
+	[ -z "${PORTABLE-}" ] || skip "the portable core serves none of them"
+	no_leak_check
+	server_of 70001 70001 _.example.com
+	server_of 70001 70001 _no-sni
+	server_of 70002 70002 .target
+	ln -s .target _.example
+	chown -h 70002 _.example
+	check --user nobody
+	[ "$status" = 0 ]
+	chown 70009 .
+	chmod 1777 .
+	check --user nobody
+	[ "$status" = 1 ]
+	says "_.example.com  NOT SERVED"
+	local why="who may not serve others' names, because whoever receives a name's connections can have a certificate for it"
+	[ "$(grep -cF "not served: it belongs to user 70001, $why" <<<"$output")" = 2 ]
+	says "not served: it belongs to user 70002, $why"
+	[ "$(grep -cF -e '-> give it to root or to the owner of the hosts directory: chown' <<<"$output")" = 2 ]
+	says "-> give it, and what it leads to, to root or to the owner of the hosts directory: chown -h"
+	[ "$(member state --user nobody --name _no-sni)" = '"not-owned"' ]
+	check --user nobody --name a.example.com
+	[ "$status" = 1 ]
+	says "there is no directory a.example.com"
+	says "warning: _.example.com is not served: it belongs to user 70001, who may not serve others' names"
+	server_of 70009 70009 _default
+	check --user nobody --name a.example.com
+	[ "$status" = 0 ]
+	says "a.example.com  served, by _default"
+	says "warning: _.example.com is not served: it belongs to user 70001, who may not serve others' names"
+	# What it advises.
+	chown 0 _no-sni
+	check --user nobody --name _no-sni
+	[ "$status" = 1 ]
+	says "user 70001 listens in the host directory of user 0"
+	says "-> have its server run as the owner of the host directory"
+	rm -r _no-sni
+	server_of 70009 70009 _no-sni
+	check --user nobody --name _no-sni
 	[ "$status" = 0 ]
 }
 
@@ -690,7 +932,7 @@ readme() {
 	[ "$status" = 1 ]
 	says "the backlog of tls-socket is full: it did not accept in time"
 	says "TLS: no answer in time"
-	says "-> if its server awaits a PROXY header, make the file send-proxy-v1; its log says more"
+	says "-> if its server awaits a PROXY header, make the file send-proxy-v1 or send-proxy-v2; its log says more"
 }
 
 @test "ten thousand hosts" {
@@ -786,6 +1028,23 @@ dated_certificate() {
 	says "-> get one for shop.example, if this is the right server"
 }
 
+@test "--connect: special hosts" {
+	certificate good '*.example.com' 90
+	tls_server _.example.com good
+	tls_server _default good
+	check --connect
+	[ "$status" = 0 ]
+	[ "$(grep -cF 'warning: no handshake: its name is not known; --name tells it' <<<"$output")" = 2 ]
+	check --connect --name a.example.com
+	[ "$status" = 0 ]
+	says "a.example.com  served, by _.example.com"
+	[[ $output == *", for *.example.com"* ]]
+	check --connect --name a.example
+	[ "$status" = 1 ]
+	says "its certificate is not for this name"
+	says "-> get one for a.example, if this is the right server"
+}
+
 @test "--connect: a server that speaks no TLS" {
 	mkdir blog.example
 	perl -MIO::Socket::UNIX -e 'my $l = IO::Socket::UNIX->new(
@@ -837,7 +1096,11 @@ start_nginx() {
 	check --connect
 	[ "$status" = 0 ]
 	says "blog.example  served, with a PROXY header"
-	rm blog.example/send-proxy-v1
+	: >blog.example/send-proxy-v2
+	check --connect
+	[ "$status" = 0 ]
+	says "blog.example  served, with a PROXY header of version 2"
+	rm blog.example/send-proxy-v[12]
 	check --connect
 	[ "$status" = 1 ]
 	[[ $output == *"make the file send-proxy-v1"* ]]
@@ -850,4 +1113,27 @@ start_nginx() {
 	check --connect
 	[ "$status" = 1 ]
 	[[ $output == *"have its server await the PROXY header, or remove send-proxy-v1"* ]]
+	: >blog.example/send-proxy-v2
+	check --connect
+	[[ $output == *"have its server await the PROXY header, or remove send-proxy-v2"* ]]
+}
+
+@test "the PROXY header of version 2 has the name, and another ID each time" {
+	mkdir _.example
+	: >_.example/send-proxy-v2
+	perl -MIO::Socket::UNIX -e '
+		my $l = IO::Socket::UNIX->new(Local => "_.example/tls-socket", Listen => 5) or die;
+		for (1 .. 3) {
+			sysread $l->accept, my $bytes, 1000;
+			my ($extension, $id) = $bytes =~ /^\r\n\r\n\0\r\nQUIT\n\x21\x11.{14}(.*)\x05\0\x10(.{16})\x03\0\x04.{4}$/s;
+			print defined $id && !$seen{$id}++ ? "$extension;" : "?" }
+	' >.got 3>&- &
+	servers+=" $!"
+	wait_for test -S _.example/tls-socket
+	check --name a.example --name b.example
+	[ "$status" = 0 ]
+	check
+	[ "$status" = 0 ]
+	wait "${servers##* }"
+	[ "$(tr -d '\0' <.got | sort)" = $'\x02\ta.example;\x02\tb.example;;' ]
 }
