@@ -16,7 +16,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { ENTRIES = 6, ROUNDS = 100, NOBODY = 65534 };
+/* The proxy waits for a second for a backend that is down, so many are asked for at the same time. */
+enum { ENTRIES = 40, ROUNDS = 15, HOSTS_MAX = 5, HOSTS_ROUNDS = 30, NOBODY = 65534 };
 
 /* --- Random entries --- */
 
@@ -37,7 +38,8 @@ static const struct {
     {"h%u.example.", false},
     {"-h%u.example", false},
     {"h%u..example", false},
-    {"h_%u.example", false},
+    {"h_%u.example", true},
+    {"_h%u.example", false},
     {"h%u example", false},
     {"h%u\x1b[31m\n", false},
     {"h%u\xff", false},
@@ -103,7 +105,8 @@ struct made {
 	enum user owner, linker, server;
 
 	/* What the proxy did. */
-	bool served, header;
+	bool served;
+	unsigned header; /* the version of the PROXY header; 0 for none */
 	int alert;
 };
 
@@ -239,7 +242,7 @@ make_backend(const struct made *entry)
 static void
 make_header_file(void)
 {
-	switch (mostly_first(4)) {
+	switch (mostly_first(6)) {
 	case 1:
 		make_file("send-proxy-v1", "");
 		break;
@@ -249,6 +252,13 @@ make_header_file(void)
 	case 3:
 		make_file("send-proxy-v1", "");
 		check(chmod("send-proxy-v1", 0) == 0, "chmod");
+		break;
+	case 4:
+		make_file("send-proxy-v1", "");
+		make_file("send-proxy-v2", "");
+		break;
+	case 5:
+		check(symlink("nothing", "send-proxy-v2") == 0, "symlink");
 		break;
 	}
 }
@@ -291,27 +301,26 @@ make_directory(struct made *entry, unsigned number)
 		check(chmod(at, 0) == 0, "chmod");
 }
 
+/* Chooses what ENTRY is, and whose. */
 static void
-make_entry(struct made *entry, unsigned number)
+choose(struct made *entry)
 {
-	char outside[300];
-	*entry = (struct made){.form = mostly_first(sizeof names / sizeof *names),
-	    .kind = below(4) == 0 ? DIRECTORY_LINKED : mostly_first(DIRECTORIES),
-	    .backend = mostly_first(BACKENDS),
-	    .listener = -1,
-	    .owner = mostly_first(USERS)};
+	entry->kind = below(4) == 0 ? DIRECTORY_LINKED : mostly_first(DIRECTORIES);
+	entry->backend = mostly_first(BACKENDS);
+	entry->listener = -1;
+	entry->owner = mostly_first(USERS);
 	entry->linker = below(2) == 0 ? entry->owner : mostly_first(USERS);
 	entry->server = below(2) == 0 ? entry->owner : mostly_first(USERS);
 	if (geteuid() != 0)
 		entry->owner = entry->linker = entry->server = SELF;
+}
+
+/* Makes what was chosen for ENTRY. */
+static void
+make_chosen(struct made *entry, unsigned number)
+{
+	char outside[300];
 	snprintf(outside, sizeof outside, "%s/outside", base_directory());
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-	snprintf(entry->sent, sizeof entry->sent, names[entry->form].format, number);
-#pragma GCC diagnostic pop
-	strcpy(entry->directory, entry->sent);
-	if (names[entry->form].is_looked_up)
-		strcpy(entry->directory, directory_name(entry->sent, strlen(entry->sent)));
 	switch (entry->kind) {
 	case DIRECTORY_DANGLES:
 		make_link(entry, "nothing/here");
@@ -334,6 +343,21 @@ make_entry(struct made *entry, unsigned number)
 	}
 }
 
+static void
+make_entry(struct made *entry, unsigned number)
+{
+	*entry = (struct made){.form = mostly_first(sizeof names / sizeof *names)};
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+	snprintf(entry->sent, sizeof entry->sent, names[entry->form].format, number);
+#pragma GCC diagnostic pop
+	strcpy(entry->directory, entry->sent);
+	if (names[entry->form].is_looked_up)
+		strcpy(entry->directory, directory_name(entry->sent, strlen(entry->sent)));
+	choose(entry);
+	make_chosen(entry, number);
+}
+
 /* --- What the proxy does --- */
 
 static int outside_listener = -1; /* of the host outside of the hosts directory */
@@ -350,7 +374,9 @@ note_served(struct made *entry, int listener)
 	ssize_t length = recv(accepted, first, sizeof first, MSG_WAITALL);
 	check(length == sizeof first || length == 0, "too little came");
 	entry->served = length == sizeof first;
-	entry->header = memcmp(first, "PROXY ", sizeof first) == 0;
+	entry->header = memcmp(first, "PROXY ", sizeof first) == 0 ? 1
+	    : memcmp(first, "\r\n\r\n\0\r", sizeof first) == 0     ? 2
+								   : 0;
 	close(accepted);
 }
 
@@ -362,12 +388,25 @@ note_alert(struct made *entry, int client)
 	entry->alert = alert[6];
 }
 
-static void
-ask_proxy(struct made *entry)
+/* Whether ENTRY may be served by the host outside, which others may be as well. */
+static bool
+leads_out(const struct made *entry)
 {
-	int client = client_send(
+	return entry->kind == DIRECTORY_LEADS_OUT || entry->backend == BACKEND_LEADS_OUT;
+}
+
+static int
+ask_for(const struct made *entry)
+{
+	return client_send(
 	    hello((struct shape){.name = entry->sent, .name_length = strlen(entry->sent)}));
-	int listener = entry->listener != -1 ? entry->listener : outside_listener;
+}
+
+/* Notes what the proxy does for ENTRY, which CLIENT has asked for. */
+static void
+note_answer(struct made *entry, int client)
+{
+	int listener = leads_out(entry) ? outside_listener : entry->listener;
 	struct pollfd ready[] = {
 	    {.fd = client, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
 	check(poll(ready, 2, margin_ms(15000)) > 0, "neither an alert nor a connection");
@@ -376,6 +415,49 @@ ask_proxy(struct made *entry)
 	if (!entry->served)
 		note_alert(entry, client);
 	close(client);
+}
+
+/* Asks for all ENTRIES: for those that lead out one after the other. */
+static void
+ask_proxy(struct made *entries)
+{
+	int clients[ENTRIES];
+	for (unsigned i = 0; i < ENTRIES; i++)
+		clients[i] = leads_out(&entries[i]) ? -1 : ask_for(&entries[i]);
+	for (unsigned i = 0; i < ENTRIES; i++)
+		note_answer(&entries[i], clients[i] != -1 ? clients[i] : ask_for(&entries[i]));
+}
+
+/* Asks for a special host: ASKED has a name, or that of _no-sni. Returns which of the COUNT HOSTS
+ * serves it, or NULL. */
+static const struct made *
+ask_proxy_among(struct made *asked, const struct made *hosts, size_t count)
+{
+	bool has_name = asked->sent[0] != '_';
+	int client = client_send(
+	    has_name ? hello_for(asked->sent) : hello((struct shape){.without_server_name = true}));
+	while (!asked->served && asked->alert == 0) {
+		struct pollfd ready[HOSTS_MAX + 2] = {
+		    [0] = {.fd = client, .events = POLLIN},
+		    [1] = {.fd = outside_listener, .events = POLLIN},
+		};
+		for (size_t i = 0; i < count; i++)
+			ready[i + 2] = (struct pollfd){.fd = hosts[i].listener, .events = POLLIN};
+		check(poll(ready, count + 2, margin_ms(15000)) > 0, "neither alert nor connection");
+		size_t number = count + 1;
+		while (number > 0 && ready[number].revents == 0)
+			number--;
+		if (number == 0)
+			note_alert(asked, client);
+		else
+			note_served(asked, ready[number].fd);
+		if (asked->served && number > 1) {
+			close(client);
+			return &hosts[number - 2];
+		}
+	}
+	close(client);
+	return NULL;
 }
 
 /* --- What sniproxy-check says --- */
@@ -435,6 +517,23 @@ wanted_state(const struct made *entry)
 	return is_owned || state == NULL || strcmp(state, "served") != 0 ? state : "not-owned";
 }
 
+/* Compares what was SAID with what the proxy did for ENTRY. */
+static void
+compare_verdicts(const struct made *entry, const json_t *said)
+{
+	check(is_true(said, "served") == entry->served, "the proxy: served %d, alert %d",
+	    entry->served, entry->alert);
+	check(json_integer_value(json_object_get(said, "alert")) == entry->alert,
+	    "the proxy: alert %d", entry->alert);
+	if (!entry->served) {
+		check(json_is_string(json_object_get(said, "reason")), "no reason");
+		return;
+	}
+	check(is_true(said, "send_proxy_v1") == (entry->header == 1) &&
+		is_true(said, "send_proxy_v2") == (entry->header == 2),
+	    "the proxy: header %u", entry->header);
+}
+
 static void
 compare(const struct made *entry, const json_t *said, bool is_free)
 {
@@ -442,15 +541,7 @@ compare(const struct made *entry, const json_t *said, bool is_free)
 	testing("%s%s: directory %d, backend %d, users %d, %d, %d; %s", is_shared ? "shared, " : "",
 	    entry->directory, entry->kind, entry->backend, entry->owner, entry->linker,
 	    entry->server, all);
-	check(is_true(said, "served") == entry->served, "the proxy: served %d, alert %d",
-	    entry->served, entry->alert);
-	check(json_integer_value(json_object_get(said, "alert")) == entry->alert,
-	    "the proxy: alert %d", entry->alert);
-	if (entry->served)
-		check(is_true(said, "send_proxy_v1") == entry->header, "the proxy: header %d",
-		    entry->header);
-	else
-		check(json_is_string(json_object_get(said, "reason")), "no reason");
+	compare_verdicts(entry, said);
 
 	const char *state = json_string_value(json_object_get(said, "state"));
 	const char *wanted = wanted_state(entry);
@@ -507,6 +598,17 @@ make_hosts(unsigned round)
 	check(chmod(".", mode) == 0, "chmod");
 }
 
+/* Prepares for another directory. FIRST is the first descriptor that was opened in this one. */
+static void
+remove_entries(int first)
+{
+	while (accept4(outside_listener, NULL, NULL, SOCK_CLOEXEC) != -1)
+		;
+	close_sockets(first);
+	nftw(".", open_one, 16, FTW_PHYS); /* a directory without rights cannot be searched */
+	nftw(".", remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 /* One directory. The proxy, and sniproxy-check with ARGUMENTS, must agree on it. */
 static void
 try_directory(unsigned round, const char *arguments, bool is_free)
@@ -517,19 +619,67 @@ try_directory(unsigned round, const char *arguments, bool is_free)
 	for (unsigned i = 0; i < ENTRIES; i++)
 		make_entry(&entries[i], round * ENTRIES + i);
 	qsort(entries, ENTRIES, sizeof *entries, by_directory);
-	for (unsigned i = 0; i < ENTRIES; i++)
-		ask_proxy(&entries[i]);
+	ask_proxy(entries);
 	json_t *answer = ask_checker(arguments);
 	const json_t *said = json_object_get(answer, "entries");
 	check(json_array_size(said) == ENTRIES, "%zu entries", json_array_size(said));
 	for (unsigned i = 0; i < ENTRIES; i++)
 		compare(&entries[i], json_array_get(said, i), is_free);
 	json_decref(answer);
-	while (accept4(outside_listener, NULL, NULL, SOCK_CLOEXEC) != -1)
-		;
-	close_sockets(first);
-	nftw(".", open_one, 16, FTW_PHYS); /* a directory without rights cannot be searched */
-	nftw(".", remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	remove_entries(first);
+}
+
+/* Makes some of the hosts that may serve a.example, and one that never does. Returns how many. */
+static size_t
+make_some_hosts(struct made hosts[HOSTS_MAX], unsigned round)
+{
+	static const char *const wanted[] = {
+	    "a.example", "_.example", "_.a.example", "_default", "_no-sni"};
+	size_t count = 0;
+	for (unsigned i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+		if (below(3) == 0)
+			continue;
+		struct made *host = &hosts[count++];
+		*host = (struct made){0};
+		strcpy(host->sent, wanted[i]);
+		strcpy(host->directory, directory_name(wanted[i], strlen(wanted[i])));
+		choose(host);
+		make_chosen(host, round * HOSTS_MAX + i);
+	}
+	return count;
+}
+
+/* The same for names that special hosts may serve. */
+static void
+try_special_hosts(unsigned round, const char *arguments)
+{
+	static const char *const asked[] = {
+	    "a.example", "b.example", "b.a.example", "c", "_no-sni"};
+	enum { ASKED = sizeof asked / sizeof *asked };
+	struct made hosts[HOSTS_MAX], clients[ASKED] = {0};
+	const struct made *by[ASKED];
+	char all[1024] = "";
+	int first = dup(0);
+	make_hosts(round);
+	size_t count = make_some_hosts(hosts, round);
+	for (size_t i = 0; i < ASKED; i++) {
+		strcpy(clients[i].sent, asked[i]);
+		by[i] = ask_proxy_among(&clients[i], hosts, count);
+		snprintf(all + strlen(all), sizeof all - strlen(all), "--name %s ", asked[i]);
+	}
+	snprintf(all + strlen(all), sizeof all - strlen(all), "%s", arguments);
+	json_t *answer = ask_checker(all), *said = json_object_get(answer, "entries");
+	for (size_t i = 0; i < ASKED; i++) {
+		json_t *entry = json_array_get(said, i);
+		testing("round %u: %s; %s", round, asked[i], json_dumps(entry, 0));
+		compare_verdicts(&clients[i], entry);
+		const char *directory = json_string_value(json_object_get(entry, "directory"));
+		check(by[i] == NULL || strcmp(directory, by[i]->sent) == 0, "the proxy: %s",
+		    by[i]->sent);
+		testing("%s", "");
+	}
+	json_decref(answer);
+	remove_entries(first);
 }
 
 static void
@@ -543,9 +693,11 @@ try_directories(const char *arguments, bool is_free)
 	outside_listener = listen_here(0666);
 	snprintf(path, sizeof path, "%s/hosts", base_directory());
 	check(chdir(path) == 0, "chdir");
-	unsigned rounds = sanitized() ? ROUNDS / 3 : ROUNDS; /* sanitizers are slow */
-	for (unsigned round = 0; round < rounds; round++)
+	unsigned divisor = sanitized() ? 3 : 1; /* sanitizers are slow */
+	for (unsigned round = 0; round < ROUNDS / divisor; round++)
 		try_directory(round, arguments, is_free);
+	for (unsigned round = 0; round < HOSTS_ROUNDS / divisor; round++)
+		try_special_hosts(round, arguments);
 }
 
 PROGRAM_TEST(check, agrees_with_the_proxy)
@@ -638,6 +790,13 @@ make_hosts_of_users(void)
 	return own;
 }
 
+static void
+forget_connections(int listener)
+{
+	while (!silent_for(listener, 0))
+		close(accept(listener, NULL, NULL));
+}
+
 /* Compares what sniproxy-check says with ARGUMENTS and what the proxy does. STRANGE is the state of
  * hosts that are not of one user. */
 static void
@@ -649,8 +808,7 @@ expect_agreement(const char *arguments, int own, const char *strange)
 	expect_state(answer, "other.example", strange);
 	expect_state(answer, "strange.example", strange);
 	json_decref(answer);
-	while (!silent_for(own, 0))
-		close(accept(own, NULL, NULL));
+	forget_connections(own);
 	expect_served(own, hello_for("link.example"));
 	if (strcmp(strange, "served") == 0) {
 		expect_served(own, hello_for("strange.example"));
@@ -658,6 +816,28 @@ expect_agreement(const char *arguments, int own, const char *strange)
 	}
 	expect_refused(hello_for("other.example"), UNRECOGNIZED_NAME);
 	expect_refused(hello_for("strange.example"), UNRECOGNIZED_NAME);
+}
+
+/* The same for special hosts: WILDCARD and UNNAMED listen for _.example and _no-sni, both of ALICE,
+ * and OTHERS for _default of who owns the hosts directory. */
+static void
+expect_special_hosts(const char *arguments, int wildcard, int unnamed, int others, bool is_owned)
+{
+	struct bytes nameless = hello((struct shape){.without_server_name = true});
+	json_t *answer = ask_checker(arguments);
+	expect_state(answer, "_.example", is_owned ? "served" : "not-owned");
+	expect_state(answer, "_no-sni", is_owned ? "served" : "not-owned");
+	expect_state(answer, "_default", "served");
+	json_decref(answer);
+	forget_connections(wildcard);
+	forget_connections(unnamed);
+	forget_connections(others);
+	expect_served(is_owned ? wildcard : others, hello_for("a.example"));
+	expect_served(others, hello_for("a.other"));
+	if (is_owned)
+		expect_served(unnamed, nameless);
+	else
+		expect_refused(nameless, UNRECOGNIZED_NAME);
 }
 
 /* The hosts directory as an argument, after OPTIONS, for a proxy that PREPARE starts. */
@@ -675,9 +855,14 @@ try_users(void (*prepare)(void), const char *options)
 	snprintf(arguments, sizeof arguments, "%s '%s'", options, hosts);
 	check(chmod(hosts, 0777) == 0, "chmod");
 	int own = make_hosts_of_users();
+	int wildcard = listen_as(ALICE, "_.example", ALICE);
+	int unnamed = listen_as(ALICE, "_no-sni", ALICE);
+	int others = listen_as(SELF, "_default", SELF);
 	expect_agreement(arguments, own, "not-owned");
+	expect_special_hosts(arguments, wildcard, unnamed, others, false);
 	check(chmod(hosts, 0755) == 0, "chmod");
 	expect_agreement(arguments, own, "served");
+	expect_special_hosts(arguments, wildcard, unnamed, others, true);
 
 	/* Even if fs.protected_symlinks is on, because such a link is read, not followed. */
 	check(chmod(hosts, 01777) == 0, "chmod");
@@ -723,5 +908,30 @@ PROGRAM_TEST(check, agrees_on_a_full_backlog)
 	    "another state");
 	check(readable_within(client, 15000), "no alert");
 	expect_alert(client, INTERNAL_ERROR);
+	json_decref(answer);
+}
+
+/* In a build with HASHED=1, other names of hosts are not known. */
+PROGRAM_TEST(check, recognizes_default_and_no_sni)
+{
+	static const char *const names_made[] = {"_default", "_no-sni", "a.example"};
+	char arguments[200];
+	for (size_t i = 0; i < sizeof names_made / sizeof *names_made; i++)
+		backend_listen(names_made[i]);
+	snprintf(arguments, sizeof arguments, "'%s/hosts'", base_directory());
+	json_t *answer = ask_checker(arguments);
+	const json_t *entries = json_object_get(answer, "entries");
+	check(json_array_size(entries) == 3, "%zu entries", json_array_size(entries));
+	for (size_t i = 0; i < 3; i++) {
+		const json_t *said = json_array_get(entries, i);
+		const char *name = json_string_value(json_object_get(said, "name"));
+		const char *host = json_string_value(json_object_get(said, "directory"));
+		if (host == NULL)
+			host = "a.example";
+		check(
+		    strcmp(name, directory_name(host, strlen(host))) == 0, "%s is %s", name, host);
+		const json_t *server_name = json_object_get(said, "host");
+		check(host[0] != '_' || json_is_null(server_name), "%s has a name", host);
+	}
 	json_decref(answer);
 }
