@@ -354,17 +354,17 @@ PROGRAM_TEST(proxy_v2, alpn_is_the_first_offer)
 
 /* --- Sizes --- */
 
-/* The longest name and the longest protocol make the longest header. */
+/* The longest name, the longest protocol, and IPv6 make the longest header. */
 static struct received longest_header;
 static char longest_name[254 + 1], longest_protocol[1 + 255];
 
 static void
-start_longest(void)
+start_longest(const char *address)
 {
 	size_t length = is_portable() && !is_hashed() ? 97 : 254;
 	memset(longest_name, 'n', length);
 	memset(longest_protocol, 0xff, sizeof longest_protocol);
-	start();
+	start_at(address, log_connections);
 	close(backend);
 	backend = backend_listen(longest_name);
 	make_file(host_path(longest_name, "send-proxy-v2"), "");
@@ -395,11 +395,12 @@ expect_all(struct bytes hello, size_t more)
 }
 
 /* Header, hello and what follows do not fit into one buffer of any usual size. */
-LONG_PROGRAM_TEST(proxy_v2, hellos_that_fill_a_buffer, 180)
+static void
+fill_buffers(const char *address)
 {
 	static const size_t ends[] = {2048, 4096, 8192, 16384};
 	enum { BEFORE = 610, AFTER = 10 };
-	start_longest();
+	start_longest(address);
 	for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
 		for (size_t length = ends[i] - BEFORE; length < ends[i] + AFTER;
 		     length += ends[i] == 4096 ? 1 : 7)
@@ -409,11 +410,22 @@ LONG_PROGRAM_TEST(proxy_v2, hellos_that_fill_a_buffer, 180)
 	expect_all(longest_hello(3500), 100000);
 }
 
+LONG_PROGRAM_TEST(proxy_v2, hellos_that_fill_a_buffer, 180)
+{
+	fill_buffers("127.0.0.1");
+}
+
+LONG_PROGRAM_TEST(proxy_v2, hellos_that_fill_a_buffer_after_ipv6, 180)
+{
+	fill_buffers("::1");
+}
+
 /* As long as the syntax allows with this name and this protocol: the extensions' ceiling counts
  * both. */
-PROGRAM_TEST(proxy_v2, the_largest_hello)
+static void
+send_the_largest(const char *address)
 {
-	start_longest();
+	start_longest(address);
 	struct bytes alpn = protocol_list(longest_protocol, sizeof longest_protocol);
 	struct shape shape = {.name = longest_name,
 	    .extensions = alpn,
@@ -425,6 +437,16 @@ PROGRAM_TEST(proxy_v2, the_largest_hello)
 	expect_all(in_records(message, 1 << 14), 0);
 	expect_all(in_records(message, 1000), 1);
 	expect_all(in_records(message, 1 << 14), 5000);
+}
+
+PROGRAM_TEST(proxy_v2, the_largest_hello)
+{
+	send_the_largest("127.0.0.1");
+}
+
+PROGRAM_TEST(proxy_v2, the_largest_hello_after_ipv6)
+{
+	send_the_largest("::1");
 }
 
 PROGRAM_TEST(proxy_v2, one_byte_at_a_time)
@@ -441,7 +463,7 @@ PROGRAM_TEST(proxy_v2, one_byte_at_a_time)
 /* "The sender must ensure that all the protocol header is sent at once" (2.2). */
 PROGRAM_TEST(proxy_v2, the_first_read_has_the_whole_header)
 {
-	start_longest();
+	start_longest("127.0.0.1");
 	for (int i = 0; i < 50; i++) {
 		static uint8_t first[65536];
 		int client = client_send(longest_hello(i % 2 == 0 ? 1000 : 60000));
