@@ -24,9 +24,7 @@ hello_offering(const char *name, const void *protocols, size_t length)
 	    .name = name, .without_server_name = name == NULL, .extensions = extension});
 }
 
-#define ACME \
-	"\x0a" \
-	"acme-tls/1"
+#define ACME "\012acme-tls/1"
 #define H2 "\x02h2"
 
 static struct bytes
@@ -72,68 +70,40 @@ expect_why(const char *name, const char *why)
 
 #define OFFER(literal) literal, sizeof literal - 1
 
+static const struct offer {
+	const char *what, *protocols;
+	size_t length;
+	bool is_acme;
+} offers[] = {
+    {"alone", OFFER(ACME), true},
+    {"another", OFFER(H2), false},
+    {"before another", OFFER(ACME H2), false},
+    {"after another", OFFER(H2 ACME), false},
+    {"between others", OFFER(H2 ACME "\x08http/1.1"), false},
+    {"twice", OFFER(ACME ACME), false},
+    {"before one of a byte", OFFER(ACME "\x01-"), false},
+    {"after GREASE", OFFER("\x02\x0a\x0a" ACME), false},
+    {"before GREASE", OFFER(ACME "\x02\xfa\xfa"), false},
+    {"a prefix", OFFER("\011acme-tls/"), false},
+    {"the first byte", OFFER("\001a"), false},
+    {"a suffix", OFFER("\011cme-tls/1"), false},
+    {"one byte more", OFFER("\013acme-tls/1 "), false},
+    {"a NUL more", OFFER("\013acme-tls/1\0"), false},
+    {"a byte before", OFFER("\x0b acme-tls/1"), false},
+    {"a NUL inside", OFFER("\012acme\0tls/1"), false},
+    {"another version", OFFER("\012acme-tls/2"), false},
+    {"upper case", OFFER("\012ACME-TLS/1"), false},
+    {"one letter in upper case", OFFER("\012acme-tlS/1"), false},
+};
+
 PROGRAM_TEST(acme, exactly_the_one_protocol)
 {
-	static const struct {
-		const char *what, *protocols;
-		size_t length;
-		bool is_acme;
-	} rows[] = {
-	    {"alone", OFFER(ACME), true},
-	    {"another", OFFER(H2), false},
-	    {"before another", OFFER(ACME H2), false},
-	    {"after another", OFFER(H2 ACME), false},
-	    {"between others", OFFER(H2 ACME "\x08http/1.1"), false},
-	    {"twice", OFFER(ACME ACME), false},
-	    {"before one of a byte", OFFER(ACME "\x01-"), false},
-	    {"after GREASE", OFFER("\x02\x0a\x0a" ACME), false},
-	    {"before GREASE", OFFER(ACME "\x02\xfa\xfa"), false},
-	    {"a prefix",
-		OFFER("\x09"
-		      "acme-tls/"),
-		false},
-	    {"the first byte",
-		OFFER("\x01"
-		      "a"),
-		false},
-	    {"a suffix",
-		OFFER("\x09"
-		      "cme-tls/1"),
-		false},
-	    {"one byte more",
-		OFFER("\x0b"
-		      "acme-tls/1 "),
-		false},
-	    {"a NUL more",
-		OFFER("\x0b"
-		      "acme-tls/1\0"),
-		false},
-	    {"a byte before",
-		OFFER("\x0b"
-		      " acme-tls/1"),
-		false},
-	    {"a NUL inside",
-		OFFER("\x0a"
-		      "acme\0tls/1"),
-		false},
-	    {"another version",
-		OFFER("\x0a"
-		      "acme-tls/2"),
-		false},
-	    {"upper case",
-		OFFER("\x0a"
-		      "ACME-TLS/1"),
-		false},
-	    {"one letter in upper case",
-		OFFER("\x0a"
-		      "acme-tlS/1"),
-		false},
-	};
 	start();
-	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		testing("%s", rows[i].what);
-		struct bytes hello_bytes = hello_offering(HOST, rows[i].protocols, rows[i].length);
-		expect_served(rows[i].is_acme ? acme_socket : tls_socket, hello_bytes);
+	for (size_t i = 0; i < sizeof offers / sizeof *offers; i++) {
+		testing("%s", offers[i].what);
+		struct bytes hello_bytes =
+		    hello_offering(HOST, offers[i].protocols, offers[i].length);
+		expect_served(offers[i].is_acme ? acme_socket : tls_socket, hello_bytes);
 		expect_neither();
 	}
 	testing("no ALPN");
@@ -152,10 +122,7 @@ PROGRAM_TEST(acme, malformed_offers_reach_neither)
 	    {"a list shorter than the extension", {(uint8_t *)"\0\x0a" ACME, 13, 0}},
 	    {"a byte after the list", {(uint8_t *)"\0\x0b" ACME "x", 14, 0}},
 	    {"an empty protocol after it", {(uint8_t *)"\0\x0c" ACME "\0", 14, 0}},
-	    {"a protocol longer than the list",
-		{(uint8_t *)"\0\x0b\x0b"
-			    "acme-tls/1",
-		    13, 0}},
+	    {"a protocol longer than the list", {(uint8_t *)"\0\x0b\013acme-tls/1", 13, 0}},
 	};
 	start();
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -332,10 +332,7 @@ PROGRAM_TEST(proxy_v2, alpn_is_the_first_offer)
 	    {"one", PROTOCOLS("\x02h2"), "h2", 2},
 	    {"two", PROTOCOLS("\x02h2\x08http/1.1"), "h2", 2},
 	    {"two, the longer first", PROTOCOLS("\x08http/1.1\x02h2"), "http/1.1", 8},
-	    {"acme-tls/1 without a socket for it",
-		PROTOCOLS("\x0a"
-			  "acme-tls/1"),
-		"acme-tls/1", 10},
+	    {"acme-tls/1 without a socket for it", PROTOCOLS("\012acme-tls/1"), "acme-tls/1", 10},
 	    {"GREASE first", PROTOCOLS("\x02\x0a\x0a\x02h2"), "\x0a\x0a", 2},
 	    {"a NUL", PROTOCOLS("\x03\0\0\0\x02h2"), "\0\0\0", 3},
 	    {"the shortest", PROTOCOLS("\x01-"), "-", 1},

@@ -50,6 +50,8 @@ start_haproxy() {
 }
 
 haproxy_host() { # DIRECTORY NAMES
+	local page='from=%[src] %[src_port]\nto=%[dst] %[dst_port]\n'
+	page+='authority=%[fc_pp_authority]\nid=%[fc_pp_unique_id,hex,lower]\nsni=%[ssl_fc_sni]\n'
 	mkdir "$work/hosts/$1"
 	touch "$work/hosts/$1/send-proxy-v2"
 	make_certificate "$1" "$2"
@@ -57,7 +59,7 @@ haproxy_host() { # DIRECTORY NAMES
 	cat >>"$work/haproxy.cfg" <<-END
 		frontend $1
 			bind unix@hosts/$1/tls-socket accept-proxy ssl crt $1.both alpn h2,http/1.1
-			http-request return status 200 content-type text/plain lf-string "from=%[src] %[src_port]\\nto=%[dst] %[dst_port]\\nauthority=%[fc_pp_authority]\\nid=%[fc_pp_unique_id,hex,lower]\\nsni=%[ssl_fc_sni]\\n"
+			http-request return status 200 content-type text/plain lf-string "$page"
 	END
 }
 
