@@ -462,7 +462,7 @@ connect_host(struct connection *c, const char *host, unsigned kind, struct backe
 		if (!try_backend(c, directory, kind, backend))
 			return STEP_LOST;
 		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
-		if (backend->socket != -1 && retry_ms > RETRY_FIRST_MS)
+		if (backend->socket != -1)
 			down_forget(host, backend->failed);
 		if (backend->socket != -1 || left_ms == 0 || !plan_retry(c, backend, &until_ms))
 			return STEP_NEXT;

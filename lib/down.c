@@ -4,6 +4,7 @@
 #include "lib/hostname.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,12 +16,13 @@ enum { HOSTS = 64 };
 struct down {
 	char host[HOSTNAME_SIZE];
 	const char *socket; /* each of its own: clients of one must not affect the other */
-	int64_t since_ms; /* when it was found to be down first */
-	int64_t until_ms; /* when that is forgotten, unless it is asked for again */
+	int64_t since_ms;   /* when it was found to be down first */
+	int64_t until_ms;   /* when that is forgotten, unless it is asked for again */
 };
 
 static struct down hosts[HOSTS];
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards them */
+static _Atomic int64_t last_until_ms; /* when all are forgotten; any thread may read it */
 
 static bool
 is(const struct down *down, const char *host, const char *socket)
@@ -53,7 +55,7 @@ down_record(const char *host, const char *socket)
 		down->socket = socket;
 		down->since_ms = now_ms;
 	}
-	down->until_ms = now_ms + DOWN_MS;
+	last_until_ms = down->until_ms = now_ms + DOWN_MS;
 	bool may_end = now_ms < down->since_ms + DOWN_MS;
 	pthread_mutex_unlock(&mutex);
 	return may_end;
@@ -62,6 +64,8 @@ down_record(const char *host, const char *socket)
 void
 down_forget(const char *host, const char *socket)
 {
+	if (clock_ms() >= last_until_ms)
+		return;
 	pthread_mutex_lock(&mutex);
 	struct down *down = find(host, socket);
 	if (is(down, host, socket))

@@ -13,7 +13,7 @@ enum { DOWN_MS = 1000 };
  * waiting for it: it was not down before the last DOWN_MS. */
 bool down_record(const char *host, const char *socket);
 
-/* Forgets HOST's SOCKET, which is up again. */
+/* Forgets that HOST's SOCKET was down, if it was. */
 void down_forget(const char *host, const char *socket);
 
 #endif

@@ -365,6 +365,20 @@ PROGRAM_TEST(restart, clients_of_one_host_are_rejected_together)
 	check(ms <= margin_ms(WAIT_MS + LATE_MS), "after %d ms", (int)ms);
 }
 
+/* A slow restart does not keep clients from waiting for the next, quick one. */
+PROGRAM_TEST(restart, up_again_is_noticed)
+{
+	proxy_start_default();
+	free(host_make(HOST));
+	expect_rejected_after_the_wait(hello_for(HOST));
+	expect_rejected_at_once(hello_for(HOST));
+	int listener = listen_again();
+	expect_served(listener, hello_for(HOST));
+	stop_listening(listener);
+	int client = client_waits(hello_for(HOST));
+	expect_reaches(client, listen_again(), hello_for(HOST));
+}
+
 /* Each connection waits for a second at most, even if more hosts are down than are remembered. */
 PROGRAM_TEST(restart, many_hosts_are_down)
 {
