@@ -28,6 +28,7 @@
  *	rejected	send a hello for a missing host, and do not close
  *	mixture		all of that in turn
  *	idle		send a hello for echo.example, and nothing more
+ *	down		send a hello for down.example, which has no socket, and do not close
  *
  * and, if each connection must keep a thread:
  *
@@ -314,6 +315,7 @@ static const struct kind kinds[] = {
     {"trickle", "echo.example", ALL, 0, TRICKLE},
     {"upload", "asleep.example", ALL, 0, UPLOAD},
     {"idle", "echo.example", ALL, 0, NOTHING},
+    {"down", "down.example", ALL, 0, NOTHING},
 };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 

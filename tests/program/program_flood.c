@@ -117,6 +117,7 @@ start(void (*prepare)(void))
 	host_make("busy.example");
 	busy = unix_listen(host_path("busy.example", "tls-socket"), BUSY_BACKLOG);
 	asleep = backend_listen("asleep.example");
+	free(host_make("down.example"));
 	proxy = proxy_start(prepare);
 
 	int backend = backend_listen(HOST);
@@ -533,6 +534,14 @@ FLOOD_TEST(rejected_botnet)
 	expect_none(e.connecting + e.stalled + e.idle);
 }
 
+/* They wait for a backend that may be restarting, for a second in all. */
+FLOOD_TEST(down_botnet)
+{
+	struct evicted e = withstand("down", BOTNET);
+	expect_many(e.closing);
+	expect_none(e.stalled + e.idle);
+}
+
 /* Idle established connections of one address that takes all slots it can. */
 FLOOD_TEST(idle)
 {
@@ -602,6 +611,22 @@ FLOOD_TEST(trickle_few_threads)
 		close(listeners[i]);
 	expect_served_meanwhile(r);
 	check(sum(count_evicted()) == 0, "some were evicted");
+	expect_as_before(descriptors, threads);
+}
+
+/* While threads are short, nobody waits. */
+FLOOD_TEST(down_botnet_few_threads)
+{
+	held = FEWER_THAN_SLOTS;
+	start_with_few_threads();
+	int descriptors = settled_descriptors();
+	int threads = proxy_threads(proxy);
+	struct result r = flood("down", BOTNET);
+	print_result("down", BOTNET, r);
+	for (int i = 0; i < LISTENERS; i++)
+		close(listeners[i]);
+	expect_served_meanwhile(r);
+	expect_none(count_evicted().stalled + count_evicted().idle);
 	expect_as_before(descriptors, threads);
 }
 
