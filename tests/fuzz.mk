@@ -10,10 +10,11 @@ $(engines:%=%hello): $(addprefix $(BUILD)/,tls.o tests/unit/hellos.o)
 $(engines:%=%name): $(BUILD)/lib/hostname.o
 $(engines:%=%header): $(addprefix $(BUILD)/,$(addprefix lib/,proxy_protocol.o backend.o owner.o \
     address.o) system/$(SYSTEM).o $(stubs:%=%/stubs.o))
-$(engines:%=%path): $(addprefix $(BUILD)/,$(filter-out lib/log.o,$(modules)))
+$(engines:%=%path): $(addprefix $(BUILD)/,tests/fuzz/path_hosts.o \
+    $(filter-out lib/log.o,$(modules)))
 $(engines:%=%path): private wrapped = -Wl,--wrap=clock_gettime,--wrap=__clock_gettime64 \
     -Wl,--wrap=pthread_create,--wrap=sem_wait,--wrap=poll,--wrap=getsockname,--wrap=connect \
-    -Wl,--wrap=recv,--wrap=send,--wrap=system_splice
+    -Wl,--wrap=recv,--wrap=send,--wrap=system_splice,--wrap=thread_is_short
 
 $(replays): $(BUILD)/tests/fuzz/replay_%: $(addprefix $(BUILD)/tests/fuzz/,fuzz_%.o replay.o) \
     $(for_tsan:%=$(BUILD)/%)

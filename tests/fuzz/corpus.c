@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/path_hosts.h"
 #include "tests/unit/hellos.h"
 #include "tests/unit/proxy_headers.h"
 #include "tls.h"
@@ -146,53 +147,100 @@ end_script(const char *prefix, const char *what)
 
 enum { BLOCK = 4096, RECORD_BLOCKS = 4 };
 
-/* A short hello for NAME; or the beginning of a long one, of which the end is BLOCKS blocks of
- * padding. */
-static struct bytes
-hello_for(const char *name, size_t blocks)
+/* Adds the server_name extension. */
+static void
+add_server_name(struct bytes *extensions, const char *name)
 {
-	size_t length = strlen(name), padding = blocks > 0 ? 4 + blocks * BLOCK : 0;
-	struct bytes body = {0}, message = {0}, stream = {0};
-	bytes_add_integer(&body, 0x0303, 2);               /* legacy_version */
-	bytes_add_fill(&body, 0xaa, 32);                   /* random */
-	bytes_add_integer(&body, 0, 1);                    /* legacy_session_id */
-	bytes_add_integer(&body, 0x00021301, 4);           /* cipher_suites */
-	bytes_add_integer(&body, 0x0100, 2);               /* legacy_compression_methods */
-	bytes_add_integer(&body, length + 9 + padding, 2); /* extensions */
-	bytes_add_integer(&body, 0, 2);                    /* server_name */
-	bytes_add_integer(&body, length + 5, 2);           /* extension_data */
-	bytes_add_integer(&body, length + 3, 2);           /* server_name_list */
-	bytes_add_integer(&body, 0, 1);                    /* host_name */
-	bytes_add_integer(&body, length, 2);               /* its length */
-	bytes_add(&body, (const uint8_t *)name, length);
-	if (blocks > 0) {
-		bytes_add_integer(&body, 21, 2); /* padding (RFC 7685) */
-		bytes_add_integer(&body, blocks * BLOCK, 2);
+	size_t length = strlen(name);
+	bytes_add_integer(extensions, 0, 2);          /* server_name */
+	bytes_add_integer(extensions, length + 5, 2); /* extension_data */
+	bytes_add_integer(extensions, length + 3, 2); /* server_name_list */
+	bytes_add_integer(extensions, 0, 1);          /* host_name */
+	bytes_add_integer(extensions, length, 2);     /* its length */
+	bytes_add(extensions, (const uint8_t *)name, length);
+}
+
+/* Adds the ALPN extension, with PROTOCOLS that are separated by commas. */
+static void
+add_alpn(struct bytes *extensions, const char *protocols)
+{
+	struct bytes list = {0};
+	while (*protocols != '\0') {
+		size_t length = strcspn(protocols, ",");
+		bytes_add_integer(&list, length, 1);
+		bytes_add(&list, (const uint8_t *)protocols, length);
+		protocols += length + (protocols[length] == ',');
 	}
+	bytes_add_integer(extensions, 16, 2); /* application_layer_protocol_negotiation */
+	bytes_add_integer(extensions, list.length + 2, 2);
+	bytes_add_integer(extensions, list.length, 2);
+	bytes_add(extensions, list.data, list.length);
+	bytes_release(&list);
+}
+
+/* A hello with these EXTENSIONS, which it releases; their last BLOCKS blocks are missing. */
+static struct bytes
+hello_with(struct bytes *extensions, size_t blocks)
+{
+	struct bytes body = {0}, message = {0}, stream = {0};
+	bytes_add_integer(&body, 0x0303, 2);     /* legacy_version */
+	bytes_add_fill(&body, 0xaa, 32);         /* random */
+	bytes_add_integer(&body, 0, 1);          /* legacy_session_id */
+	bytes_add_integer(&body, 0x00021301, 4); /* cipher_suites */
+	bytes_add_integer(&body, 0x0100, 2);     /* legacy_compression_methods */
+	bytes_add_integer(&body, extensions->length + blocks * BLOCK, 2);
+	bytes_add(&body, extensions->data, extensions->length);
 	bytes_add_integer(&message, 1, 1); /* msg_type: client_hello */
 	bytes_add_integer(&message, body.length + blocks * BLOCK, 3);
 	bytes_add(&message, body.data, body.length);
 	hello_add_records(&stream, message.data, message.length, message.length);
 	bytes_release(&message);
 	bytes_release(&body);
+	bytes_release(extensions);
 	return stream;
+}
+
+/* A short hello for NAME; or the beginning of a long one, of which the end is BLOCKS blocks of
+ * padding. */
+static struct bytes
+hello_for(const char *name, size_t blocks)
+{
+	struct bytes extensions = {0};
+	add_server_name(&extensions, name);
+	if (blocks > 0) {
+		bytes_add_integer(&extensions, 21, 2); /* padding (RFC 7685) */
+		bytes_add_integer(&extensions, blocks * BLOCK, 2);
+	}
+	return hello_with(&extensions, blocks);
+}
+
+static void
+step_bytes(const struct bytes *hello, size_t chunk)
+{
+	step_literal(STEP_CLIENT_SENDS, hello->data, hello->length, chunk);
 }
 
 static void
 step_hello(const char *name, size_t chunk)
 {
-	struct bytes stream = hello_for(name, 0);
-	step_literal(STEP_CLIENT_SENDS, stream.data, stream.length, chunk);
-	bytes_release(&stream);
+	struct bytes hello = hello_for(name, 0);
+	step_bytes(&hello, chunk);
+	bytes_release(&hello);
 }
 
-/* What follows the hello: pairs of a step and its count, which is 0 for steps without one. */
+/* Stands for the steps that send a hello. */
+enum { STEP_HELLO = STEP_COUNT + 1 };
+
+/* A step and its count, which is 0 for steps without one. */
+struct counted_step {
+	unsigned step, count;
+};
+
+/* What follows the hello. */
 struct scenario {
 	const char *what;
 	const char *name;
-	struct {
-		unsigned step, count;
-	} steps[12];
+	struct counted_step steps[12];
 };
 
 #define CLIENT_BLOCKS(count) \
@@ -315,14 +363,17 @@ static const struct scenario scenarios[] = {
 	{SECONDS(25), SECONDS(25), BACKEND_READS, BACKEND_BLOCKS(1), END}},
 };
 
+/* Takes steps up to END; HELLO stands for those that send the client's hello. */
 static void
-make_scenario(const struct scenario *scenario)
+take_steps(const struct counted_step *steps, const struct bytes *hello)
 {
-	step_hello(scenario->name, 255);
-	for (size_t i = 0; scenario->steps[i].step != STEP_COUNT; i++) {
-		unsigned which = scenario->steps[i].step;
-		step(which);
-		switch (which % STEP_AT_ONCE) {
+	for (; steps->step != STEP_COUNT; steps++) {
+		if (steps->step == STEP_HELLO) {
+			step_bytes(hello, 255);
+			continue;
+		}
+		step(steps->step);
+		switch (steps->step % STEP_AT_ONCE) {
 		case STEP_CLIENT_SENDS_BLOCKS:
 		case STEP_CLIENT_RECEIVES:
 		case STEP_BACKEND_SENDS_BLOCKS:
@@ -330,13 +381,177 @@ make_scenario(const struct scenario *scenario)
 		case STEP_TIME_PASSES:
 		case STEP_BACKEND_BUSY:
 		case STEP_FAULTS:
-			bytes_add_integer(&script, scenario->steps[i].count, 1);
+		case STEP_SPECIAL_HOSTS:
+		case STEP_SOCKET:
+			bytes_add_integer(&script, steps->count, 1);
 			break;
 		default:
 			break;
 		}
 	}
+}
+
+static void
+make_scenario(const struct scenario *scenario)
+{
+	step_hello(scenario->name, 255);
+	take_steps(scenario->steps, NULL);
 	end_script("", scenario->what);
+}
+
+/* Scenarios of hosts: what they are like before the hello, and afterwards. */
+
+#define HELLO \
+	{ \
+		STEP_HELLO, 0 \
+	}
+#define TENTHS(count) \
+	{ \
+		STEP_TIME_PASSES, count \
+	}
+#define SPECIAL(bits) \
+	{ \
+		STEP_SPECIAL_HOSTS, bits \
+	}
+#define SOCKET(host, which, state) \
+	{ \
+		STEP_SOCKET, 8 * (host) + 4 * (which) + (state) \
+	}
+#define TLS_SOCKET(host, state) SOCKET(host, HOST_TLS, state)
+#define ACME_SOCKET(host, state) SOCKET(host, HOST_ACME, state)
+#define THREADS_SHORT \
+	{ \
+		STEP_THREADS_SHORT, 0 \
+	}
+#define NEXT_CLIENT \
+	{ \
+		STEP_NEXT_CLIENT, 0 \
+	}
+/* So many attempts to connect fail because the backlog is full. */
+#define BUSY(count) \
+	{ \
+		STEP_BACKEND_BUSY, (count) / 4 * 4 \
+	}
+
+/* The bits of special hosts. */
+enum { DOMAIN = 1, DEFAULT = 2, NO_SNI = 4 };
+
+#define LABEL_62 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define LABEL_63 LABEL_62 "a"
+#define LONGEST_NAME LABEL_63 "." LABEL_63 "." LABEL_63 "." LABEL_62
+#define LONGEST_PROTOCOL LABEL_63 LABEL_63 LABEL_63 LABEL_63 "aaa"
+
+static const struct {
+	const char *what;
+	const char *name;         /* NULL for no server_name extension */
+	const char *protocols[2]; /* of one ALPN extension each, see add_alpn() */
+	struct counted_step steps[12];
+} host_scenarios[] = {
+    {"special host of a domain", "a.example", {NULL}, {SPECIAL(7), HELLO, BACKEND_READS, END}},
+    {"special host of another domain", "a.b.example", {NULL}, {SPECIAL(DOMAIN), HELLO, END}},
+    {"special host of a domain, asked for", "_.example", {NULL}, {SPECIAL(7), HELLO, END}},
+    {"special host for all names", "a.b.example", {NULL}, {SPECIAL(7), HELLO, BACKEND_READS, END}},
+    {"special host for all names, one label", "example", {NULL},
+	{SPECIAL(7), HELLO, BACKEND_READS, END}},
+    {"special host for no name", NULL, {NULL}, {SPECIAL(7), HELLO, BACKEND_READS, END}},
+    {"special hosts, none for no name", NULL, {NULL}, {SPECIAL(DOMAIN | DEFAULT), HELLO, END}},
+    {"special hosts, malformed hello", "a.example", {""}, {SPECIAL(7), HELLO, END}},
+    {"special hosts, name is down", "dead.example", {NULL},
+	{SPECIAL(7), HELLO, TENTHS(12), CLIENT_READS, END}},
+    {"special host of a domain, down", "a.example", {NULL},
+	{SPECIAL(7), TLS_SOCKET(HOST_DOMAIN, SOCKET_MISSING), HELLO, TENTHS(12), END}},
+    {"special host of a domain, down and removed", "a.example", {NULL},
+	{SPECIAL(7), TLS_SOCKET(HOST_DOMAIN, SOCKET_DEAD), HELLO, TENTHS(3),
+	    SPECIAL(DEFAULT | NO_SNI), TENTHS(1), BACKEND_READS, END}},
+    {"special hosts, all removed", "a.example", {NULL},
+	{SPECIAL(7), TLS_SOCKET(HOST_DOMAIN, SOCKET_DEAD), HELLO, TENTHS(3), SPECIAL(0), TENTHS(1),
+	    END}},
+
+    {"version 2", "binary_2.example", {"h2,http/1.1"},
+	{HELLO, BACKEND_READS, BACKEND_BLOCKS(1), END}},
+    {"version 2, no protocols", "BINARY_2.example", {NULL}, {HELLO, BACKEND_READS, END}},
+    {"version 2, longest", LONGEST_NAME, {LONGEST_PROTOCOL},
+	{SPECIAL(7), HELLO, BACKEND_READS, END}},
+    {"version 2 twice", "binary_2.example", {"h2"},
+	{HELLO, BACKEND_READS, NEXT_CLIENT, HELLO, BACKEND_READS, END}},
+    {"versions 1 and 2", "both.example", {"h2"}, {HELLO, BACKEND_READS, END}},
+    {"no list of protocols", "binary_2.example", {""}, {HELLO, END}},
+    {"two lists of protocols", "binary_2.example", {"h2", "http/1.1"}, {HELLO, END}},
+
+    {"ACME", "acme.example", {"acme-tls/1"}, {HELLO, BACKEND_READS, END}},
+    {"ACME and another", "acme.example", {"acme-tls/1,h2"}, {HELLO, BACKEND_READS, END}},
+    {"ACME after another", "acme.example", {"h2,acme-tls/1"}, {HELLO, BACKEND_READS, END}},
+    {"ACME, too long", "acme.example", {"acme-tls/10"}, {HELLO, BACKEND_READS, END}},
+    {"ACME, too short", "acme.example", {"acme-tls/"}, {HELLO, BACKEND_READS, END}},
+    {"ACME, no such socket", "both.example", {"acme-tls/1"}, {HELLO, BACKEND_READS, END}},
+    {"ACME, special host", "a.example", {"acme-tls/1"}, {SPECIAL(7), HELLO, BACKEND_READS, END}},
+    {"ACME, down", "acme.example", {"acme-tls/1"},
+	{ACME_SOCKET(HOST_WITH_ACME, SOCKET_DEAD), HELLO, TENTHS(5),
+	    ACME_SOCKET(HOST_WITH_ACME, SOCKET_LISTENING), TENTHS(1), BACKEND_READS, END}},
+    {"ACME, down and then no such socket", "acme.example", {"acme-tls/1"},
+	{ACME_SOCKET(HOST_WITH_ACME, SOCKET_DEAD), HELLO, TENTHS(5),
+	    ACME_SOCKET(HOST_WITH_ACME, SOCKET_MISSING), TENTHS(1), BACKEND_READS, END}},
+
+    {"backend busy", "blog.example", {NULL}, {BUSY(20), HELLO, TENTHS(5), END}},
+    {"backend busy for too long", "blog.example", {NULL}, {BUSY(250), HELLO, SECONDS(12), END}},
+    {"backend busy, client closes", "blog.example", {NULL}, {BUSY(250), HELLO, CLIENT_CLOSES, END}},
+    {"backend busy, client ends", "blog.example", {NULL}, {BUSY(80), HELLO, CLIENT_ENDS, END}},
+    {"backend busy, evicted", "blog.example", {NULL},
+	{BUSY(250), HELLO, SECONDS(2), THREADS_SHORT, EVICT, END}},
+
+    {"restart", "dead.example", {NULL},
+	{HELLO, TENTHS(5), TLS_SOCKET(HOST_DEAD, SOCKET_LISTENING), TENTHS(1), BACKEND_READS,
+	    BACKEND_BLOCKS(1), END}},
+    {"restart, no socket meanwhile", "empty.example", {NULL},
+	{HELLO, CLIENT_BLOCKS(2), TENTHS(9), TLS_SOCKET(HOST_EMPTY, SOCKET_LISTENING), TENTHS(1),
+	    BACKEND_READS, END}},
+    {"restart, just in time", "dead.example", {NULL},
+	{HELLO, TENTHS(10), TLS_SOCKET(HOST_DEAD, SOCKET_LISTENING), TENTHS(1), END}},
+    {"restart, too late", "dead.example", {NULL},
+	{HELLO, TENTHS(11), TLS_SOCKET(HOST_DEAD, SOCKET_LISTENING), TENTHS(1), END}},
+    {"restart, late hello", "dead.example", {NULL}, {TENTHS(95), HELLO, TENTHS(6), END}},
+    {"restart, client closes", "dead.example", {NULL},
+	{HELLO, TENTHS(5), CLIENT_CLOSES, TENTHS(1), END}},
+    {"restart, client ends", "dead.example", {NULL},
+	{HELLO, CLIENT_ENDS, TENTHS(5), TLS_SOCKET(HOST_DEAD, SOCKET_LISTENING), TENTHS(1),
+	    BACKEND_READS, END}},
+    {"restart, busy", "dead.example", {NULL}, {BUSY(40), HELLO, TENTHS(8), TENTHS(5), END}},
+    {"restart, threads are short", "dead.example", {NULL}, {THREADS_SHORT, HELLO, END}},
+    {"restart, threads become short", "dead.example", {NULL},
+	{HELLO, TENTHS(5), THREADS_SHORT, TENTHS(1), END}},
+    {"restart, evicted", "dead.example", {NULL}, {HELLO, TENTHS(10), THREADS_SHORT, EVICT, END}},
+    {"restart, interrupted calls", "dead.example", {NULL},
+	{HELLO, FAULTS(250), TENTHS(5), TLS_SOCKET(HOST_DEAD, SOCKET_LISTENING), TENTHS(1),
+	    BACKEND_READS, END}},
+    {"down, next client", "dead.example", {NULL},
+	{HELLO, TENTHS(11), NEXT_CLIENT, TENTHS(3), HELLO, NEXT_CLIENT, HELLO, END}},
+    {"down, next client a second later", "empty.example", {NULL},
+	{HELLO, TENTHS(11), NEXT_CLIENT, TENTHS(11), HELLO, TENTHS(5),
+	    TLS_SOCKET(HOST_EMPTY, SOCKET_LISTENING), TENTHS(1), END}},
+    {"down, up and down again", "dead.example", {NULL},
+	{HELLO, TENTHS(11), NEXT_CLIENT, TLS_SOCKET(HOST_DEAD, SOCKET_LISTENING), HELLO,
+	    NEXT_CLIENT, TLS_SOCKET(HOST_DEAD, SOCKET_MISSING), HELLO, TENTHS(12), END}},
+    {"down, two restarts", "dead.example", {NULL},
+	{HELLO, TENTHS(9), TLS_SOCKET(HOST_DEAD, SOCKET_LISTENING), TENTHS(1), NEXT_CLIENT,
+	    TLS_SOCKET(HOST_DEAD, SOCKET_MISSING), HELLO, TENTHS(9),
+	    TLS_SOCKET(HOST_DEAD, SOCKET_LISTENING), TENTHS(1), END}},
+};
+
+static void
+make_host_scenarios(void)
+{
+	for (size_t i = 0; i < sizeof host_scenarios / sizeof *host_scenarios; i++) {
+		struct bytes extensions = {0};
+		if (host_scenarios[i].name != NULL)
+			add_server_name(&extensions, host_scenarios[i].name);
+		for (size_t j = 0; j < 2; j++)
+			if (host_scenarios[i].protocols[j] != NULL)
+				add_alpn(&extensions, host_scenarios[i].protocols[j]);
+		struct bytes hello = hello_with(&extensions, 0);
+		take_steps(host_scenarios[i].steps, &hello);
+		end_script("", host_scenarios[i].what);
+		bytes_release(&hello);
+	}
 }
 
 static void
@@ -372,30 +587,6 @@ make_late_hellos(void)
 	step(STEP_BACKEND_CLOSES);
 	end_script("", "all at once");
 	bytes_release(&hello);
-}
-
-/* Backends whose backlog is full for a while, for too long, until the client leaves, or until it is
- * evicted. */
-static void
-make_busy_backends(void)
-{
-	static const struct {
-		const char *what;
-		unsigned count, steps[4];
-	} rows[] = {
-	    {"backend busy", 5 * 4, {STEP_TIME_PASSES, 5, STEP_COUNT}},
-	    {"backend busy for too long", 250, {STEP_TIME_PASSES, 120, STEP_COUNT}},
-	    {"backend busy, client closes", 250, {STEP_CLIENT_CLOSES, STEP_COUNT}},
-	    {"backend busy, client ends", 20 * 4, {STEP_CLIENT_ENDS, STEP_COUNT}},
-	    {"backend busy, evicted", 250, {STEP_TIME_PASSES, 20, STEP_EVICT, STEP_COUNT}},
-	};
-	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		step_counted(STEP_BACKEND_BUSY, rows[i].count);
-		step_hello("blog.example", 255);
-		for (size_t j = 0; rows[i].steps[j] != STEP_COUNT; j++)
-			step(rows[i].steps[j]);
-		end_script("", rows[i].what);
-	}
 }
 
 /* As many blocks as the extensions have room for, in records as full as possible. */
@@ -482,11 +673,11 @@ main(int argc, char **argv)
 		make_header(&proxy_header_cases[i]);
 	make_names();
 	make_late_hellos();
-	make_busy_backends();
 	make_long_hello();
 	make_acme_hello();
 	make_early_refusal();
 	for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
 		make_scenario(&scenarios[i]);
+	make_host_scenarios();
 	return 0;
 }

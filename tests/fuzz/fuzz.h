@@ -54,6 +54,10 @@ enum fuzz_step {
 	STEP_BACKEND_BUSY, /* a quarter of the number of connects that fail, and the error */
 	STEP_FAULTS,       /* how many calls of the proxy are interrupted, or transfer less */
 	STEP_EVICT,
+	STEP_SPECIAL_HOSTS, /* which exist, for hosts_set_special() */
+	STEP_SOCKET,        /* eight times the host, four times its socket, and the state of that */
+	STEP_THREADS_SHORT, /* or no longer */
+	STEP_NEXT_CLIENT,   /* if the last one was rejected because of its host, or is served */
 	STEP_COUNT,
 	STEP_AT_ONCE = 0x80,
 };

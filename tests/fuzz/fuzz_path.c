@@ -1,19 +1,25 @@
 /* Fuzz test of the whole path, from a client's first byte to the alert or to the last byte that
  * the backend sent: proxy.c and all that it calls, but no network, no thread, and no waiting.
  *
- * The input is a list of steps of the client, of the backend, and of the clock. Client and proxy
- * are connected by a socketpair; the backends listen on Unix sockets in a directory of their own.
+ * The input is a list of steps of the client, of the backends, and of the clock. Client and proxy
+ * are connected by a socketpair; the backends listen on Unix sockets below a hosts directory.
  * The linker's option --wrap replaces calls that create threads, wait, or tell the time by
  * functions of this file. So each thread of the proxy is a task with a stack of its own; while one
  * waits, the others and the next steps run.
  *
- * The bytes that the client sent decide, by tls.h alone, what the proxy must do:
+ * What the proxy must do depends on the bytes that the client sent, by tls.h alone, and on the
+ * hosts directory:
  *
  * - A rejected client gets the seven bytes of the alert, the end of the stream, no reset unless it
  *   still sends after LINGER_MS, and one line in the log.
- * - Otherwise the backend of that name gets each byte that the client sent, and the client each
- *   byte that the backend sent, in order, and then the end; neither direction waits for the other.
- *   This holds even if the sender has closed since, with or without unread bytes.
+ * - Otherwise a backend gets its PROXY header and each byte that the client sent, and the client
+ *   each byte that the backend sent, in order, and then the end; neither direction waits for the
+ *   other. This holds even if the sender has closed since, with or without unread bytes.
+ * - The backend is that of the first directory that exists: the name's, then _.DOMAIN, then
+ *   _default; without a name, _no-sni. Its acme-tls-socket, if there is one, serves a client that
+ *   offers acme-tls/1 and nothing else.
+ * - For a backend that is down, the proxy waits for RESTART_MS, and tries again every RETRY_MS. It
+ *   does not wait while threads are short, nor for a backend that it remembers as down.
  * - If the sender is gone and the receiver takes nothing for RELAY_STALL_MS, the connection may
  *   end before; soon after, it must. If a side closes, the connection ends soon.
  * - An evicted connection ends at once, or a second later if its client's stream had ended. */
@@ -26,7 +32,6 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <ucontext.h>
@@ -39,13 +44,16 @@
 #include "proxy.h"
 #include "system/system.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/path_hosts.h"
 #include "tls.h"
 
 enum {
-	STREAM_MAX = 512 * 1024, /* in each direction */
-	HEADER_ROOM = 128,       /* room before the client's bytes */
+	STREAM_MAX = 512 * 1024,       /* in each direction */
+	HEADER_ROOM = HOST_HEADER_MAX, /* room before the client's bytes */
 	BLOCK_SIZE = 4096,
 	NOISE_PERIOD = 251, /* so that successive blocks differ */
+	CANDIDATES = 3,     /* hosts that may serve a client */
+	ID_TEXT_SIZE = 64,  /* in the log */
 	STEPS_MAX = 256,
 
 	/* How often tasks may run without a step, and in a second without an event: more is
@@ -65,25 +73,12 @@ enum {
 	/* How long a connection that is over may stay open; and a lingering close. */
 	LINGER_MS = TABLE_LINGER_MS,
 	SOON_MS = LINGER_MS + 2000,
-};
 
-#define PROXY_HEADER "PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n"
-
-/* The hosts. Any other name has no directory. */
-static struct host {
-	const char *name;
-	bool is_acme; /* its socket is acme-tls-socket; tls-socket is another's of that name */
-	const char *header; /* what precedes the client's bytes */
-	int listener;       /* -1 if nothing listens */
-} hosts[] = {
-    {"blog.example", false, "", -1},
-    {"blog.example", true, "", -1},
-    {"header.example", false, PROXY_HEADER, -1},
-    {"header.example", true, "", -1},
-    {"dead.example", false, NULL, -1},
-    {"empty.example", false, NULL, -1},
+	/* How long the proxy waits for a host that is down, and then remembers it; and how often it
+	 * tries to connect meanwhile, at least. */
+	RESTART_MS = 1000,
+	RETRY_MS = 50,
 };
-enum { HOST_COUNT = sizeof hosts / sizeof *hosts };
 
 /* Stands for a thread of the proxy. */
 struct task {
@@ -98,7 +93,6 @@ struct task {
 };
 
 static struct {
-	char path[4096];
 	int before;     /* the former working directory */
 	int directory;  /* the hosts directory */
 	int64_t now_ms; /* the time of the clock */
@@ -109,6 +103,8 @@ static struct {
 	struct task *task; /* the task that runs; NULL means the driver */
 	unsigned turns;
 	atomic_int quiet_ms; /* how long an idle connection keeps its thread */
+	bool threads_are_short;
+	uint8_t last_id[HOST_ID_SIZE]; /* the last unique ID that a backend got */
 	uint8_t noise[BLOCK_SIZE + NOISE_PERIOD];
 } world = {.now_ms = 1000 * 1000};
 
@@ -132,13 +128,20 @@ static struct run {
 	int client, backend;           /* -1 if they are closed, or not yet open */
 	int client_side, backend_side; /* the proxy's ends, as long as it is not over */
 
-	enum { UNDECIDED, REJECTED, SERVED, SILENT } fate;
+	enum { UNDECIDED, CONNECTING, REJECTED, SERVED, SILENT } fate;
 	bool was_silent; /* the client had sent nothing before that was decided */
 	bool had_faults;
 	int64_t over_ms; /* when it was rejected, or the backend closed */
 	struct tls_hello hello;
-	size_t fed; /* up to where */
-	struct host *host;
+	size_t fed;               /* up to where */
+	char name[HOSTNAME_SIZE]; /* "" if the client has sent none */
+
+	struct host *candidates[CANDIDATES]; /* the hosts that may serve it, or NULL */
+	struct host *host;                   /* the one that the proxy has tried last, or NULL */
+	struct host *failed;                 /* the one that it has tried in vain, or NULL */
+	int64_t attempt_ms;                  /* when that was, or when the hello was complete */
+	uint8_t *header, *id; /* the PROXY header, and the unique ID in it; NULL if there is none */
+	size_t header_length;
 
 	struct stream upload, download;
 	bool client_closed, backend_closed, backend_deaf, evicted;
@@ -153,7 +156,24 @@ is_over(void)
 	return table_count().open == 0;
 }
 
+static bool
+is_late(void)
+{
+	return world.now_ms >= run.begin_ms + TABLE_HELLO_MS;
+}
+
+/* Whether the bytes before START have a unique ID, which the backend tells when it receives it. */
+static bool
+has_learned_id(size_t start)
+{
+	return run.id != NULL && run.upload.bytes + start >= run.id + HOST_ID_SIZE;
+}
+
 static void expect_alert(enum tls_alert alert);
+static void expect_attempt(enum host_socket which);
+static void expect_connection(int fd, enum host_socket which);
+static void expect_retry(void);
+static void expect_no_host(void);
 
 /* --- Tasks --- */
 
@@ -296,30 +316,43 @@ __wrap_getsockname(int fd, struct sockaddr *address, socklen_t *size)
 	return 0;
 }
 
-static bool
-is_late(void)
+bool __wrap_thread_is_short(void);
+
+bool
+__wrap_thread_is_short(void)
 {
-	return world.now_ms >= run.begin_ms + TABLE_HELLO_MS;
+	return world.threads_are_short;
+}
+
+/* Returns which socket of a host has this address. */
+static enum host_socket
+socket_at(const struct sockaddr *address)
+{
+	const char *path = ((const struct sockaddr_un *)address)->sun_path;
+	const char *slash = strrchr(path, '/');
+	return strcmp(slash != NULL ? slash + 1 : path, "tls-socket") == 0 ? HOST_TLS : HOST_ACME;
 }
 
 /* The backlog has room, unless it must be full. */
 int
 __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
 {
-	if (run.busy > 0 && run.fate == SERVED) {
+	enum host_socket which = socket_at(address);
+	expect_attempt(which);
+	if (run.busy > 0) {
 		run.busy--;
 		if (is_late())
 			expect_alert(TLS_INTERNAL_ERROR);
 		errno = (int)run.busy_errno;
 		return -1;
 	}
-	if (__real_connect(fd, address, size) == -1)
-		return -1;
-	PROPERTY(run.fate == SERVED && run.backend_side == -1, "a connection too many");
-	run.backend_side = fd;
-	run.backend = accept4(run.host->listener, NULL, NULL, SOCK_CLOEXEC);
-	PROPERTY(run.backend != -1, "connected to another host");
-	return 0;
+	int error = __real_connect(fd, address, size) == -1 ? errno : 0;
+	if (error == 0)
+		expect_connection(fd, which);
+	else if (which == HOST_TLS || error != ENOENT) /* otherwise tls-socket is next */
+		expect_retry();
+	errno = error;
+	return error == 0 ? 0 : -1;
 }
 
 /* Decides about a call that would transfer LENGTH bytes: returns how many it may, or -1 with errno
@@ -344,7 +377,11 @@ __wrap_recv(int fd, void *bytes, size_t length, int flags)
 ssize_t
 __wrap_send(int fd, const void *bytes, size_t length, int flags)
 {
-	ssize_t most = run.backend_side == -1 ? (ssize_t)length : shorten(length);
+	bool is_alert = run.backend_side == -1 && world.task != NULL;
+	if (is_alert && run.fate == CONNECTING)
+		expect_no_host();
+	PROPERTY(!is_alert || run.fate == REJECTED, "an alert that nothing calls for");
+	ssize_t most = is_alert ? (ssize_t)length : shorten(length);
 	return most == -1 ? -1 : __real_send(fd, bytes, (size_t)most, flags);
 }
 
@@ -364,7 +401,35 @@ __asan_default_options(void)
 	return "detect_stack_use_after_return=0";
 }
 
-/* Replaces log.c: a line must be text, and name the client. */
+/* Writes what follows the host in a log line: the unique ID, if there is one, as far as it is
+ * known. */
+static void
+id_text(char text[ID_TEXT_SIZE])
+{
+	strcpy(text, run.id != NULL ? " id=" : ":");
+	if (!has_learned_id(run.upload.start))
+		return;
+	for (size_t i = 0; i < HOST_ID_SIZE; i++)
+		snprintf(text + 4 + 2 * i, 3, "%02x", run.id[i]);
+	strcat(text, ":");
+}
+
+/* A line names the client, the name that it asked for, the special host, and the unique ID. */
+static void
+judge_beginning(const char *line, enum log_kind kind)
+{
+	char expected[LOG_LINE_MAX], id[ID_TEXT_SIZE];
+	bool is_special = run.host != NULL && hostname_is_special(run.host->name);
+	id_text(id);
+	int length = snprintf(expected, sizeof expected, "192.0.2.7:51234 %s%s%s%s%s",
+	    run.name[0] != '\0' ? run.name : "-", is_special ? " (" : "",
+	    is_special ? run.host->name : "", is_special ? ")" : "", id);
+	PROPERTY(strncmp(line, expected, (size_t)length) == 0, "%s, not %s", line, expected);
+	PROPERTY(kind == (run.name[0] != '\0' ? LOG_HOST : LOG_CLIENT), "kind %u: %s",
+	    (unsigned)kind, line);
+}
+
+/* Replaces log.c: a line must be text. */
 void
 log_line(enum log_kind kind, const char *format, ...)
 {
@@ -376,9 +441,7 @@ log_line(enum log_kind kind, const char *format, ...)
 	PROPERTY(length > 0 && length < LOG_LINE_MAX, "a line of %d bytes", length);
 	if (kind == LOG_PROGRAM && strstr(line, "evicted") != NULL)
 		return;
-	bool has_host = strncmp(strchr(line, ' '), " -:", 3) != 0;
-	PROPERTY(kind == (has_host ? LOG_HOST : LOG_CLIENT), "kind %u: %s", (unsigned)kind, line);
-	PROPERTY(strncmp(line, "192.0.2.7:51234 ", 16) == 0, "a line without the client");
+	judge_beginning(line, kind);
 	for (int i = 0; i < length; i++)
 		PROPERTY(line[i] >= ' ' && line[i] <= '~', "byte %d in the log", line[i]);
 	run.lines++;
@@ -389,59 +452,7 @@ log_count_left_out(void)
 {
 }
 
-/* --- The hosts directory --- */
-
-static int
-listen_in(const char *directory, bool is_acme)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	strcpy(address.sun_path, is_acme ? "acme-tls-socket" : "tls-socket");
-	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	PROPERTY(listener != -1 && chdir(directory) == 0 &&
-		bind(listener, (struct sockaddr *)&address, sizeof address) == 0 &&
-		listen(listener, 8) == 0 && fchdir(world.directory) == 0,
-	    "%s: %s", directory, strerror(errno));
-	return listener;
-}
-
-static void
-make_host(struct host *host)
-{
-	char directory[HOSTNAME_SIZE];
-	hostname_directory(directory, host->name);
-	PROPERTY(
-	    host->is_acme || mkdir(directory, 0700) == 0, "%s: %s", directory, strerror(errno));
-	if (strcmp(host->name, "empty.example") == 0)
-		return;
-	int listener = listen_in(directory, host->is_acme);
-	if (host->header == NULL) {
-		close(listener);
-		return;
-	}
-	host->listener = listener;
-	if (host->header[0] != '\0') {
-		char flag[HOSTNAME_SIZE + 16];
-		snprintf(flag, sizeof flag, "%s/send-proxy-v1", directory);
-		PROPERTY(mkdir(flag, 0700) == 0, "%s: %s", flag, strerror(errno));
-	}
-}
-
-static void
-remove_hosts(void)
-{
-	static const char *const files[] = {"tls-socket", "acme-tls-socket", "send-proxy-v1", "."};
-	for (size_t i = 0; i < HOST_COUNT; i++) {
-		char directory[HOSTNAME_SIZE], path[HOSTNAME_SIZE + 16];
-		hostname_directory(directory, hosts[i].name);
-		for (size_t j = 0; j < sizeof files / sizeof *files; j++) {
-			snprintf(path, sizeof path, "%s/%s", directory, files[j]);
-			if (unlinkat(world.directory, path, 0) == -1)
-				unlinkat(world.directory, path, AT_REMOVEDIR);
-		}
-		unlinkat(world.directory, directory, AT_REMOVEDIR);
-	}
-	rmdir(world.path);
-}
+/* --- The world --- */
 
 static int
 get_quiet_ms(void)
@@ -461,21 +472,13 @@ prepare_proxy(void)
 	PROPERTY(thread_start(idle_run, NULL) == 0, "no thread");
 }
 
-/* Makes the hosts directory, below TMPDIR, and everything else that outlives a run. */
+/* Makes everything that outlives a run. */
 static void
 make_world(void)
 {
-	const char *temporary = getenv("TMPDIR");
-	snprintf(world.path, sizeof world.path, "%s/sniproxy-fuzz-XXXXXX",
-	    temporary != NULL ? temporary : "/tmp");
-	PROPERTY(mkdtemp(world.path) != NULL, "%s: %s", world.path, strerror(errno));
 	world.before = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	world.directory = open(world.path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	PROPERTY(world.before != -1 && world.directory != -1 && fchdir(world.directory) == 0,
-	    "%s: %s", world.path, strerror(errno));
-	for (size_t i = 0; i < HOST_COUNT; i++)
-		make_host(&hosts[i]);
-	atexit(remove_hosts);
+	PROPERTY(world.before != -1, "open: %s", strerror(errno));
+	world.directory = hosts_make();
 	prepare_proxy();
 	for (size_t i = 0; i < sizeof world.noise; i++)
 		world.noise[i] = (uint8_t)(i * 167 + (i >> 8));
@@ -527,6 +530,24 @@ may_be_reset(const struct stream *stream)
 	return stream->may_break || (stream == &run.upload ? run.client_closed : has_lingered);
 }
 
+/* Takes the unique ID from what the backend RECEIVED. It must be a new one. */
+static void
+learn_id(const uint8_t *received, size_t length)
+{
+	size_t start = run.upload.start;
+	if (run.id == NULL || has_learned_id(start))
+		return;
+	size_t at = (size_t)(run.id - run.upload.bytes);
+	for (size_t i = 0; i < length; i++)
+		if (start + i >= at && start + i < at + HOST_ID_SIZE)
+			run.upload.bytes[start + i] = received[i];
+	host_header_sign(run.header, run.header_length);
+	if (!has_learned_id(start + length))
+		return;
+	PROPERTY(memcmp(run.id, world.last_id, HOST_ID_SIZE) != 0, "a unique ID again");
+	memcpy(world.last_id, run.id, HOST_ID_SIZE);
+}
+
 /* Receives up to SIZE bytes, which must be the next ones of STREAM. Returns whether any arrived. */
 static bool
 receive(int fd, struct stream *stream, size_t size)
@@ -546,6 +567,8 @@ receive(int fd, struct stream *stream, size_t size)
 		see_end(stream);
 		return true;
 	}
+	if (stream == &run.upload)
+		learn_id(room, (size_t)length);
 	PROPERTY((size_t)length <= stream->end - stream->start &&
 		memcmp(room, stream->bytes + stream->start, (size_t)length) == 0,
 	    "other bytes than were sent");
@@ -580,26 +603,122 @@ expect_nothing(void)
 	run.download.ended = true;
 }
 
+/* The client has sent a complete hello with this NAME. */
 static void
-expect_backend(const uint8_t *bytes, size_t length)
+expect_name(const uint8_t *name, size_t length)
 {
-	static const char acme[] = "acme-tls/1";
-	char name[HOSTNAME_SIZE];
-	bool valid = hostname_canonical(name, bytes, length);
-	bool is_acme = run.hello.protocols == 1 && run.hello.protocol_length == sizeof acme - 1 &&
-	    memcmp(run.hello.protocol, acme, sizeof acme - 1) == 0;
-	for (size_t i = 0; valid && i < HOST_COUNT; i++)
-		if (hosts[i].listener != -1 && strcmp(hosts[i].name, name) == 0 &&
-		    hosts[i].is_acme == is_acme)
-			run.host = &hosts[i];
-	if (run.host == NULL) {
+	char special[HOSTNAME_SIZE] = "_";
+	if (!hostname_canonical(run.name, name, length)) {
+		run.name[0] = '\0';
 		expect_alert(TLS_UNRECOGNIZED_NAME);
 		return;
 	}
+	const char *domain = strchr(run.name, '.');
+	strcpy(special + 1, domain != NULL ? domain : "");
+	run.fate = CONNECTING;
+	run.attempt_ms = world.now_ms;
+	run.candidates[0] = hosts_find(run.name);
+	run.candidates[1] = hosts_find(special);
+	run.candidates[2] = hosts_find("_default");
+}
+
+/* The client has sent a complete hello without a name. */
+static void
+expect_no_name(void)
+{
+	run.fate = CONNECTING;
+	run.attempt_ms = world.now_ms;
+	run.candidates[0] = hosts_find("_no-sni");
+}
+
+/* Returns the first candidate that exists, and drops those before it: the proxy does not return to
+ * them. */
+static struct host *
+next_host(void)
+{
+	for (size_t i = 0; i < CANDIDATES; i++) {
+		if (run.candidates[i] != NULL && run.candidates[i]->exists)
+			return run.candidates[i];
+		run.candidates[i] = NULL;
+	}
+	return NULL;
+}
+
+/* The proxy rejects the client instead of trying a socket: there must be no host. */
+static void
+expect_no_host(void)
+{
+	run.host = next_host();
+	if (run.host == NULL)
+		expect_alert(TLS_UNRECOGNIZED_NAME);
+}
+
+static bool
+offers_acme_alone(void)
+{
+	static const char acme[] = "acme-tls/1";
+	return run.hello.protocols == 1 && run.hello.protocol_length == sizeof acme - 1 &&
+	    memcmp(run.hello.protocol, acme, sizeof acme - 1) == 0;
+}
+
+/* The proxy tries a socket. */
+static void
+expect_attempt(enum host_socket which)
+{
+	PROPERTY(run.fate == CONNECTING, "an attempt to connect too many");
+	run.host = next_host();
+	PROPERTY(run.host != NULL, "an attempt to connect to no host");
+	run.attempt_ms = world.now_ms;
+	bool is_for_acme = offers_acme_alone();
+	PROPERTY(which == HOST_TLS || is_for_acme, "acme-tls-socket for another client");
+	PROPERTY(
+	    which == HOST_ACME || !is_for_acme || run.host->states[HOST_ACME] == SOCKET_MISSING,
+	    "not acme-tls-socket");
+}
+
+/* The backend gets its header before the client's bytes. */
+static void
+expect_header(enum host_socket which)
+{
+	uint8_t header[HOST_HEADER_MAX];
+	run.header_length = host_header(header, run.host, which, run.name, &run.hello);
+	run.upload.start -= run.header_length;
+	run.header = run.upload.bytes + run.upload.start;
+	memcpy(run.header, header, run.header_length);
+	run.id = host_header_id(run.header, run.header_length);
+}
+
+/* The proxy has connected. If the client has waited for the host, that is no longer down. */
+static void
+expect_connection(int fd, enum host_socket which)
+{
+	PROPERTY(run.host->states[which] == SOCKET_LISTENING, "connected to another host");
 	run.fate = SERVED;
-	size_t header = strlen(run.host->header);
-	run.upload.start -= header;
-	memcpy(run.upload.bytes + run.upload.start, run.host->header, header);
+	run.backend_side = fd;
+	run.backend = accept4(run.host->listeners[which], NULL, NULL, SOCK_CLOEXEC);
+	PROPERTY(run.backend != -1, "connected to another host");
+	if (run.failed == run.host)
+		run.host->down_until_ms = 0;
+	expect_header(which);
+}
+
+/* Whether HOST, which is down, has not been down for RESTART_MS, as far as the proxy remembers. */
+static bool
+is_worth_waiting(struct host *host)
+{
+	if (world.now_ms >= host->down_until_ms)
+		host->down_since_ms = world.now_ms;
+	host->down_until_ms = world.now_ms + RESTART_MS;
+	return world.now_ms < host->down_since_ms + RESTART_MS;
+}
+
+/* The host is down: the proxy tries again, or rejects the client. */
+static void
+expect_retry(void)
+{
+	run.failed = run.host;
+	if (is_late() || world.threads_are_short || !is_worth_waiting(run.host))
+		expect_alert(TLS_UNRECOGNIZED_NAME);
 }
 
 /* Predicts the proxy's decision from what it can read now. */
@@ -621,7 +740,9 @@ decide(void)
 	if (status == TLS_OK)
 		status = tls_hello_server_name(&run.hello, &name, &length);
 	if (status == TLS_OK)
-		expect_backend(name, length);
+		expect_name(name, length);
+	else if (status == TLS_REFUSED && run.hello.alert == TLS_UNRECOGNIZED_NAME)
+		expect_no_name();
 	else if (status == TLS_REFUSED)
 		expect_alert(run.hello.alert);
 	else if (run.upload.ended && has_sent())
@@ -699,6 +820,15 @@ expect_patience(void)
 		PROPERTY(!is_over(), "closed before the client has taken all");
 }
 
+/* The proxy tries again as often as it must, unless the client is gone. */
+static void
+expect_attempts(void)
+{
+	if (run.fate == CONNECTING && !is_over())
+		PROPERTY(world.now_ms <= run.attempt_ms + RETRY_MS, "no attempt for %lld ms",
+		    (long long)(world.now_ms - run.attempt_ms));
+}
+
 /* Time passes, and the tasks continue when their time has come. */
 static void
 advance(int64_t passed_ms)
@@ -709,6 +839,7 @@ advance(int64_t passed_ms)
 		add_time(next_ms(until_ms) - world.now_ms);
 		serve_until_quiet();
 		expect_patience();
+		expect_attempts();
 		PROPERTY(
 		    run.upload.stall_ms < GIVEN_UP_MS || is_over(), "it waits for the backend");
 		PROPERTY(
@@ -879,19 +1010,41 @@ make_busy(struct input *in)
 }
 
 static void
+change_special_hosts(struct input *in)
+{
+	hosts_set_special(next(in));
+}
+
+static void
+change_socket(struct input *in)
+{
+	unsigned what = next(in);
+	host_set_state(
+	    &hosts[what / 8 % HOST_COUNT], what / 4 % HOST_SOCKETS, what % 4 % SOCKET_STATES);
+}
+
+static void
+change_threads(struct input *in)
+{
+	(void)in;
+	world.threads_are_short = !world.threads_are_short;
+}
+
+static void
 make_faults(struct input *in)
 {
 	run.faults = next(in);
 	run.had_faults = true;
 }
 
-/* Slots are short: the connection is evicted, if it may be. */
+/* Slots are short, or threads: the connection is evicted, if it may be. */
 static void
 evict(struct input *in)
 {
 	bool is_taken;
 	(void)in;
-	struct connection *victim = table_evict(TABLE_SLOTS, &is_taken);
+	struct connection *victim =
+	    table_evict(world.threads_are_short ? TABLE_THREADS : TABLE_SLOTS, &is_taken);
 	if (victim == NULL)
 		return;
 	run.evicted = run.upload.may_break = run.download.may_break = true;
@@ -915,43 +1068,26 @@ pass_time(struct input *in)
 	run.upload.stall_ms = run.download.stall_ms = 0;
 }
 
-static void (*const steps[STEP_COUNT])(struct input *in) = {
-    [STEP_CLIENT_SENDS] = client_sends,
-    [STEP_CLIENT_SENDS_BLOCKS] = client_sends_blocks,
-    [STEP_CLIENT_RECEIVES] = client_receives,
-    [STEP_CLIENT_ENDS] = end_upload,
-    [STEP_CLIENT_CLOSES] = close_client,
-    [STEP_BACKEND_SENDS] = backend_sends,
-    [STEP_BACKEND_SENDS_BLOCKS] = backend_sends_blocks,
-    [STEP_BACKEND_RECEIVES] = backend_receives,
-    [STEP_BACKEND_ENDS] = end_download,
-    [STEP_BACKEND_CLOSES] = close_backend,
-    [STEP_TIME_PASSES] = pass_time,
-    [STEP_BUFFERS_SHRINK] = shrink_buffers,
-    [STEP_BACKEND_DEAF] = deafen_backend,
-    [STEP_BACKEND_BUSY] = make_busy,
-    [STEP_FAULTS] = make_faults,
-    [STEP_EVICT] = evict,
-};
-
-static void
-take_steps(struct input *in)
-{
-	for (unsigned count = 0; count < STEPS_MAX && in->length > 0; count++) {
-		uint8_t step = next(in);
-		in->at_once = step >= STEP_AT_ONCE;
-		steps[step % STEP_AT_ONCE % STEP_COUNT](in);
-		if (!in->at_once)
-			serve_until_quiet();
-	}
-}
-
 /* --- A run --- */
 
 /* The LENGTH of the input decides how long an idle connection keeps its thread, and whether there
  * are pipes. */
 static void
 begin_run(size_t length)
+{
+	hosts_reset();
+	world.runs = true;
+	world.threads_are_short = false;
+	world.quiet_ms = length % 4 < 2 ? THREAD_QUIET_MS : 0;
+	relay_prepare(length % 8 < 6 ? 2 : 0, get_quiet_ms);
+	/* Each run begins just after a check of the idle connections, and no host is down. */
+	world.now_ms += 2 * RESTART_MS;
+	run.fate = SERVED; /* which serve() leaves as it is */
+	serve_until_quiet();
+}
+
+static void
+begin_connection(void)
 {
 	int pair[2];
 	PROPERTY(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0, "socketpair: %s",
@@ -968,14 +1104,6 @@ begin_run(size_t length)
 	run.fed = HEADER_ROOM;
 	run.upload.bytes = upload;
 	run.download.bytes = download;
-	world.runs = true;
-	world.quiet_ms = length % 4 < 2 ? THREAD_QUIET_MS : 0;
-	relay_prepare(length % 8 < 6 ? 2 : 0, get_quiet_ms);
-	/* Each run begins just after a check of the idle connections. */
-	world.now_ms = next_ms(INT64_MAX) == INT64_MAX ? world.now_ms : next_ms(INT64_MAX);
-	run.fate = SERVED; /* which serve() leaves as it is */
-	serve_until_quiet();
-	run.fate = UNDECIDED;
 	run.begin_ms = world.now_ms;
 	const union address peer = {.v4 = {.sin_family = AF_INET,
 					.sin_port = htons(51234),
@@ -1030,13 +1158,34 @@ expect_download(void)
 static void
 expect_end(void)
 {
-	bool is_served = run.fate == SERVED || run.fate == UNDECIDED;
-	if (is_served && !run.client_closed && !run.backend_closed)
+	bool ends = run.fate == REJECTED || run.fate == SILENT;
+	if (!ends && !run.client_closed && !run.backend_closed)
 		return;
 	advance(SOON_MS);
 	settle_upload();
 	settle_download();
 	PROPERTY(is_over(), "the connection does not end soon");
+}
+
+/* The connection is over. */
+static void
+end_connection(void)
+{
+	PROPERTY(is_over(), "the connection does not end");
+	PROPERTY(run.lines <= 1, "%u log lines", run.lines);
+	/* Because of a fault or a reset, the bytes may never have been read. */
+	bool may_be_silent = run.was_silent || run.had_faults || run.upload.may_break;
+	PROPERTY(run.lines == 1 || run.fate == SERVED || run.evicted || may_be_silent,
+	    "rejected, and not logged");
+	PROPERTY(run.lines == 0 || has_sent(), "logged, though nothing was sent");
+	PROPERTY(
+	    (run.fate == SERVED) == (run.backend_side != -1) || run.client_closed || run.evicted,
+	    "no backend");
+	for (const struct host *host = hosts; host < hosts + HOST_COUNT; host++)
+		for (unsigned which = 0; which < HOST_SOCKETS; which++)
+			PROPERTY(accept(host->listeners[which], NULL, NULL) == -1,
+			    "one more connection to %s", host->name);
+	tls_hello_release(&run.hello);
 }
 
 /* Ends both streams properly; then the proxy must have finished. */
@@ -1045,6 +1194,8 @@ end_run(bool upload_first)
 {
 	run.busy = run.faults = 0;
 	advance(1000); /* timeouts are noticed at intervals */
+	if (run.fate == CONNECTING)
+		advance(RESTART_MS + RETRY_MS);
 	if (run.fate == REJECTED)
 		advance(1000);
 	if (upload_first)
@@ -1055,28 +1206,69 @@ end_run(bool upload_first)
 	end_upload(NULL);
 	expect_upload();
 	PROPERTY(run.fate != UNDECIDED || run.evicted, "nothing became of it");
+	PROPERTY(run.fate != CONNECTING || run.evicted || run.client_closed, "it waits for a host");
 	end_download(NULL);
 	expect_download();
 	close_backend(NULL);
 	close_client(NULL);
 	serve_until_quiet();
-	PROPERTY(is_over(), "the connection does not end");
-
-	PROPERTY(run.lines <= 1, "%u log lines", run.lines);
-	/* Because of a fault or a reset, the bytes may never have been read. */
-	bool may_be_silent = run.was_silent || run.had_faults || run.upload.may_break;
-	PROPERTY(run.lines == 1 || run.fate == SERVED || run.evicted || may_be_silent,
-	    "rejected, and not logged");
-	PROPERTY(run.lines == 0 || has_sent(), "logged, though nothing was sent");
-	PROPERTY(
-	    (run.fate == SERVED) == (run.backend_side != -1) || run.client_closed || run.evicted,
-	    "no backend");
-	for (size_t i = 0; i < HOST_COUNT; i++)
-		if (hosts[i].listener != -1)
-			PROPERTY(accept(hosts[i].listener, NULL, NULL) == -1,
-			    "one more connection to %s", hosts[i].name);
-	tls_hello_release(&run.hello);
+	end_connection();
 	world.runs = false;
+}
+
+/* A client that is served, or was rejected because of its host, leaves at once, and the next one
+ * comes. */
+static void
+change_client(struct input *in)
+{
+	(void)in;
+	bool is_rejected = run.fate == REJECTED && run.host != NULL;
+	if ((run.fate != SERVED && !is_rejected) || run.client_closed || run.evicted)
+		return;
+	run.faults = 0;
+	expect_download();
+	close_backend(NULL);
+	close_client(NULL);
+	serve_until_quiet();
+	end_connection();
+	begin_connection();
+}
+
+/* --- The input --- */
+
+static void (*const steps[STEP_COUNT])(struct input *in) = {
+    [STEP_CLIENT_SENDS] = client_sends,
+    [STEP_CLIENT_SENDS_BLOCKS] = client_sends_blocks,
+    [STEP_CLIENT_RECEIVES] = client_receives,
+    [STEP_CLIENT_ENDS] = end_upload,
+    [STEP_CLIENT_CLOSES] = close_client,
+    [STEP_BACKEND_SENDS] = backend_sends,
+    [STEP_BACKEND_SENDS_BLOCKS] = backend_sends_blocks,
+    [STEP_BACKEND_RECEIVES] = backend_receives,
+    [STEP_BACKEND_ENDS] = end_download,
+    [STEP_BACKEND_CLOSES] = close_backend,
+    [STEP_TIME_PASSES] = pass_time,
+    [STEP_BUFFERS_SHRINK] = shrink_buffers,
+    [STEP_BACKEND_DEAF] = deafen_backend,
+    [STEP_BACKEND_BUSY] = make_busy,
+    [STEP_FAULTS] = make_faults,
+    [STEP_EVICT] = evict,
+    [STEP_SPECIAL_HOSTS] = change_special_hosts,
+    [STEP_SOCKET] = change_socket,
+    [STEP_THREADS_SHORT] = change_threads,
+    [STEP_NEXT_CLIENT] = change_client,
+};
+
+static void
+take_steps(struct input *in)
+{
+	for (unsigned count = 0; count < STEPS_MAX && in->length > 0; count++) {
+		uint8_t step = next(in);
+		in->at_once = step >= STEP_AT_ONCE;
+		steps[step % STEP_AT_ONCE % STEP_COUNT](in);
+		if (!in->at_once)
+			serve_until_quiet();
+	}
 }
 
 /* How many descriptors with low numbers are open; new ones get those numbers. */
@@ -1099,6 +1291,7 @@ LLVMFuzzerTestOneInput(const uint8_t *input, size_t length)
 	unsigned descriptors = count_descriptors();
 	struct input in = {.bytes = input, .length = length};
 	begin_run(length);
+	begin_connection();
 	take_steps(&in);
 	end_run(length % 2 == 0);
 	PROPERTY(count_descriptors() == descriptors, "a descriptor was left open");
