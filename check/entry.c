@@ -577,7 +577,7 @@ explain_special_owner(struct entry *entry, const struct backend *backend)
 	struct stat status;
 	bool is_link = lstat(entry->directory, &status) == 0 && S_ISLNK(status.st_mode);
 	say(entry, ENTRY_NOT_OWNED,
-	    words("%s, because whoever receives a name's connections can have a certificate for it",
+	    words("%s; whoever receives a name's connections can have a certificate for it",
 		backend->why),
 	    words("give it%s to root or to the owner of the hosts directory: chown%s",
 		is_link ? ", and what it leads to," : "", is_link ? " -h" : ""));
@@ -591,7 +591,7 @@ explain_owner(struct entry *entry, const struct backend *backend)
 	if (is_portable())
 		remedy = words("take that right from them: chmod go-w; a build with "
 			       "PORTABLE=1 cannot tell whose a host is");
-	else if (strcmp(backend->failed, "tls-socket") == 0)
+	else if (strcmp(backend->failed, socket_file(entry)) == 0)
 		remedy = words("have its server run as the owner of the host directory%s",
 		    hostname_is_special(entry->serving)
 			? ""

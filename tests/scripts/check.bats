@@ -717,7 +717,7 @@ make_hosts_of_users() {
 	check --user nobody
 	[ "$status" = 1 ]
 	says "_.example.com  NOT SERVED"
-	local why="who may not serve others' names, because whoever receives a name's connections can have a certificate for it"
+	local why="who may not serve others' names; whoever receives a name's connections can have a certificate for it"
 	[ "$(grep -cF "not served: it belongs to user 70001, $why" <<<"$output")" = 2 ]
 	says "not served: it belongs to user 70002, $why"
 	[ "$(grep -cF -e '-> give it to root or to the owner of the hosts directory: chown' <<<"$output")" = 2 ]

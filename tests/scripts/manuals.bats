@@ -178,6 +178,13 @@ sniproxy-hostname: ..: empty label
 shop.example" ]
 }
 
+@test "sniproxy-hostname(1) makes the directory of a wildcard" {
+	with_programs
+	tests/scripts/manual.sh sniproxy-hostname.1 '.Sh EXAMPLES' 4 |
+		sed "s|/srv/sniproxy|$BATS_TEST_TMPDIR/hosts|" | sh
+	[ -d "$BATS_TEST_TMPDIR/hosts/$(sniproxy-hostname _.example.com)" ]
+}
+
 # same PAGE HEADING N DOCUMENT_HEADING N: a block of the page is one of the documents, which have the
 # program's path.
 same() {
