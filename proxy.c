@@ -420,6 +420,7 @@ take_backend(struct connection *c, const struct backend *backend)
 		    backend_is_absent(backend->error) ? TLS_UNRECOGNIZED_NAME : TLS_INTERNAL_ERROR,
 		    backend->failed, backend_why(backend));
 	c->relay.backend = backend->socket;
+	c->socket = backend->failed;
 	if (backend->proxy_version > 0 && !prepend_proxy_header(c, backend->proxy_version))
 		return reject(c, TLS_INTERNAL_ERROR, "getsockname", strerror(errno));
 	c->relay.first = c->hello->bytes;
@@ -515,7 +516,7 @@ end_backend(struct connection *c)
 	if (error == 0 || error == EPIPE) {
 		end_as(c, END_BACKEND_CLOSED);
 	} else {
-		log_failure(c, "tls-socket", strerror(error));
+		log_failure(c, c->socket, strerror(error));
 		end_as(c, error == ECONNRESET ? END_BACKEND_RESET : END_FAILED);
 	}
 	table_set_state(c, CONNECTION_CLOSING);
@@ -539,7 +540,7 @@ relay(struct connection *c)
 	case RELAY_BACKEND_GONE:
 		return end_backend(c);
 	case RELAY_STALLED: /* names the side that has not hung up */
-		return c->relay.client_deaf ? fail(c, "tls-socket", ETIMEDOUT)
+		return c->relay.client_deaf ? fail(c, c->socket, ETIMEDOUT)
 					    : fail_client(c, ETIMEDOUT);
 	default:
 		return fail(c, "relay", errno);

@@ -84,6 +84,7 @@ struct connection {
 	bool resets;          /* close with SO_LINGER 0: sends RST and discards unsent data */
 	size_t header_length; /* of the PROXY header sent to the backend */
 	uint64_t id[2];       /* the unique ID in it; 0 if there is none */
+	const char *socket;   /* the name of the backend's socket; static */
 	uint64_t dropped;     /* bytes read in the lingering close */
 };
 

@@ -296,6 +296,25 @@ PROGRAM_TEST(acme, a_missing_backend_does_not_spoil_a_restart)
 	pair_talk(((struct pair){client, accepted}));
 }
 
+/* The backend closes with the hello unread, which resets the connection. */
+static void
+expect_why_of_reset(int listener, struct bytes hello_bytes, const char *why)
+{
+	int client = client_send(hello_bytes), accepted = backend_accept(listener);
+	check(readable_within(accepted, 3000), "no hello");
+	close(accepted);
+	expect_why(HOST, why);
+	close(client);
+}
+
+PROGRAM_TEST(acme, the_log_names_its_socket)
+{
+	start();
+	expect_why_of_reset(
+	    acme_socket, acme_hello(HOST), "acme-tls-socket: Connection reset by peer");
+	expect_why_of_reset(tls_socket, hello_for(HOST), "tls-socket: Connection reset by peer");
+}
+
 /* --- The PROXY header --- */
 
 PROGRAM_TEST(acme, no_proxy_header)
