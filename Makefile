@@ -115,8 +115,8 @@ $(BUILD)/sniproxy-hostname: $(addprefix $(BUILD)/,sniproxy-hostname.o lib/idna.o
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc)
 
 # sniproxy-check's verdicts come from the proxy's own modules.
-check_modules := $(of_check) $(addprefix lib/,idna.o backend.o owner.o hostname.o proxy_protocol.o address.o) \
-	tls.o system/$(SYSTEM).o
+check_modules := $(of_check) $(addprefix lib/,idna.o backend.o owner.o hostname.o \
+	proxy_protocol.o address.o) tls.o system/$(SYSTEM).o
 
 $(BUILD)/sniproxy-check: $(addprefix $(BUILD)/,$(check_modules))
 	$(link) -o $@ $^ $(shell pkg-config --libs icu-uc libssl libcrypto jansson)

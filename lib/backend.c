@@ -100,7 +100,7 @@ connect_in(int hosts, int directory, const char *prefix, bool is_acme)
 		return failure("send-proxy-v1", errno);
 	if (is_acme) {
 		struct backend acme = connect_to(hosts, directory, prefix, acme_socket_name);
-		if (acme.error != ENOENT)
+		if (acme.error != ENOENT && acme.error != ENAMETOOLONG)
 			return acme;
 	}
 	struct backend backend = connect_to(hosts, directory, prefix, socket_name);

@@ -562,3 +562,21 @@ PROGRAM_TEST(backend, bytes_that_come_while_the_backlog_is_full)
 	expect_bytes(accepted, text("more"));
 	pair_talk(((struct pair){client, accepted}));
 }
+
+/* --- acme-tls-socket, of a name that is as long as the portable core allows --- */
+
+PROGRAM_TEST(backend, acme_hello_for_a_long_name_without_acme_tls_socket)
+{
+	char name[97 + 1] = "";
+	struct bytes extensions = {0};
+	put_extension(&extensions, 16,
+	    (struct bytes){.data = (uint8_t *)"\0\x0b\x0a"
+					      "acme-tls/1",
+		.length = 13});
+	memset(name, 'a', 97);
+	name[60] = '.';
+	proxy_start_default();
+	int backend = backend_listen(name);
+	expect_served(backend, hello((struct shape){.name = name}));
+	expect_served(backend, hello((struct shape){.name = name, .extensions = extensions}));
+}
