@@ -39,7 +39,7 @@ $(foreign_machines:%=check-%): check-%:
 
 # Of the hashed build, those for which directory names matter, see tests/run.sh.
 build-foreign: $(BUILD)/sniproxy $(replays) $(addprefix $(BUILD)/tests/,$(if $(HASHED), \
-    unit/test_hostname program/program_name program/program_backend,$(unit_tests:%=unit/%) \
+    unit/test_hostname $(addprefix program/program_,name backend special),$(unit_tests:%=unit/%) \
     $(patsubst %,program/%,$(filter-out program_check,$(program_tests)))))
 
 $(BUILD)/tests/machines/foreign/criterion.o: foreign_cppflags += -include $(BUILD)/tests/calls.h
