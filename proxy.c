@@ -86,9 +86,9 @@ log_failure(const struct connection *c, const char *what, const char *why)
 	const char *name = table_name(c), *special = table_special_host(c);
 	address_endpoint(client, &c->peer);
 	table_id(id, c);
-	log_line(*name == '-' ? LOG_CLIENT : LOG_HOST, "%s %s%s%s%s%s: %s: %s", client, name,
-	    special != NULL ? " (" : "", special != NULL ? special : "", special != NULL ? ")" : "",
-	    id, what, why);
+	log_line(*name == '-' && special == NULL ? LOG_CLIENT : LOG_HOST, "%s %s%s%s%s%s: %s: %s",
+	    client, name, special != NULL ? " (" : "", special != NULL ? special : "",
+	    special != NULL ? ")" : "", id, what, why);
 }
 
 static enum step
