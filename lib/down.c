@@ -11,7 +11,7 @@
 
 /* How many hosts are remembered. If more are down, the one that was asked for least recently is
  * forgotten, so that connections wait for it again. */
-enum { HOSTS = 64 };
+enum { HOSTS = 256 };
 
 struct down {
 	char host[HOSTNAME_SIZE];

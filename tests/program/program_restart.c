@@ -390,7 +390,7 @@ PROGRAM_TEST(restart, up_again_is_noticed)
 /* Each connection waits for a second at most, even if more hosts are down than are remembered. */
 PROGRAM_TEST(restart, many_hosts_are_down)
 {
-	enum { HOSTS = 100 };
+	enum { HOSTS = 300 };
 	int clients[HOSTS];
 	struct bytes hellos[HOSTS];
 	char name[32];

@@ -14,7 +14,7 @@
 static const char tls_socket[] = "tls-socket", acme_socket[] = "acme-tls-socket";
 
 enum {
-	REMEMBERED = 64, /* hosts at once */
+	REMEMBERED = 256, /* hosts at once */
 	RETRY_MS = 50,
 	NAME_SIZE = 32,
 };
