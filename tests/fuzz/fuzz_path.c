@@ -118,8 +118,9 @@ struct stream {
 	bool seen;  /* the receiver saw the end */
 
 	/* When the sender is gone: */
-	int64_t idle_ms;  /* for how long the receiver has not taken everything, */
-	int64_t stall_ms; /* and for how long it has taken nothing */
+	int64_t wait_ms;  /* for how long the receiver has not taken everything, */
+	int64_t idle_ms;  /* the same, as far as the proxy has certainly seen, */
+	int64_t stall_ms; /* and for how long the receiver has taken nothing */
 	bool may_break;   /* the proxy may end it before all has arrived */
 };
 
@@ -574,7 +575,7 @@ receive(int fd, struct stream *stream, size_t size)
 	size = size < sizeof room ? size : sizeof room;
 	ssize_t length = recv(fd, room, size, MSG_DONTWAIT);
 	if (length < (ssize_t)size)
-		stream->idle_ms = 0;
+		stream->wait_ms = 0;
 	if (length == -1 && errno == EAGAIN)
 		return false;
 	if (length == -1)
@@ -769,12 +770,25 @@ decide(void)
 
 /* --- Time --- */
 
+/* The proxy sees whether the receiver has taken anything. If its calls are interrupted, it may see
+ * nothing. */
+static void
+see_wait(struct stream *stream)
+{
+	if (run.faults == 0)
+		stream->idle_ms = stream->wait_ms;
+	if (stream->idle_ms >= RELAY_STALL_MS)
+		stream->may_break = true;
+}
+
 /* Runs the tasks as far as they can. Returns whether there may be more to do. */
 static bool
 serve(void)
 {
 	bool moves = false;
 	decide();
+	see_wait(&run.upload);
+	see_wait(&run.download);
 	for (struct task *task = world.tasks; task < world.tasks + world.task_count; task++) {
 		if (task->entries != NULL || task->semaphore != NULL)
 			if (!can_go_on(task))
@@ -810,12 +824,12 @@ next_ms(int64_t most_ms)
 static void
 idle(struct stream *stream, const struct stream *other, bool closed, int64_t passed_ms)
 {
-	if (closed || (stream->ended && other->ended))
+	if (closed || (stream->ended && other->ended)) {
+		stream->wait_ms += passed_ms;
 		stream->idle_ms += passed_ms;
+	}
 	if (closed)
 		stream->stall_ms += passed_ms;
-	if (stream->idle_ms >= RELAY_STALL_MS)
-		stream->may_break = true;
 }
 
 static void
