@@ -271,6 +271,10 @@ struct scenario {
 	{ \
 		STEP_TIME_PASSES, 10 * (count) \
 	}
+#define SECONDS_AT_ONCE(count) \
+	{ \
+		STEP_TIME_PASSES | STEP_AT_ONCE, 10 * (count) \
+	}
 #define SHRINK \
 	{ \
 		STEP_BUFFERS_SHRINK, 0 \
@@ -344,6 +348,10 @@ static const struct scenario scenarios[] = {
     {"backend takes nothing", "blog.example",
 	{SHRINK, CLIENT_BLOCKS(60), CLIENT_CLOSES, SECONDS(25), SECONDS(25), SECONDS(25),
 	    SECONDS(25), SECONDS(25), SECONDS(25), END}},
+    {"backend takes something, seen late", "blog.example",
+	{SHRINK, CLIENT_BLOCKS(28), CLIENT_CLOSES, SECONDS(20), {STEP_FAULTS | STEP_AT_ONCE, 222},
+	    SECONDS_AT_ONCE(25), SECONDS_AT_ONCE(25), SECONDS_AT_ONCE(25),
+	    {STEP_BACKEND_RECEIVES | STEP_AT_ONCE, 255}, SECONDS_AT_ONCE(25), SECONDS(2), END}},
     {"client takes it slowly", "blog.example",
 	{SHRINK, BACKEND_READS, BACKEND_BLOCKS(40), BACKEND_CLOSES, SECONDS(6), CLIENT_READS,
 	    SECONDS(6), CLIENT_READS, END}},
