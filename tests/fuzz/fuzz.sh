@@ -64,12 +64,12 @@ run_afl() {
 	report "$test, AFL++" $status "$log" "$findings"
 }
 
-# Adds to the generator's inputs those found that reach more code.
+# Adds to the generator's inputs few of those found, which together reach as much code as all.
 make_corpus() {
 	test=$1
 	mkdir -p "$work/found/$test"
-	"$build/tests/fuzz/fuzz_$test" -merge=1 -max_len="$(longest "$test")" "$work/corpus/$test" \
-	    "$work/found/$test" > "$work/$test-merge.log" 2>&1
+	"$build/tests/fuzz/fuzz_$test" -set_cover_merge=1 -max_len="$(longest "$test")" \
+	    "$work/corpus/$test" "$work/found/$test" > "$work/$test-merge.log" 2>&1
 	rm -rf "tests/fuzz/corpus/$test" && mkdir -p tests/fuzz/corpus
 	cp -r "$work/corpus/$test" "tests/fuzz/corpus/$test"
 	echo "tests/fuzz/corpus/$test: $(find "tests/fuzz/corpus/$test" -type f | wc -l) inputs"
