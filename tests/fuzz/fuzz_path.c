@@ -140,7 +140,7 @@ static struct run {
 
 	struct host *candidates[CANDIDATES]; /* the hosts that may serve it, or NULL */
 	struct host *host;                   /* the one that the proxy has tried last, or NULL */
-	struct host *failed;                 /* the one that it has tried in vain, or NULL */
+	int64_t failed_ms;                   /* when the first attempt has failed, or 0 */
 	int64_t attempt_ms;                  /* when that was, or when the hello was complete */
 	uint8_t *header, *id; /* the PROXY header, and the unique ID in it; NULL if there is none */
 	size_t header_length;
@@ -174,7 +174,7 @@ has_learned_id(size_t start)
 static void expect_alert(enum tls_alert alert);
 static void expect_attempt(enum host_socket which);
 static void expect_connection(int fd, enum host_socket which);
-static void expect_retry(void);
+static void expect_retry(enum host_socket which);
 static void expect_no_host(void);
 
 /* --- Tasks --- */
@@ -352,7 +352,7 @@ __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
 	if (error == 0)
 		expect_connection(fd, which);
 	else if (which == HOST_TLS || error != ENOENT) /* otherwise tls-socket is next */
-		expect_retry();
+		expect_retry(which);
 	errno = error;
 	return error == 0 ? 0 : -1;
 }
@@ -427,7 +427,7 @@ judge_beginning(const char *line, enum log_kind kind)
 	    run.name[0] != '\0' ? run.name : "-", is_special ? " (" : "",
 	    is_special ? run.host->name : "", is_special ? ")" : "", id);
 	PROPERTY(strncmp(line, expected, (size_t)length) == 0, "%s, not %s", line, expected);
-	PROPERTY(kind == (run.name[0] != '\0' ? LOG_HOST : LOG_CLIENT), "kind %u: %s",
+	PROPERTY(kind == (run.name[0] != '\0' || is_special ? LOG_HOST : LOG_CLIENT), "kind %u: %s",
 	    (unsigned)kind, line);
 }
 
@@ -705,7 +705,7 @@ expect_header(enum host_socket which)
 	run.id = host_header_id(run.header, run.header_length);
 }
 
-/* The proxy has connected. If the client has waited for the host, that is no longer down. */
+/* The proxy has connected, so the host is no longer down. */
 static void
 expect_connection(int fd, enum host_socket which)
 {
@@ -714,27 +714,29 @@ expect_connection(int fd, enum host_socket which)
 	run.backend_side = fd;
 	run.backend = accept4(run.host->listeners[which], NULL, NULL, SOCK_CLOEXEC);
 	PROPERTY(run.backend != -1, "connected to another host");
-	if (run.failed == run.host)
-		run.host->down_until_ms = 0;
+	run.host->down_until_ms[which] = 0;
 	expect_header(which);
 }
 
-/* Whether HOST, which is down, has not been down for RESTART_MS, as far as the proxy remembers. */
+/* Whether HOST, which is down, has not been down for RESTART_MS, as far as the proxy remembers, and
+ * the client has not waited for so long. */
 static bool
-is_worth_waiting(struct host *host)
+is_worth_waiting(struct host *host, enum host_socket which)
 {
-	if (world.now_ms >= host->down_until_ms)
-		host->down_since_ms = world.now_ms;
-	host->down_until_ms = world.now_ms + RESTART_MS;
-	return world.now_ms < host->down_since_ms + RESTART_MS;
+	if (world.now_ms >= host->down_until_ms[which])
+		host->down_since_ms[which] = world.now_ms;
+	host->down_until_ms[which] = world.now_ms + RESTART_MS;
+	return world.now_ms < host->down_since_ms[which] + RESTART_MS &&
+	    world.now_ms < run.failed_ms + RESTART_MS;
 }
 
 /* The host is down: the proxy tries again, or rejects the client. */
 static void
-expect_retry(void)
+expect_retry(enum host_socket which)
 {
-	run.failed = run.host;
-	if (is_late() || world.threads_are_short || !is_worth_waiting(run.host))
+	if (run.failed_ms == 0)
+		run.failed_ms = world.now_ms;
+	if (is_late() || world.threads_are_short || !is_worth_waiting(run.host, which))
 		expect_alert(TLS_UNRECOGNIZED_NAME);
 }
 

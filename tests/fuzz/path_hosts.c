@@ -166,9 +166,10 @@ hosts_reset(void)
 {
 	hosts_set_special(0);
 	for (struct host *host = hosts; host < hosts + HOST_COUNT; host++) {
-		for (unsigned which = 0; which < HOST_SOCKETS; which++)
+		for (unsigned which = 0; which < HOST_SOCKETS; which++) {
 			host_set_state(host, which, host->at_first[which]);
-		host->down_until_ms = 0;
+			host->down_until_ms[which] = 0;
+		}
 	}
 }
 

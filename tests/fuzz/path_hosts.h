@@ -25,8 +25,8 @@ struct host {
 	enum socket_state states[HOST_SOCKETS];
 	int listeners[HOST_SOCKETS]; /* which accept if the state is SOCKET_LISTENING */
 
-	/* When it was found to be down first, and when the proxy no longer remembers that. */
-	int64_t down_since_ms, down_until_ms;
+	/* When each was found to be down first, and when the proxy no longer remembers that. */
+	int64_t down_since_ms[HOST_SOCKETS], down_until_ms[HOST_SOCKETS];
 };
 
 /* The hosts; the last ones are special. Any other name has no directory. */
