@@ -607,29 +607,48 @@ service_leaves(struct service *service)
 	close(service->listener);
 }
 
-PROGRAM_TEST(restart, restarts_again_and_again)
+/* A backend restarts several times under LOAD. Returns how long it was down at most. */
+static int
+restart_under_load(struct load *load)
 {
 	enum { ROUNDS = 6, PHASE_MS = 300, CLIENTS = 8 };
-	static struct service services[ROUNDS];
-	struct load load = {.hello = hello_for(HOST)};
-	proxy_start_default();
-	free(host_make(HOST));
+	struct service services[ROUNDS];
+	int64_t down_ms = 0, longest_ms = 0;
 	for (int i = 0; i < ROUNDS; i++) {
 		services[i] = (struct service){
-		    .hello = load.hello, .answer = 's', .listener = listen_again()};
+		    .hello = load->hello, .answer = 's', .listener = listen_again()};
 		service_start(&services[i]);
 		if (i == 0)
-			load_start(&load, CLIENTS);
+			load_start(load, CLIENTS);
+		else if (now_ms() - down_ms > longest_ms)
+			longest_ms = now_ms() - down_ms;
 		poll(NULL, 0, PHASE_MS);
 		wait_until(services[i].served > 0, 5000);
+		down_ms = now_ms();
 		if (i < ROUNDS - 1)
 			service_leaves(&services[i]);
 		poll(NULL, 0, PHASE_MS);
 	}
-	load_stop(&load);
-	service_stop(&services[ROUNDS - 1]);
-	check(load.failed == 0, "%d of %d failed, one with %d", load.failed,
-	    load.served + load.failed, load.error);
+	load_stop(load);
+	service_leaves(&services[ROUNDS - 1]);
+	return (int)longest_ms;
+}
+
+/* On a busy machine, it may be down for longer, and clients may wait in vain. */
+PROGRAM_TEST(restart, restarts_again_and_again)
+{
+	enum { ATTEMPTS = 5 };
+	int longest_ms = WAIT_MS, failed = 1;
+	proxy_start_default();
+	free(host_make(HOST));
+	for (int i = 0; i < ATTEMPTS && failed > 0 && longest_ms > WAIT_MS / 2; i++) {
+		struct load load = {.hello = hello_for(HOST)};
+		longest_ms = restart_under_load(&load);
+		failed = load.failed;
+		testing("%d of %d failed, one with %d; it was down for %d ms", failed,
+		    load.served + failed, load.error, longest_ms);
+	}
+	check(failed == 0, "a client was not served");
 }
 
 /* --- Floods --- */
