@@ -15,7 +15,10 @@
 
 static const char socket_name[] = "tls-socket";
 static const char acme_socket_name[] = "acme-tls-socket";
+
+/* The files that ask for a PROXY header: that of version 1 first. The last one wins. */
 static const char *const flag_names[] = {"send-proxy-v1", "send-proxy-v2"};
+enum { FLAGS = sizeof flag_names / sizeof *flag_names };
 
 /* Size of the path of one of these files, relative to a host directory or to the hosts
  * directory. */
@@ -49,23 +52,6 @@ refusal(const char *failed, const struct owner_host *host)
 	return backend;
 }
 
-/* Returns the version of the PROXY header that the backend in the host directory at PREFIX,
- * relative to DIRECTORY, wants; 0 for none; -1 with errno set if that is unknown. */
-static int
-proxy_version(int directory, const char *prefix)
-{
-	char path[PATH_SIZE];
-	struct stat flag;
-	for (int version = BACKEND_PROXY_VERSIONS; version > 0; version--) {
-		snprintf(path, sizeof path, "%s%s", prefix, flag_names[version - 1]);
-		if (fstatat(directory, path, &flag, AT_SYMLINK_NOFOLLOW) == 0)
-			return version;
-		if (errno != ENOENT)
-			return -1;
-	}
-	return 0;
-}
-
 /* Connects to the socket NAME in the host directory at PREFIX, relative to DIRECTORY. */
 static struct backend
 connect_to(int hosts, int directory, const char *prefix, const char *name)
@@ -93,18 +79,25 @@ connect_to(int hosts, int directory, const char *prefix, const char *name)
 static struct backend
 connect_in(int hosts, int directory, const char *prefix, bool is_acme)
 {
-	int version = proxy_version(directory, prefix);
-	if (version == -1 && errno == EACCES) /* the directory may not be searched */
-		return failure("host directory", errno);
-	if (version == -1)
-		return failure("send-proxy-v1", errno);
+	char path[PATH_SIZE];
+	struct stat flag;
+	unsigned version = FLAGS;
+	for (; version > 0; version--) {
+		snprintf(path, sizeof path, "%s%s", prefix, flag_names[version - 1]);
+		if (fstatat(directory, path, &flag, AT_SYMLINK_NOFOLLOW) == 0)
+			break;
+		if (errno == EACCES) /* the directory may not be searched */
+			return failure("host directory", errno);
+		if (errno != ENOENT)
+			return failure(flag_names[version - 1], errno);
+	}
 	if (is_acme) {
 		struct backend acme = connect_to(hosts, directory, prefix, acme_socket_name);
 		if (acme.error != ENOENT && acme.error != ENAMETOOLONG)
 			return acme;
 	}
 	struct backend backend = connect_to(hosts, directory, prefix, socket_name);
-	backend.proxy_version = (unsigned)version;
+	backend.proxy_version = version;
 	return backend;
 }
 

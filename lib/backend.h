@@ -17,8 +17,6 @@ struct backend {
 	char why[OWNER_WHY_SIZE]; /* details beyond that errno; may be empty */
 };
 
-enum { BACKEND_PROXY_VERSIONS = 2 };
-
 /* What is connected to. */
 enum {
 	BACKEND_SPECIAL = 1, /* the directory is that of a special host; see owner.h */

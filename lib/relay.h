@@ -34,8 +34,9 @@ struct relay {
 	size_t first_start, first_end, first_memory;
 	atomic_size_t *memory;
 
-	/* Whether the connection is blocked: a side has taken nothing for a moment, or the backlog
-	 * is full. And the count of blocked connections of the same host, or NULL. */
+	/* Whether the connection is blocked: a side has taken nothing for a moment, or it waits for
+	 * its backend, or for the close of the backend's socket. And the count of blocked
+	 * connections of the same host, or NULL. */
 	atomic_bool is_blocked;
 	atomic_uint *blocked;
 	int quiet_ms; /* for how long both sides were quiet before RELAY_QUIET */

@@ -12,7 +12,7 @@ use warnings;
 # stream.
 my %silent = map { $_ => 1 } 'PROXY %s %s %s %u %u', 'TCP4', 'TCP6', 'unknown alert', '\\\\x%02x',
     '--help', '--version', '/proc/self/fd', 'PROXY', 'PROXY UNKNOWN', '\\0QUIT', 'kern.maxfilesperproc', 'w',
-    're', 'send-proxy-v2', 'acme-tls/1', '%31s', '/proc/self/cgroup', '/sys/fs/cgroup/%s%s/%s', 'memory.max', 'memory.limit_in_bytes', 'pids.max', 'threads',
+    're', 'acme-tls/1', '%31s', '/proc/self/cgroup', '/sys/fs/cgroup/%s%s/%s', 'memory.max', 'memory.limit_in_bytes', 'pids.max', 'threads',
     'stdin is the listening TCP socket, as from systemd, inetd or s6the working directory is the hosts directory: NAME/tls-socket';
 
 my ($page, @sources) = @ARGV;
