@@ -1400,6 +1400,16 @@ client_try_connect(const char *from)
 	return fd;
 }
 
+bool
+is_refused(void)
+{
+	int client = client_try_connect(NULL);
+	int error = errno;
+	if (client >= 0)
+		close(client);
+	return client < 0 && error == ECONNREFUSED;
+}
+
 int
 client_connect_at(const char *where, const char *from)
 {
@@ -1530,6 +1540,20 @@ fill_backlog(const char *path)
 	must(error == EAGAIN, "connect");
 	close(at);
 	return taken;
+}
+
+void
+expect_backlog_is_waited_for(const char *path, struct bytes hello)
+{
+	int backend = unix_listen(path, 1);
+	int fillers = fill_backlog(path);
+	int client = client_send(hello);
+	cr_assert(silent_for(client, 500), "the proxy gave up at once");
+	for (int i = 0; i < fillers; i++)
+		close(backend_accept(backend));
+	int accepted = backend_accept(backend);
+	expect_bytes(accepted, hello);
+	pair_talk(((struct pair){client, accepted}));
 }
 
 int

@@ -395,6 +395,9 @@ int client_connect_at(const char *where, const char *from);
 /* The same, but returns -1 with errno set if that fails. */
 int client_try_connect(const char *from);
 
+/* Whether nothing listens any more. The test has closed its own descriptor of the socket. */
+bool is_refused(void);
+
 /* Connects and sends. */
 #define client_send(bytes) client_send_at(HERE, bytes)
 int client_send_at(const char *where, struct bytes bytes);
@@ -423,6 +426,10 @@ int unix_listen(const char *path, int backlog);
 /* Connects to the Unix socket, whose backlog is short, until the backlog is full. Returns how many
  * connections that took. */
 int fill_backlog(const char *path);
+
+/* The backend at PATH, which must be free, has a full backlog. A client of HELLO is served once that
+ * has been accepted, and by no other host meanwhile. */
+void expect_backlog_is_waited_for(const char *path, struct bytes hello);
 
 /* Calls host_make(NAME), and listens on its tls-socket. */
 int backend_listen(const char *name);

@@ -528,18 +528,7 @@ PROGRAM_TEST(backend, full_backlog_is_waited_for)
 {
 	proxy_start_default();
 	host_make(HOST);
-	char *path = host_path(HOST, "tls-socket");
-	int backend = unix_listen(path, 1);
-	int fillers = fill_backlog(path);
-
-	struct bytes hello = hello_for(HOST);
-	int client = client_send(hello);
-	cr_assert(silent_for(client, 1000), "the proxy gave up at once");
-	for (int i = 0; i < fillers; i++)
-		close(backend_accept(backend));
-	int accepted = backend_accept(backend);
-	expect_bytes(accepted, hello);
-	pair_talk(((struct pair){client, accepted}));
+	expect_backlog_is_waited_for(host_path(HOST, "tls-socket"), hello_for(HOST));
 }
 
 /* No event reports again what arrived in the meantime. */

@@ -704,17 +704,7 @@ expect_patience(const char *host)
 {
 	testing("%s", host);
 	host_make(host);
-	char *path = host_path(host, "tls-socket");
-	int backend = unix_listen(path, 1);
-	int fillers = fill_backlog(path);
-	struct bytes hello = hello_for(EXACT);
-	int client = client_send(hello);
-	cr_assert(silent_for(client, 500), "the proxy gave up at once");
-	for (int i = 0; i < fillers; i++)
-		close(backend_accept(backend));
-	int accepted = backend_accept(backend);
-	expect_bytes(accepted, hello);
-	pair_talk(((struct pair){client, accepted}));
+	expect_backlog_is_waited_for(host_path(host, "tls-socket"), hello_for(EXACT));
 }
 
 PROGRAM_TEST(special, a_full_backlog_is_waited_for)

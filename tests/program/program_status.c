@@ -134,17 +134,6 @@ report(char line[LINE_SIZE])
 	check(expect_grammar() > before, "lines are lost");
 }
 
-/* Whether nothing listens any more. The test has closed its own descriptor of the socket. */
-static bool
-is_refused(void)
-{
-	int client = client_try_connect(NULL);
-	bool refused = client < 0 && errno == ECONNREFUSED;
-	if (client >= 0)
-		close(client);
-	return refused;
-}
-
 /* Each connection that was accepted is open, or has ended in one way. */
 static void
 expect_adds_up(const char *line)

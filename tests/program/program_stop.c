@@ -31,17 +31,6 @@ start(void)
 		    "wait status is %#x", status); \
 	} while (0)
 
-/* Whether nothing listens any more. The test has closed its own descriptor of the socket. */
-static bool
-is_refused(void)
-{
-	int client = client_try_connect(NULL);
-	int error = errno;
-	if (client >= 0)
-		close(client);
-	return client < 0 && error == ECONNREFUSED;
-}
-
 static void
 expect_stops_without_connections(int signal)
 {
