@@ -111,7 +111,7 @@ fail_client(struct connection *c, int error)
 {
 	socklen_t size = sizeof error;
 	if (error == 0)
-		getsockopt(c->relay.client, SOL_SOCKET, SO_ERROR, &error, &size);
+		getsockopt(c->relay.client.socket, SOL_SOCKET, SO_ERROR, &error, &size);
 	log_failure(c, "client", strerror(error != 0 ? error : ECONNRESET));
 	return end_as(c, error == ETIMEDOUT ? END_CLIENT_TIMEOUT : END_CLIENT_RESET);
 }
@@ -154,8 +154,8 @@ reject(struct connection *c, enum tls_alert alert, const char *what, const char 
 	uint8_t record[TLS_ALERT_SIZE];
 	release_hello(c);
 	tls_alert_record(record, alert);
-	send(c->relay.client, record, sizeof record, MSG_NOSIGNAL);
-	shutdown(c->relay.client, SHUT_WR);
+	send(c->relay.client.socket, record, sizeof record, MSG_NOSIGNAL);
+	shutdown(c->relay.client.socket, SHUT_WR);
 	if (what != NULL)
 		log_failure(c, what, why);
 	c->alert = alert;
@@ -312,7 +312,7 @@ moment_ms(int left_ms)
 static bool
 wait_for_client(const struct connection *c, short events, int ms)
 {
-	struct pollfd client = {.fd = c->relay.client, .events = events};
+	struct pollfd client = {.fd = c->relay.client.socket, .events = events};
 	return poll(&client, 1, ms) == 1;
 }
 
@@ -327,7 +327,7 @@ read_hello(struct connection *c)
 		if ((h == NULL || h->end == h->size) && !grow_hello(c))
 			return reject(c, TLS_INTERNAL_ERROR, "hello", strerror(ENOMEM));
 		h = c->hello;
-		ssize_t n = recv(c->relay.client, h->bytes + h->end, h->size - h->end, 0);
+		ssize_t n = recv(c->relay.client.socket, h->bytes + h->end, h->size - h->end, 0);
 		int error = n == -1 ? errno : 0;
 		h->end += n > 0 ? (size_t)n : 0;
 		if (left_ms == 0)
@@ -353,7 +353,7 @@ prepend_proxy_header(struct connection *c, unsigned version)
 	union address server = c->server;
 	socklen_t size = sizeof server;
 	if (server.any.sa_family == AF_UNSPEC) {
-		if (getsockname(c->relay.client, &server.any, &size) == -1)
+		if (getsockname(c->relay.client.socket, &server.any, &size) == -1)
 			return false;
 		address_unmap(&server);
 	}
@@ -419,21 +419,16 @@ take_backend(struct connection *c, const struct backend *backend)
 		return reject(c,
 		    backend_is_absent(backend->error) ? TLS_UNRECOGNIZED_NAME : TLS_INTERNAL_ERROR,
 		    backend->failed, backend_why(backend));
-	c->relay.backend = backend->socket;
+	c->relay.backend.socket = backend->socket;
 	c->socket = backend->failed;
 	if (backend->proxy_version > 0 && !prepend_proxy_header(c, backend->proxy_version))
 		return reject(c, TLS_INTERNAL_ERROR, "getsockname", strerror(errno));
-	c->relay.first = c->hello->bytes;
-	c->relay.first_start = c->hello->start;
-	c->relay.first_end = c->hello->end;
-	c->relay.first_memory = c->hello->memory;
-	c->relay.memory = &hellos_memory;
-	atomic_fetch_sub(&c->address->memory, c->hello->memory);
-	c->hello->memory = 0;
-	c->hello->bytes = NULL;
-	release_hello(c);
 	table_set_state(c, CONNECTION_RELAYING);
 	status_count(STATUS_ROUTED);
+	const struct hello *h = c->hello;
+	relay_send_first(&c->relay, h->bytes + h->start, h->end - h->start);
+	if (c->relay.first_length == 0)
+		release_hello(c);
 	return STEP_NEXT;
 }
 
@@ -512,7 +507,7 @@ connect_backend(struct connection *c)
 static enum step
 end_backend(struct connection *c)
 {
-	int error = c->relay.backend_error;
+	int error = c->relay.backend.error;
 	if (error == 0 || error == EPIPE) {
 		end_as(c, END_BACKEND_CLOSED);
 	} else {
@@ -528,6 +523,7 @@ static enum step
 relay(struct connection *c)
 {
 	enum relay_end outcome = relay_run(&c->relay);
+	release_hello(c);
 	if (is_stopped(c)) /* its shutdown(2) looks like another end */
 		return end_evicted(c);
 	switch (outcome) {
@@ -536,11 +532,11 @@ relay(struct connection *c)
 	case RELAY_CLOSED:
 		return end_as(c, END_CLOSED);
 	case RELAY_CLIENT_GONE:
-		return fail_client(c, c->relay.client_error);
+		return fail_client(c, c->relay.client.error);
 	case RELAY_BACKEND_GONE:
 		return end_backend(c);
 	case RELAY_STALLED: /* names the side that has not hung up */
-		return c->relay.client_deaf ? fail(c, c->socket, ETIMEDOUT)
+		return c->relay.client.deaf ? fail(c, c->socket, ETIMEDOUT)
 					    : fail_client(c, ETIMEDOUT);
 	default:
 		return fail(c, "relay", errno);
@@ -561,7 +557,7 @@ linger(struct connection *c)
 		int left_ms = clock_left_ms(c->since_ms + TABLE_LINGER_MS);
 		if (!wait_for_client(c, POLLIN, moment_ms(left_ms)))
 			return left_ms > 0 ? STEP_QUIET : STEP_OVER;
-		ssize_t n = recv(c->relay.client, buffer, sizeof buffer, 0);
+		ssize_t n = recv(c->relay.client.socket, buffer, sizeof buffer, 0);
 		if (n == 0 || (n == -1 && errno != EAGAIN && errno != EINTR))
 			return STEP_OVER;
 		c->dropped += n > 0 ? (size_t)n : 0;
@@ -579,7 +575,7 @@ close_backend(struct connection *c)
 {
 	relay_set_blocked(&c->relay, true);
 	thread_begin_call();
-	close(c->relay.backend);
+	close(c->relay.backend.socket);
 	thread_end_call();
 	relay_set_blocked(&c->relay, false);
 }
@@ -591,11 +587,11 @@ end(struct connection *c)
 	const struct linger at_once = {.l_onoff = 1};
 	table_remove(c);
 	status_ended(c, c->end);
-	if (c->relay.backend != -1)
+	if (c->relay.backend.socket != -1)
 		close_backend(c);
 	if (c->resets)
-		setsockopt(c->relay.client, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-	close(c->relay.client);
+		setsockopt(c->relay.client.socket, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	close(c->relay.client.socket);
 	release_hello(c);
 	table_free(c);
 }

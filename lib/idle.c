@@ -19,13 +19,13 @@ static bool
 watch(struct connection *c)
 {
 	struct relay *r = &c->relay;
-	if (!system_watch_add(r->client, !r->client_ended, c))
+	if (!system_watch_add(r->client.socket, !r->client.ended, c))
 		return false;
-	if (c->state == CONNECTION_CLOSING || r->backend == -1 ||
-	    system_watch_add(r->backend, !r->backend_ended, c))
+	if (c->state == CONNECTION_CLOSING || r->backend.socket == -1 ||
+	    system_watch_add(r->backend.socket, !r->backend.ended, c))
 		return true;
 	int error = errno;
-	system_watch_remove(r->client);
+	system_watch_remove(r->client.socket);
 	errno = error;
 	return false;
 }

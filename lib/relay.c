@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,15 +25,11 @@ enum {
 static atomic_int pipes_left;
 static int (*quiet_ms)(void);
 
-/* One direction. It holds the bytes from START to END, or PIPED bytes in its pipe, not both. */
+/* One direction. It holds LENGTH bytes, or PIPED bytes in its pipe, not both. */
 struct direction {
-	int from, to;
-	bool *ended, *deaf; /* of the sender; of the receiver */
-	int *from_error, *to_error;
-	_Atomic uint64_t *passed;
-
-	uint8_t *bytes; /* BUFFER, or those of relay.first */
-	size_t start, end;
+	struct relay_side *from, *to;
+	const uint8_t *bytes; /* in BUFFER, or relay.first */
+	size_t length;
 	uint8_t *buffer;
 	int pipe[2];     /* -1 if there is none */
 	bool lacks_pipe; /* none is available */
@@ -43,14 +38,13 @@ struct direction {
 	bool end_passed_on; /* the receiver knows that the stream is over */
 };
 
-/* Both directions, and what is known of their sockets. */
+/* Both directions. */
 struct loop {
 	struct relay *relay;
 	struct direction up, down; /* client to backend, backend to client */
-	bool client_hung_up, backend_hung_up;
-	int unacknowledged;       /* of the bytes that a closed backend had sent */
-	int64_t stalled_since_ms; /* 0 until a side has hung up */
-	uint64_t stalled_at;      /* how many bytes had been taken then */
+	int unacknowledged;        /* of the bytes that a closed backend had sent */
+	int64_t stalled_since_ms;  /* 0 until a side has hung up */
+	uint64_t stalled_at;       /* how many bytes had been taken then */
 };
 
 void
@@ -93,7 +87,7 @@ close_pipe(struct direction *d)
 static bool
 holds_bytes(const struct direction *d)
 {
-	return d->piped > 0 || d->start < d->end;
+	return d->piped > 0 || d->length > 0;
 }
 
 static bool
@@ -102,13 +96,13 @@ is_temporary(int error)
 	return error == EAGAIN || error == EINTR;
 }
 
-/* Marks the sender's stream as ended, by ERROR if that is not 0. */
+/* Marks the stream of SIDE as ended, by ERROR if that is not 0. */
 static void
-end_stream(struct direction *d, int error)
+end_stream(struct relay_side *side, int error)
 {
-	*d->ended = true;
+	side->ended = true;
 	if (error != 0)
-		*d->from_error = error;
+		side->error = error;
 }
 
 /* Reads into the pipe. Returns false if recv(2) must be tried: splice(2) does not distinguish
@@ -117,7 +111,7 @@ end_stream(struct direction *d, int error)
 static bool
 fill_pipe(struct direction *d)
 {
-	ssize_t n = system_splice(d->from, d->pipe[1], PIPE_SIZE);
+	ssize_t n = system_splice(d->from->socket, d->pipe[1], PIPE_SIZE);
 	d->was_full = n >= RELAY_BUFFER_SIZE;
 	if (n > 0) {
 		d->piped = (size_t)n;
@@ -125,51 +119,50 @@ fill_pipe(struct direction *d)
 		d->lacks_pipe = true;
 		close_pipe(d);
 	} else if (n == -1 && !is_temporary(errno)) {
-		end_stream(d, errno);
+		end_stream(d->from, errno);
 	}
-	return n > 0 || *d->ended;
+	return n > 0 || d->from->ended;
 }
 
 /* Reads once, if there is something to read. */
 static void
 fill(struct direction *d)
 {
-	if (d->was_full && !*d->deaf && ensure_pipe(d) && fill_pipe(d))
+	if (d->was_full && !d->to->deaf && ensure_pipe(d) && fill_pipe(d))
 		return;
-	ssize_t n = recv(d->from, d->buffer, RELAY_BUFFER_SIZE, 0);
+	ssize_t n = recv(d->from->socket, d->buffer, RELAY_BUFFER_SIZE, 0);
 	d->was_full = n == RELAY_BUFFER_SIZE;
 	if (n == 0 || (n == -1 && !is_temporary(errno)))
-		end_stream(d, n == 0 ? 0 : errno);
+		end_stream(d->from, n == 0 ? 0 : errno);
 	if (n <= 0)
 		return;
 	d->bytes = d->buffer;
-	d->start = 0;
-	d->end = (size_t)n;
+	d->length = (size_t)n;
 }
 
 /* Writes some of what is held. Returns how much, or -1 with errno set. */
 static ssize_t
 write_some(struct direction *d)
 {
-	ssize_t n;
 	if (d->piped > 0) {
-		n = system_splice(d->pipe[0], d->to, d->piped);
+		ssize_t n = system_splice(d->pipe[0], d->to->socket, d->piped);
 		d->piped -= n > 0 ? (size_t)n : 0;
-	} else {
-		n = send(d->to, d->bytes + d->start, d->end - d->start, MSG_NOSIGNAL);
-		d->start += n > 0 ? (size_t)n : 0;
+		return n;
 	}
+	ssize_t n = send(d->to->socket, d->bytes, d->length, MSG_NOSIGNAL);
+	d->bytes += n > 0 ? n : 0;
+	d->length -= n > 0 ? (size_t)n : 0;
 	return n;
 }
 
-/* Marks the receiver as deaf, because of ERROR. The sender's bytes are dropped, because a client
- * may read only after it has written everything. What the receiver has sent is still read. */
+/* Marks SIDE as deaf, because of ERROR. Bytes for it are dropped, because a client may read only
+ * after it has written everything. What SIDE has sent is still read. */
 static void
-become_deaf(struct direction *d, int error)
+become_deaf(struct relay_side *side, int error)
 {
-	*d->deaf = true;
-	*d->to_error = error;
-	shutdown(d->to, error == EPIPE || error == ECONNRESET ? SHUT_WR : SHUT_RDWR);
+	side->deaf = true;
+	side->error = error;
+	shutdown(side->socket, error == EPIPE || error == ECONNRESET ? SHUT_WR : SHUT_RDWR);
 }
 
 /* Writes the held bytes as far as there is room; drops them if the receiver is deaf. Returns
@@ -177,32 +170,32 @@ become_deaf(struct direction *d, int error)
 static bool
 pass_on(struct direction *d)
 {
-	while (holds_bytes(d) && !*d->deaf) {
+	while (holds_bytes(d) && !d->to->deaf) {
 		ssize_t n = write_some(d);
 		if (n >= 0)
-			*d->passed += (size_t)n;
+			d->to->taken += (size_t)n;
 		else if (is_temporary(errno))
 			return false;
 		else
-			become_deaf(d, errno);
+			become_deaf(d->to, errno);
 	}
-	if (*d->deaf && d->piped > 0)
+	if (d->to->deaf && d->piped > 0)
 		close_pipe(d);
-	if (*d->deaf)
-		d->start = d->end;
+	if (d->to->deaf)
+		d->length = 0;
 	return !holds_bytes(d);
 }
 
 /* Relays bytes until a call would block. After a read that was not full, poll(2) comes first,
  * unless the sender has hung up: then the end of the stream follows. */
 static void
-move(struct direction *d, bool is_readable, bool hung_up)
+move(struct direction *d, bool is_readable)
 {
-	for (int i = 0; pass_on(d) && is_readable && !*d->ended && i < READS_MAX; i++) {
+	for (int i = 0; pass_on(d) && is_readable && !d->from->ended && i < READS_MAX; i++) {
 		thread_begin_call();
 		fill(d);
 		thread_end_call();
-		is_readable = d->was_full || hung_up;
+		is_readable = d->was_full || d->from->hung_up;
 	}
 }
 
@@ -210,7 +203,7 @@ move(struct direction *d, bool is_readable, bool hung_up)
 static bool
 is_done(const struct direction *d)
 {
-	return *d->ended && !holds_bytes(d);
+	return d->from->ended && !holds_bytes(d);
 }
 
 /* --- Both directions --- */
@@ -222,21 +215,21 @@ pass_end_on(struct direction *d)
 	if (!is_done(d) || d->end_passed_on)
 		return true;
 	d->end_passed_on = true;
-	return shutdown(d->to, SHUT_WR) == 0 || errno == ENOTCONN;
+	return shutdown(d->to->socket, SHUT_WR) == 0 || errno == ENOTCONN;
 }
 
-/* Returns the events to wait for at a socket: IN is the direction from it, OUT the one to it.
- * Leaves the socket out if it has hung up and there is nothing else to wait for: poll(2) would
- * report that again and again. */
+/* Returns the events to wait for at the sender of IN, which is the receiver of OUT. Leaves its socket
+ * out if it has hung up and there is nothing else to wait for: poll(2) would report that again and
+ * again. */
 static struct pollfd
-events_of(int socket, const struct direction *in, const struct direction *out, bool hung_up)
+events_of(const struct direction *in, const struct direction *out)
 {
-	struct pollfd entry = {.fd = socket};
-	if (!*in->ended && !holds_bytes(in))
+	struct pollfd entry = {.fd = in->from->socket};
+	if (!in->from->ended && !holds_bytes(in))
 		entry.events |= POLLIN;
 	if (holds_bytes(out))
 		entry.events |= POLLOUT;
-	if (hung_up && entry.events == 0)
+	if (in->from->hung_up && entry.events == 0)
 		entry.fd = -1;
 	return entry;
 }
@@ -278,8 +271,9 @@ wait_for(struct loop *l, struct pollfd sides[2])
 static bool
 check_stall(struct loop *l)
 {
-	uint64_t taken = l->relay->to_backend + l->relay->to_client - (uint64_t)l->unacknowledged;
-	if (!l->client_hung_up && !l->backend_hung_up)
+	const struct relay *r = l->relay;
+	uint64_t taken = r->backend.taken + r->client.taken - (uint64_t)l->unacknowledged;
+	if (!r->client.hung_up && !r->backend.hung_up)
 		return false;
 	if (l->stalled_since_ms == 0 || taken != l->stalled_at)
 		l->stalled_since_ms = clock_ms();
@@ -295,42 +289,35 @@ judge(struct loop *l)
 {
 	const struct relay *r = l->relay;
 	bool up_is_done = is_done(&l->up), down_is_done = is_done(&l->down);
-	if (up_is_done && !l->down.end_passed_on && (l->client_hung_up || r->client_error != 0))
+	if (up_is_done && !l->down.end_passed_on && (r->client.hung_up || r->client.error != 0))
 		return RELAY_CLIENT_GONE;
 	if (up_is_done && down_is_done)
 		return l->unacknowledged > 0 ? RELAY_BACKEND_GONE : RELAY_CLOSED;
 	if (!pass_end_on(&l->up) || !pass_end_on(&l->down))
 		return RELAY_FAILED;
-	if (down_is_done && (l->backend_hung_up || r->backend_error != 0)) {
-		l->unacknowledged = system_unacknowledged(r->client);
+	if (down_is_done && (r->backend.hung_up || r->backend.error != 0)) {
+		l->unacknowledged = system_unacknowledged(r->client.socket);
 		if (l->unacknowledged == 0)
 			return RELAY_BACKEND_GONE;
 	}
 	return check_stall(l) ? RELAY_STALLED : GOES_ON;
 }
 
+/* Notes what the EVENTS at SIDE say of it. One that has hung up takes nothing more. */
 static void
-free_first(struct relay *r)
+take_events(struct relay_side *side, short events)
 {
-	if (r->first != NULL)
-		atomic_fetch_sub(r->memory, r->first_memory);
-	free(r->first);
-	r->first = NULL;
-	r->first_start = r->first_end = 0;
+	if ((events & (POLLHUP | POLLERR)) != 0)
+		side->hung_up = side->deaf = true;
 }
 
 /* Waits once and relays what it can. Returns how the relay has ended, or GOES_ON. */
 static int
 turn(struct loop *l)
 {
-	const short gone = POLLHUP | POLLERR;
+	const short writable = POLLOUT | POLLHUP | POLLERR;
 	struct relay *r = l->relay;
-	if (r->first != NULL && !holds_bytes(&l->up))
-		free_first(r);
-	struct pollfd sides[] = {
-	    events_of(r->client, &l->up, &l->down, l->client_hung_up),
-	    events_of(r->backend, &l->down, &l->up, l->backend_hung_up),
-	};
+	struct pollfd sides[] = {events_of(&l->up, &l->down), events_of(&l->down, &l->up)};
 	int ready = wait_for(l, sides);
 	short client = sides[0].revents, backend = sides[1].revents;
 	if (atomic_load_explicit(&r->stop, memory_order_relaxed))
@@ -339,46 +326,43 @@ turn(struct loop *l)
 		return errno == EINTR ? GOES_ON : RELAY_FAILED;
 	if (ready == 0 && !is_busy(l))
 		return RELAY_QUIET;
-	l->client_hung_up = l->client_hung_up || (client & gone) != 0;
-	l->backend_hung_up = l->backend_hung_up || (backend & gone) != 0;
-	r->client_deaf = r->client_deaf || l->client_hung_up;
-	r->backend_deaf = r->backend_deaf || l->backend_hung_up;
-	if (backend != 0 || (client & (POLLOUT | gone)) != 0 || ready == 0)
-		move(&l->down, (backend & ~POLLOUT) != 0, l->backend_hung_up);
-	if (client != 0 || (backend & (POLLOUT | gone)) != 0 || ready == 0)
-		move(&l->up, (client & ~POLLOUT) != 0, l->client_hung_up);
+	take_events(&r->client, client);
+	take_events(&r->backend, backend);
+	if (backend != 0 || (client & writable) != 0 || ready == 0)
+		move(&l->down, (backend & ~POLLOUT) != 0);
+	if (client != 0 || (backend & writable) != 0 || ready == 0)
+		move(&l->up, (client & ~POLLOUT) != 0);
 	return judge(l);
+}
+
+void
+relay_send_first(struct relay *r, const uint8_t *bytes, size_t length)
+{
+	struct direction up = {
+	    .from = &r->client, .to = &r->backend, .bytes = bytes, .length = length};
+	pass_on(&up);
+	r->first = up.bytes;
+	r->first_length = up.length;
 }
 
 enum relay_end
 relay_run(struct relay *r)
 {
 	uint8_t buffers[2][RELAY_BUFFER_SIZE];
-	struct direction up = {.from = r->client,
-	    .to = r->backend,
-	    .ended = &r->client_ended,
-	    .deaf = &r->backend_deaf,
-	    .from_error = &r->client_error,
-	    .to_error = &r->backend_error,
-	    .passed = &r->to_backend,
-	    .end_passed_on = r->client_ended,
-	    .buffer = &buffers[0][0],
-	    .pipe = {-1, -1},
+	struct direction up = {.from = &r->client,
+	    .to = &r->backend,
 	    .bytes = r->first,
-	    .start = r->first_start,
-	    .end = r->first_end};
-	struct direction down = {.from = r->backend,
-	    .to = r->client,
-	    .ended = &r->backend_ended,
-	    .deaf = &r->client_deaf,
-	    .from_error = &r->backend_error,
-	    .to_error = &r->client_error,
-	    .passed = &r->to_client,
-	    .end_passed_on = r->backend_ended,
-	    .buffer = &buffers[1][0],
-	    .pipe = {-1, -1}};
+	    .length = r->first_length,
+	    .buffer = buffers[0],
+	    .pipe = {-1, -1},
+	    .end_passed_on = r->client.ended};
+	struct direction down = {.from = &r->backend,
+	    .to = &r->client,
+	    .buffer = buffers[1],
+	    .pipe = {-1, -1},
+	    .end_passed_on = r->backend.ended};
 	struct loop loop = {.relay = r, .up = up, .down = down};
-	pass_on(&loop.up);
+	r->first_length = 0;
 	int end;
 	do
 		end = turn(&loop);
@@ -387,7 +371,6 @@ relay_run(struct relay *r)
 	relay_set_blocked(r, false);
 	close_pipe(&loop.up);
 	close_pipe(&loop.down);
-	free_first(r);
 	errno = error;
 	return (enum relay_end)end;
 }

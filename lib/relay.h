@@ -21,18 +21,24 @@ enum {
 	RELAY_STALL_MS = 120 * 1000,
 };
 
-/* Two non-blocking sockets, which the caller owns. All other members are zero at first. */
-struct relay {
-	int client, backend;
-	bool client_ended, backend_ended; /* its stream is over */
-	bool client_deaf, backend_deaf;   /* it takes nothing more: bytes for it are dropped */
-	int client_error, backend_error;  /* the errno with which it failed, or 0 */
+/* One side of a connection. */
+struct relay_side {
+	int socket;   /* non-blocking; the caller owns it */
+	bool ended;   /* its stream is over, and was read whole */
+	bool deaf;    /* it takes nothing more: bytes for it are dropped */
+	bool hung_up; /* it has closed or failed; what it had sent may still be unread */
+	int error;    /* the errno with which it failed, or 0 */
 
-	/* Bytes that go to the backend before all others. relay_run() frees them and subtracts
-	 * FIRST_MEMORY from *MEMORY. */
-	uint8_t *first;
-	size_t first_start, first_end, first_memory;
-	atomic_size_t *memory;
+	_Atomic uint64_t taken; /* how many bytes were written to it; other threads may read it */
+};
+
+/* All but the sockets is zero at first. */
+struct relay {
+	struct relay_side client, backend;
+
+	/* What relay_send_first() could not send. */
+	const uint8_t *first;
+	size_t first_length;
 
 	/* Whether the connection is blocked: a side has taken nothing for a moment, or it waits for
 	 * its backend, or for the close of the backend's socket. And the count of blocked
@@ -41,17 +47,15 @@ struct relay {
 	atomic_uint *blocked;
 	int quiet_ms; /* for how long both sides were quiet before RELAY_QUIET */
 
-	/* Other threads may read the counts of bytes relayed. To end relay_run(), they set STOP and
-	 * call shutdown(2) on the client's socket. */
-	_Atomic uint64_t to_backend, to_client;
+	/* To end relay_run(), other threads set this and call shutdown(2) on the client's socket. */
 	atomic_bool stop;
 };
 
 enum relay_end {
 	RELAY_QUIET,        /* no bytes are held here, and none came for a while */
 	RELAY_CLOSED,       /* both streams have ended, and all bytes were relayed */
-	RELAY_CLIENT_GONE,  /* by client_error; the backend has all it sent, or takes no more */
-	RELAY_BACKEND_GONE, /* by backend_error, 0 if it closed; all it had sent was relayed */
+	RELAY_CLIENT_GONE,  /* by client.error; the backend has all it sent, or takes no more */
+	RELAY_BACKEND_GONE, /* by backend.error, 0 if it closed; all it had sent was relayed */
 	RELAY_STALLED,      /* one side hung up, and the other took nothing for RELAY_STALL_MS */
 	RELAY_STOPPED,      /* by another thread */
 	RELAY_FAILED,       /* a system call failed unexpectedly: errno */
@@ -60,6 +64,10 @@ enum relay_end {
 /* Allows PIPES pipes in all threads together. QUIET_MS returns how long relay_run() waits while
  * both sides are quiet. Call it before any thread starts. */
 void relay_prepare(unsigned pipes, int (*quiet_ms)(void));
+
+/* Sends LENGTH BYTES to the backend, before all others. Those for which there is no room go first in
+ * relay_run(); unless R's FIRST_LENGTH is 0, keep BYTES until that returns. */
+void relay_send_first(struct relay *r, const uint8_t *bytes, size_t length);
 
 /* Relays bytes until one of the above. After RELAY_QUIET it may be called again. */
 enum relay_end relay_run(struct relay *r);

@@ -61,7 +61,7 @@ log_end(const struct connection *c, enum connection_end end)
 {
 	char client[ADDRESS_ENDPOINT_SIZE];
 	int64_t ms = clock_ms() - c->accepted_ms;
-	unsigned long long up = c->relay.to_backend, down = c->relay.to_client;
+	unsigned long long up = c->relay.backend.taken, down = c->relay.client.taken;
 	bool is_rejected = end == END_REJECTED;
 	const char *special = table_special_host(c);
 	char id[TABLE_ID_SIZE];

@@ -109,8 +109,8 @@ table_enter(int client, const union address *peer)
 	struct connection *c = calloc(1, sizeof *c);
 	if (c == NULL)
 		return NULL;
-	c->relay.client = client;
-	c->relay.backend = -1;
+	c->relay.client.socket = client;
+	c->relay.backend.socket = -1;
 	c->peer = *peer;
 	c->accepted_ms = clock_ms();
 	table_lock();
@@ -348,16 +348,17 @@ table_set_parked(struct connection *c)
 	bool was_quiet = c->relay.quiet_ms >= THREAD_QUIET_MS || table_is_short();
 	relay_set_blocked(&c->relay,
 	    c->state == CONNECTION_RELAYING && was_quiet && !thread_is_short() &&
-		(system_unsent(c->relay.client) > 0 || system_unsent(c->relay.backend) > 0));
+		(system_unsent(c->relay.client.socket) > 0 ||
+		    system_unsent(c->relay.backend.socket) > 0));
 }
 
 bool
 table_take(struct connection *c)
 {
 	if (c->is_parked) {
-		system_watch_remove(c->relay.client);
-		if (c->relay.backend != -1)
-			system_watch_remove(c->relay.backend);
+		system_watch_remove(c->relay.client.socket);
+		if (c->relay.backend.socket != -1)
+			system_watch_remove(c->relay.backend.socket);
 		c->is_parked = false;
 		table.counts.parked--;
 		relay_set_blocked(&c->relay, false);
@@ -436,10 +437,10 @@ check_progress(struct connection *c, enum table_shortage shortage, int64_t now_m
 	if (c->progress != 0 &&
 	    now_ms - c->since_ms < (c->backend_is_slow ? BACKEND_PATIENCE_MS : PATIENCE_MS))
 		return false;
-	int for_backend = system_unsent(c->relay.backend);
-	int waiting = for_backend + system_unsent(c->relay.client);
-	c->backend_is_slow = for_backend > 0 && c->relay.to_client > 0;
-	uint64_t taken = c->relay.to_backend + c->relay.to_client - (uint64_t)waiting + 1;
+	int for_backend = system_unsent(c->relay.backend.socket);
+	int waiting = for_backend + system_unsent(c->relay.client.socket);
+	c->backend_is_slow = for_backend > 0 && c->relay.client.taken > 0;
+	uint64_t taken = c->relay.backend.taken + c->relay.client.taken - (uint64_t)waiting + 1;
 	bool may_go = taken == c->progress &&
 	    (waiting > 0 || (shortage == TABLE_SLOTS && c->address->connections > fair_share()));
 	c->progress = taken;
@@ -487,7 +488,8 @@ choose(enum table_shortage shortage, int64_t now_ms)
 			next = c->next;
 			bool may_go = consider(c, shortage, now_ms);
 			if (may_go && (victim == NULL || pays_before(c, victim, shortage)) &&
-			    (state != CONNECTION_HELLO || !system_has_unread(c->relay.client)))
+			    (state != CONNECTION_HELLO ||
+				!system_has_unread(c->relay.client.socket)))
 				victim = c;
 			if (!may_go && state == CONNECTION_RELAYING) {
 				remque(c);
@@ -509,7 +511,7 @@ table_evict(enum table_shortage shortage, bool *is_taken)
 		mark_evicted(c, is_idle ? (unsigned)TABLE_IDLE : c->state, shortage);
 		*is_taken = table_take(c);
 		if (!*is_taken)
-			shutdown(c->relay.client, SHUT_RDWR);
+			shutdown(c->relay.client.socket, SHUT_RDWR);
 	}
 	table_unlock();
 	return c;

@@ -73,9 +73,9 @@ serve(struct connection *c)
 	struct idle *idle = &all[c->header_length];
 	CHECK(idle->connection == c && !c->is_parked, "it is parked still");
 	if (parks_again) {
-		while (recv(c->relay.client, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+		while (recv(c->relay.client.socket, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
 			;
-		while (recv(c->relay.backend, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+		while (recv(c->relay.backend.socket, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
 			;
 	}
 	idle->served++;
@@ -108,7 +108,7 @@ enter(void)
 	idle->connection = table_enter(client[0], &peer);
 	CHECK(idle->connection != NULL, "table_enter");
 	idle->connection->header_length = count++;
-	idle->connection->relay.backend = backend[0];
+	idle->connection->relay.backend.socket = backend[0];
 	idle->ends[CLIENT] = client[1];
 	idle->ends[BACKEND] = backend[1];
 	return idle;
@@ -192,7 +192,7 @@ Test(idle, resumes_when_a_half_closed_side_hangs_up)
 		struct idle *idle = enter_relaying();
 		struct relay *relay = &idle->connection->relay;
 		shutdown(idle->ends[side], SHUT_WR);
-		*(side == CLIENT ? &relay->client_ended : &relay->backend_ended) = true;
+		*(side == CLIENT ? &relay->client.ended : &relay->backend.ended) = true;
 		park(idle);
 		expect_served(idle, 0);
 		close(idle->ends[side]);
@@ -204,7 +204,7 @@ Test(idle, resumes_a_half_closed_connection_when_bytes_come)
 {
 	struct idle *idle = enter_relaying();
 	shutdown(idle->ends[CLIENT], SHUT_WR);
-	idle->connection->relay.client_ended = true;
+	idle->connection->relay.client.ended = true;
 	park(idle);
 	send_byte(idle, BACKEND);
 	expect_served(idle, 1);
@@ -214,8 +214,8 @@ Test(idle, resumes_a_half_closed_connection_when_bytes_come)
 Test(idle, resumes_a_connection_that_waits_for_its_hello)
 {
 	struct idle *idle = enter();
-	close(idle->connection->relay.backend);
-	idle->connection->relay.backend = -1;
+	close(idle->connection->relay.backend.socket);
+	idle->connection->relay.backend.socket = -1;
 	park(idle);
 	expect_served(idle, 0);
 	send_byte(idle, CLIENT);
@@ -339,16 +339,16 @@ Test(idle, leaves_a_connection_alone_that_was_taken_just_before)
 Test(idle, says_if_a_connection_cannot_be_parked)
 {
 	struct idle *idle = enter_relaying();
-	int backend = idle->connection->relay.backend;
-	idle->connection->relay.backend = open(".", O_RDONLY | O_DIRECTORY);
+	int backend = idle->connection->relay.backend.socket;
+	idle->connection->relay.backend.socket = open(".", O_RDONLY | O_DIRECTORY);
 	if (strcmp(system_watch_call, "epoll") == 0) {
 		cr_assert(!idle_park(idle->connection) && errno == EPERM);
 		cr_assert(!idle->connection->is_parked && table_count().parked == 0);
 		send_byte(idle, CLIENT);
 		expect_served(idle, 0);
 	}
-	close(idle->connection->relay.backend);
-	idle->connection->relay.backend = backend;
+	close(idle->connection->relay.backend.socket);
+	idle->connection->relay.backend.socket = backend;
 	send_byte(idle, CLIENT);
 	park(idle);
 	expect_served(idle, 1);

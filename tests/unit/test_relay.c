@@ -45,8 +45,7 @@ struct session {
 	int ends[SIDES]; /* the outer ones, -1 if closed */
 	size_t sent[SIDES], received[SIDES];
 	atomic_uint blocked;
-	atomic_size_t memory; /* of the first bytes */
-	int descriptors;      /* how many were open before */
+	int descriptors; /* how many were open before */
 
 	pthread_t thread;
 	atomic_int id; /* of the thread */
@@ -188,8 +187,8 @@ open_session(struct session *s, int family)
 {
 	memset(s, 0, sizeof *s);
 	s->descriptors = count_descriptors();
-	s->ends[CLIENT] = connect_end(family, &s->relay.client);
-	s->ends[BACKEND] = connect_end(AF_UNIX, &s->relay.backend);
+	s->ends[CLIENT] = connect_end(family, &s->relay.client.socket);
+	s->ends[BACKEND] = connect_end(AF_UNIX, &s->relay.backend.socket);
 	s->relay.blocked = &s->blocked;
 	CHECK(sem_init(&s->over, 0, 0) == 0, "sem_init");
 }
@@ -199,8 +198,8 @@ static void
 hold_little(struct session *s, enum side side)
 {
 	const int size = 4096;
-	setsockopt(side == CLIENT ? s->relay.client : s->relay.backend, SOL_SOCKET, SO_SNDBUF,
-	    &size, sizeof size);
+	setsockopt(side == CLIENT ? s->relay.client.socket : s->relay.backend.socket, SOL_SOCKET,
+	    SO_SNDBUF, &size, sizeof size);
 	setsockopt(s->ends[side], SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
 }
 
@@ -256,7 +255,7 @@ wait_for_end(struct session *s, enum relay_end end)
 	pthread_join(s->thread, NULL);
 	CHECK(s->end == end, "it has ended as %u, not %u", (unsigned)s->end, (unsigned)end);
 	CHECK(s->blocked == 0, "a thread is still blocked");
-	CHECK(s->relay.first == NULL && s->memory == 0, "the first bytes are still there");
+	CHECK(s->relay.first_length == 0, "the first bytes are still there");
 }
 
 static void
@@ -273,8 +272,8 @@ close_session(struct session *s)
 	for (enum side side = CLIENT; side < SIDES; side++)
 		if (s->ends[side] != -1)
 			hang_up(s, side);
-	close(s->relay.client);
-	close(s->relay.backend);
+	close(s->relay.client.socket);
+	close(s->relay.backend.socket);
 	sem_destroy(&s->over);
 	CHECK(count_descriptors() == s->descriptors, "%d descriptors, not %d", count_descriptors(),
 	    s->descriptors);
@@ -442,9 +441,11 @@ pass_end(struct session *s, enum side from)
 static void
 expect_counted(struct session *s)
 {
-	CHECK(s->relay.to_backend == s->sent[CLIENT] && s->relay.to_client == s->sent[BACKEND],
-	    "%zu to the backend, not %zu; %zu to the client, not %zu", (size_t)s->relay.to_backend,
-	    s->sent[CLIENT], (size_t)s->relay.to_client, s->sent[BACKEND]);
+	CHECK(
+	    s->relay.backend.taken == s->sent[CLIENT] && s->relay.client.taken == s->sent[BACKEND],
+	    "%zu to the backend, not %zu; %zu to the client, not %zu",
+	    (size_t)s->relay.backend.taken, s->sent[CLIENT], (size_t)s->relay.client.taken,
+	    s->sent[BACKEND]);
 }
 
 /* SIDE ends its stream last. The caller's close(2) tells the other side. */
@@ -511,7 +512,8 @@ static void
 receive_until_end(struct session *s, enum side side, size_t at_once)
 {
 	struct pollfd end = {.fd = s->ends[side], .events = POLLIN};
-	_Atomic uint64_t *passed = side == CLIENT ? &s->relay.to_client : &s->relay.to_backend;
+	_Atomic uint64_t *passed =
+	    side == CLIENT ? &s->relay.client.taken : &s->relay.backend.taken;
 	int64_t deadline_ms = clock_ms() + PATIENCE_MS;
 	while (!is_over(s) || s->received[side] < *passed) {
 		if (poll(&end, 1, 1) == 1)
@@ -665,18 +667,16 @@ Test(relay, lets_neither_direction_block_the_other)
 		}
 }
 
-static void
-put_first(struct session *s, size_t start, size_t length)
+/* Sends the client's first LENGTH bytes. Returns them; the caller must free them. */
+static uint8_t *
+send_first(struct session *s, size_t length)
 {
-	s->relay.first = malloc(start + length);
-	CHECK(s->relay.first != NULL, "malloc");
-	s->relay.first_start = start;
-	s->relay.first_end = start + length;
-	s->relay.first_memory = length;
-	s->memory = length;
-	s->relay.memory = &s->memory;
-	make_bytes(s->relay.first + start, length, 0, CLIENT);
+	uint8_t *first = malloc(length);
+	CHECK(first != NULL, "malloc");
+	make_bytes(first, length, 0, CLIENT);
+	relay_send_first(&s->relay, first, length);
 	s->sent[CLIENT] = length;
+	return first;
 }
 
 /* A ClientHello in records of one byte has as many; the backend's socket takes fewer. */
@@ -687,15 +687,35 @@ Test(relay, sends_the_first_bytes_though_the_backend_writes_before_it_reads)
 		for (int slow = 0; slow < 2; slow++) {
 			struct session s;
 			open_session(&s, AF_INET);
-			put_first(&s, 11, lengths[i]);
 			if (slow)
 				hold_little(&s, BACKEND);
+			uint8_t *first = send_first(&s, lengths[i]);
+			CHECK((s.relay.first_length > 0) == (i == 2), "%zu bytes are left",
+			    s.relay.first_length);
 			start(&s);
 			exchange(&s, lengths[i], 4 * MIB, ONLY_CLIENT);
 			send_all(&s, CLIENT, 10);
 			receive_all(&s, BACKEND);
 			end_both(&s);
+			free(first);
 		}
+}
+
+/* The client may only read after it has sent everything, so what it sends is dropped. */
+Test(relay, drops_the_first_bytes_for_a_backend_that_has_closed)
+{
+	struct session s;
+	open_session(&s, AF_INET);
+	send_all(&s, BACKEND, 100);
+	hang_up(&s, BACKEND);
+	uint8_t *first = send_first(&s, 1000);
+	CHECK(s.relay.first_length == 0 && s.relay.backend.deaf && s.relay.backend.error == EPIPE,
+	    "%zu bytes are left, error %d", s.relay.first_length, s.relay.backend.error);
+	start(&s);
+	receive_all(&s, CLIENT);
+	wait_for_end(&s, RELAY_BACKEND_GONE);
+	close_session(&s);
+	free(first);
 }
 
 /* With SO_OOBINLINE an urgent byte is like any other, but splice(2) stops at it. */
@@ -799,8 +819,8 @@ Test(relay, passes_on_what_was_sent_before_a_reset)
 		size_t arrived = reset(&s, side);
 		receive_until_end(&s, !side, is_slow ? 5000 : BLOCK);
 		wait_for_end(&s, gone[side]);
-		CHECK((side == CLIENT ? s.relay.client_error : s.relay.backend_error) == ECONNRESET,
-		    "row %zu: %d, %d", i, s.relay.client_error, s.relay.backend_error);
+		CHECK((side == CLIENT ? s.relay.client.error : s.relay.backend.error) == ECONNRESET,
+		    "row %zu: %d, %d", i, s.relay.client.error, s.relay.backend.error);
 		CHECK(s.received[!side] >= arrived, "row %zu: %zu of %zu bytes", i,
 		    s.received[!side], arrived);
 		if (side == BACKEND)
@@ -875,9 +895,9 @@ Test(relay, drops_what_a_deaf_backend_does_not_take)
 		CHECK(!is_over(&s), "it has ended as %u", (unsigned)s.end);
 		pass_end(&s, BACKEND);
 		wait_for_end(&s, RELAY_BACKEND_GONE);
-		CHECK(s.relay.backend_error == EPIPE, "%s", strerror(s.relay.backend_error));
-		CHECK(s.relay.to_backend == s.received[BACKEND], "%zu, not %zu",
-		    (size_t)s.relay.to_backend, s.received[BACKEND]);
+		CHECK(s.relay.backend.error == EPIPE, "%s", strerror(s.relay.backend.error));
+		CHECK(s.relay.backend.taken == s.received[BACKEND], "%zu, not %zu",
+		    (size_t)s.relay.backend.taken, s.received[BACKEND]);
 		close_session(&s);
 	}
 }
@@ -952,8 +972,8 @@ Test(relay, goes_on_with_a_half_closed_side)
 		be_quiet_soon(&s);
 		pass_end(&s, side);
 		wait_for_end(&s, RELAY_QUIET);
-		CHECK(s.relay.client_ended == (side == CLIENT) &&
-			s.relay.backend_ended == (side == BACKEND),
+		CHECK(s.relay.client.ended == (side == CLIENT) &&
+			s.relay.backend.ended == (side == BACKEND),
 		    "it does not know which side has ended");
 		quiet_ms = -1;
 		start(&s);
@@ -997,7 +1017,7 @@ Test(relay, counts_a_connection_that_is_blocked)
 		start_one(&s, AF_INET);
 		fill_until_blocked(&s, side);
 		s.relay.stop = true;
-		shutdown(s.relay.client, SHUT_RDWR);
+		shutdown(s.relay.client.socket, SHUT_RDWR);
 		finish(&s, RELAY_STOPPED); /* fails if it is still counted */
 	}
 }
@@ -1052,7 +1072,7 @@ Test(relay, is_stopped_in_every_wait)
 		begin_wait(&s, wait);
 		int64_t began_ms = clock_ms();
 		s.relay.stop = true;
-		shutdown(s.relay.client, SHUT_RDWR);
+		shutdown(s.relay.client.socket, SHUT_RDWR);
 		wait_for_end(&s, RELAY_STOPPED);
 		int64_t ms = clock_ms() - began_ms;
 		CHECK(ms < 3000, "wait %u: %lld ms", (unsigned)wait, (long long)ms);
@@ -1075,7 +1095,7 @@ Test(relay, takes_no_time_of_the_processor_while_it_waits)
 		    (after.tv_nsec - before.tv_nsec) / 1000;
 		CHECK(us < 10000, "wait %u: %lld us of 300,000", (unsigned)wait, (long long)us);
 		s.relay.stop = true;
-		shutdown(s.relay.client, SHUT_RDWR);
+		shutdown(s.relay.client.socket, SHUT_RDWR);
 		finish(&s, RELAY_STOPPED);
 	}
 }
@@ -1104,8 +1124,8 @@ Test(relay, gives_a_side_up_that_takes_nothing)
 		poll(NULL, 0, 1500);
 		skip(RELAY_STALL_MS - 10000);
 		CHECK(!is_over(&s), "too soon: %u", (unsigned)s.end);
-		uint64_t passed = s.relay.to_backend + s.relay.to_client;
-		while (s.relay.to_backend + s.relay.to_client == passed)
+		uint64_t passed = s.relay.backend.taken + s.relay.client.taken;
+		while (s.relay.backend.taken + s.relay.client.taken == passed)
 			CHECK(receive_some(&s, !side, 1000, 0) > 0, "%s", strerror(errno));
 		poll(NULL, 0, 1500);
 		skip(RELAY_STALL_MS - 10000);

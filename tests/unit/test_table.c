@@ -124,8 +124,8 @@ enter(const char *host)
 	static int socket = FIRST_SOCKET;
 	const union address peer = address_of(AF_INET, host, 1);
 	struct connection *c = table_enter(socket, &peer);
-	CHECK(
-	    c != NULL && c->state == CONNECTION_HELLO && c->relay.client == socket, "table_enter");
+	CHECK(c != NULL && c->state == CONNECTION_HELLO && c->relay.client.socket == socket,
+	    "table_enter");
 	socket += 2;
 	CHECK(socket < FIRST_SOCKET + SOCKETS, "too many");
 	return c;
@@ -137,7 +137,7 @@ enter_state(const char *host, const char *name, enum connection_state state)
 	struct connection *c = enter(host);
 	CHECK(table_set_name(c, name) && table_set_host(c, name), "table_set_host");
 	if (state >= CONNECTION_RELAYING)
-		c->relay.backend = c->relay.client + 1;
+		c->relay.backend.socket = c->relay.client.socket + 1;
 	c->progress = 1; /* table_evict() has looked at it before anything was taken */
 	table_set_state(c, state);
 	return c;
@@ -488,7 +488,7 @@ Test(table, tells_the_unique_id_of_a_connection_that_is_served)
 	c->id[1] = 0xf;
 	table_id(text, c);
 	cr_assert_str_eq(text, "", "its thread may be about to set it");
-	c->relay.backend = c->relay.client + 1;
+	c->relay.backend.socket = c->relay.client.socket + 1;
 	table_set_state(c, CONNECTION_RELAYING);
 	table_id(text, c);
 	cr_assert_str_eq(text, " id=0123456789abcdef000000000000000f");
@@ -576,7 +576,7 @@ Test(table, counts_a_parked_connection_as_blocked_for_which_bytes_wait)
 {
 	struct connection *c = enter_state("192.0.2.1", "a.example", CONNECTION_RELAYING);
 	struct connection *d = enter_state("192.0.2.1", "a.example", CONNECTION_RELAYING);
-	sockets[c->relay.backend - FIRST_SOCKET].unsent = 1;
+	sockets[c->relay.backend.socket - FIRST_SOCKET].unsent = 1;
 	c->relay.quiet_ms = d->relay.quiet_ms = THREAD_QUIET_MS;
 	park(c);
 	park(d);
@@ -599,7 +599,8 @@ Test(table, counts_a_parked_connection_as_blocked_for_which_bytes_wait)
 	cr_assert(c->host->blocked == 1);
 	bool is_taken;
 	now_ms += PATIENCE_MS;
-	sockets[c->relay.backend - FIRST_SOCKET].unsent = 0; /* its backend has read it meanwhile */
+	sockets[c->relay.backend.socket - FIRST_SOCKET].unsent =
+	    0; /* its backend has read it meanwhile */
 	cr_assert(table_evict(TABLE_SLOTS, &is_taken) == NULL);
 	cr_assert(c->host->blocked == 0);
 	cr_assert(take(c));
@@ -687,13 +688,13 @@ expect_victim(enum table_shortage shortage, struct connection *victim)
 	bool has_no_thread = victim != NULL && (victim->is_parked || victim->lookup != NULL);
 	bool is_taken = false;
 	struct connection *c = table_evict(shortage, &is_taken);
-	CHECK(c == victim, "socket %d, not %d", c == NULL ? -1 : c->relay.client,
-	    victim == NULL ? -1 : victim->relay.client);
+	CHECK(c == victim, "socket %d, not %d", c == NULL ? -1 : c->relay.client.socket,
+	    victim == NULL ? -1 : victim->relay.client.socket);
 	CHECK(is_taken == has_no_thread, "it is %s", is_taken ? "taken" : "not taken");
 	if (victim == NULL)
 		return;
 	CHECK(c->relay.stop && !c->is_parked && c->lookup == NULL, "it is not told");
-	CHECK(sockets[c->relay.client - FIRST_SOCKET].shutdowns == !is_taken,
+	CHECK(sockets[c->relay.client.socket - FIRST_SOCKET].shutdowns == !is_taken,
 	    "its thread is not woken");
 }
 
@@ -702,8 +703,8 @@ static struct connection *
 stalled(const char *host, const char *name)
 {
 	struct connection *c = enter_state(host, name, CONNECTION_RELAYING);
-	sockets[c->relay.client - FIRST_SOCKET].unsent = 500;
-	c->relay.to_client = 1000;
+	sockets[c->relay.client.socket - FIRST_SOCKET].unsent = 500;
+	c->relay.client.taken = 1000;
 	c->progress = 500 + 1;
 	return c;
 }
@@ -755,7 +756,7 @@ Test(table, evicts_no_hello_of_which_bytes_are_unread)
 {
 	enter_many(SHARE, CONNECTION_HELLO);
 	struct connection *c = waiting(enter("192.0.2.1"));
-	bool *has_unread = &sockets[c->relay.client - FIRST_SOCKET].has_unread;
+	bool *has_unread = &sockets[c->relay.client.socket - FIRST_SOCKET].has_unread;
 	*has_unread = true;
 	now_ms += 2 * PATIENCE_MS;
 	expect_victim(TABLE_SLOTS, NULL);
@@ -883,7 +884,7 @@ Test(table, evicts_an_established_connection_after_a_second_without_progress)
 Test(table, sees_the_progress_of_an_established_connection)
 {
 	struct connection *c = stalled("192.0.2.1", "a.example");
-	int *unsent = &sockets[c->relay.client - FIRST_SOCKET].unsent;
+	int *unsent = &sockets[c->relay.client.socket - FIRST_SOCKET].unsent;
 	for (int i = 0; i < 3; i++) {
 		now_ms += PATIENCE_MS - 1;
 		expect_victim(TABLE_SLOTS, NULL);
@@ -891,13 +892,13 @@ Test(table, sees_the_progress_of_an_established_connection)
 		if (i == 0)
 			*unsent -= 1;
 		if (i == 1)
-			c->relay.to_client += 1;
+			c->relay.client.taken += 1;
 		if (i == 2)
-			c->relay.to_backend += 1;
+			c->relay.backend.taken += 1;
 		expect_victim(TABLE_SLOTS, NULL);
 	}
 	now_ms += PATIENCE_MS - 1;
-	c->relay.to_client += 100;
+	c->relay.client.taken += 100;
 	*unsent += 100;
 	expect_victim(TABLE_SLOTS, NULL);
 	now_ms++;
@@ -910,9 +911,9 @@ Test(table, waits_longer_for_the_progress_of_a_backend)
 {
 	struct connection *c = stalled("192.0.2.1", "a.example");
 	struct connection *silent = stalled("192.0.2.2", "b.example");
-	sockets[c->relay.backend - FIRST_SOCKET].unsent = 1;
-	sockets[silent->relay.backend - FIRST_SOCKET].unsent = 1;
-	silent->relay.to_client = 0;
+	sockets[c->relay.backend.socket - FIRST_SOCKET].unsent = 1;
+	sockets[silent->relay.backend.socket - FIRST_SOCKET].unsent = 1;
+	silent->relay.client.taken = 0;
 	now_ms += PATIENCE_MS;
 	expect_victim(TABLE_SLOTS, NULL); /* they are looked at for the first time */
 	now_ms += PATIENCE_MS;
@@ -967,7 +968,7 @@ Test(table, counts_the_evicted_by_their_state_and_idle_ones_apart)
 Test(table, counts_one_as_stalled_if_bytes_wait_for_it)
 {
 	struct connection *c = stalled("192.0.2.1", "a.example");
-	int *unsent = &sockets[c->relay.client - FIRST_SOCKET].unsent;
+	int *unsent = &sockets[c->relay.client.socket - FIRST_SOCKET].unsent;
 	for (int i = 0; i < SHARE; i++)
 		waiting(enter("192.0.2.1"));
 	now_ms += PATIENCE_MS;
@@ -976,7 +977,7 @@ Test(table, counts_one_as_stalled_if_bytes_wait_for_it)
 	leave(c);
 	*unsent = 0;
 	c = stalled("192.0.2.1", "a.example");
-	sockets[c->relay.client - FIRST_SOCKET].unsent = 0;
+	sockets[c->relay.client.socket - FIRST_SOCKET].unsent = 0;
 	now_ms += PATIENCE_MS;
 	expect_victim(TABLE_SLOTS, NULL); /* it has taken all */
 	now_ms += PATIENCE_MS;
@@ -1101,7 +1102,7 @@ Test(table, evicts_only_what_has_a_thread_if_threads_are_short)
 Test(table, sees_that_a_parked_one_is_no_longer_blocked_if_threads_are_short)
 {
 	struct connection *c = enter_state("192.0.2.1", "a.example", CONNECTION_RELAYING);
-	sockets[c->relay.backend - FIRST_SOCKET].unsent = 1;
+	sockets[c->relay.backend.socket - FIRST_SOCKET].unsent = 1;
 	c->relay.quiet_ms = THREAD_QUIET_MS;
 	park(c);
 	threads_are_short = true;
@@ -1110,7 +1111,7 @@ Test(table, sees_that_a_parked_one_is_no_longer_blocked_if_threads_are_short)
 		expect_victim(TABLE_THREADS, NULL);
 		cr_assert(c->host->blocked == 1);
 	}
-	sockets[c->relay.backend - FIRST_SOCKET].unsent = 0;
+	sockets[c->relay.backend.socket - FIRST_SOCKET].unsent = 0;
 	expect_victim(TABLE_THREADS, NULL);
 	cr_assert(c->host->blocked == 0);
 	cr_assert(take(c));
