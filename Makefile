@@ -84,8 +84,8 @@ link = $(cc) $(CFLAGS) $(LDFLAGS) $(our_ldflags)
 
 # The objects of sniproxy, besides its main.
 modules := proxy.o tls.o $(addprefix lib/,relay.o idle.o table.o share.o thread.o backend.o \
-	down.o owner.o hostname.o proxy_protocol.o network.o address.o listener.o capacity.o \
-	status.o log.o) \
+	owner.o hostname.o proxy_protocol.o network.o address.o listener.o capacity.o status.o \
+	log.o) \
 	system/$(SYSTEM).o $(if $(filter linux,$(SYSTEM)),,system/poll.o) $(stubs:%=%/stubs.o)
 # Sanitizers make system calls that the sandbox denies.
 has_sandbox := $(if $(SANITIZE),,$(filter linux,$(SYSTEM)))

@@ -2,7 +2,6 @@
 
 #include "lib/backend.h"
 #include "lib/clock.h"
-#include "lib/down.h"
 #include "lib/hostname.h"
 #include "lib/idle.h"
 #include "lib/log.h"
@@ -400,14 +399,14 @@ try_backend(struct connection *c, const char *directory, unsigned kind, struct b
  * succeed. If it is down, it may be restarting; but no thread waits for that while there are few.
  * C waits until *UNTIL_MS, which is set if it is 0. */
 static bool
-plan_retry(const struct connection *c, const struct backend *backend, int64_t *until_ms)
+plan_retry(struct connection *c, const struct backend *backend, int64_t *until_ms)
 {
 	int error = backend->error;
 	if (backend->is_down && *until_ms == 0)
-		*until_ms = clock_ms() + DOWN_MS;
+		*until_ms = clock_ms() + TABLE_DOWN_MS;
 	if (backend->is_down)
 		return !table_is_short() && !thread_is_short() &&
-		    down_record(c->host->key, backend->failed) && clock_left_ms(*until_ms) > 0;
+		    table_record_down(c, backend->is_acme) && clock_left_ms(*until_ms) > 0;
 	return error == EAGAIN || error == EBUSY || error == EINTR || backend_is_short(error);
 }
 
@@ -459,7 +458,7 @@ connect_host(struct connection *c, const char *host, unsigned kind, struct backe
 			return STEP_LOST;
 		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
 		if (backend->socket != -1)
-			down_forget(host, backend->failed);
+			table_forget_down(c, backend->is_acme);
 		if (backend->socket != -1 || left_ms == 0 || !plan_retry(c, backend, &until_ms))
 			return STEP_NEXT;
 		if (retry_ms > RETRY_MOST_MS)

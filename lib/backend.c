@@ -93,6 +93,7 @@ connect_in(int hosts, int directory, const char *prefix, bool is_acme)
 	}
 	if (is_acme) {
 		struct backend acme = connect_to(hosts, directory, prefix, acme_socket_name);
+		acme.is_acme = true;
 		if (acme.error != ENOENT && acme.error != ENAMETOOLONG)
 			return acme;
 	}

@@ -13,6 +13,7 @@ struct backend {
 	const char *failed;       /* if socket is -1: what failed; otherwise its name; static */
 	int error;                /* if socket is -1: how it failed, an errno */
 	bool is_missing;          /* there is no such host directory; WHY may say why not */
+	bool is_acme;             /* its socket is acme-tls-socket */
 	bool is_down;             /* nobody listens at the socket, which may be missing */
 	char why[OWNER_WHY_SIZE]; /* details beyond that errno; may be empty */
 };

@@ -1,6 +1,6 @@
-/* Shares: counters of what each client address and each host holds. A share exists as long as a
- * connection or a lookup is counted in it. Guarded by the table's lock, except for atomic
- * members. */
+/* Shares: counters of what each client address and each host holds. A share exists as long as
+ * connections or lookups are counted in it, and while the table remembers that its host was down.
+ * Guarded by the table's lock, except for atomic members. */
 #ifndef SHARE_H
 #define SHARE_H
 
@@ -16,10 +16,17 @@ struct lookups {
 	int64_t since_ms; /* since when none of them has ended */
 };
 
+/* One of a host's sockets, at which nobody listened. */
+struct down {
+	int64_t since_ms;         /* when that was found first */
+	_Atomic int64_t until_ms; /* when it is forgotten, unless it is found again */
+};
+
 struct share {
-	unsigned connections;   /* and lookups, of a host */
+	unsigned connections;   /* of a host: and lookups, and how often it is in table.down */
 	atomic_uint blocked;    /* of a host's connections; see relay.h */
 	struct lookups lookups; /* of a host */
+	struct down down[2];    /* a host's tls-socket and acme-tls-socket */
 	atomic_size_t memory;   /* of an address's hellos; see proxy.c */
 	char key[];             /* a host, or '@' and an address */
 };

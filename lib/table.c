@@ -47,6 +47,10 @@ enum {
 	LOOKUPS_OF_HOST = 4,
 	LOOKUPS_HANG_MS = 1000,
 
+	/* How many hosts are remembered as down. If more are, the one that was found first is
+	 * forgotten, so that connections wait for it again. */
+	HOSTS_DOWN = 256,
+
 	/* Minimum interval between log lines on evictions. */
 	NOTICE_MS = 10 * 1000,
 };
@@ -58,7 +62,9 @@ static struct {
 	int slots;
 	atomic_int free; /* free slots and those of evicted ones; any thread may read it */
 	struct table_counts counts;
-	struct lookups lookups; /* of all hosts */
+	struct lookups lookups;         /* of all hosts */
+	struct share *down[HOSTS_DOWN]; /* hosts that are or were down, in a circle */
+	unsigned next_down;             /* where the next one goes */
 	int64_t next_notice_ms;
 } table = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
@@ -334,6 +340,35 @@ table_end_lookup(struct lookup *lookup)
 		c->lookup = NULL;
 	table_unlock();
 	return c;
+}
+
+/* --- Hosts that are down --- */
+
+bool
+table_record_down(struct connection *c, bool is_acme)
+{
+	struct down *down = &c->host->down[is_acme];
+	int64_t now_ms = clock_ms();
+	table_lock();
+	if (now_ms >= down->until_ms) {
+		struct share **place = &table.down[table.next_down++ % HOSTS_DOWN];
+		down->since_ms = now_ms;
+		c->host->connections++; /* the share may outlive C */
+		share_leave(*place);
+		*place = c->host;
+	}
+	down->until_ms = now_ms + TABLE_DOWN_MS;
+	bool may_end = now_ms < down->since_ms + TABLE_DOWN_MS;
+	table_unlock();
+	return may_end;
+}
+
+void
+table_forget_down(struct connection *c, bool is_acme)
+{
+	_Atomic int64_t *until_ms = &c->host->down[is_acme].until_ms;
+	if (*until_ms != 0)
+		*until_ms = 0;
 }
 
 /* --- Taking --- */

@@ -143,6 +143,19 @@ int table_begin_lookup(struct lookup *lookup, struct connection *c);
  * it. */
 struct connection *table_end_lookup(struct lookup *lookup);
 
+/* --- Hosts that are down: their backend may be restarting --- */
+
+/* How long connections wait for a backend, and for how long it is remembered that they did so in
+ * vain. */
+enum { TABLE_DOWN_MS = 1000 };
+
+/* Records that nobody listens at tls-socket of C's host, or at acme-tls-socket if IS_ACME. Returns
+ * whether it is worth waiting for: it was not down before the last TABLE_DOWN_MS. */
+bool table_record_down(struct connection *c, bool is_acme);
+
+/* Forgets that this socket was down, if it was. */
+void table_forget_down(struct connection *c, bool is_acme);
+
 /* --- Slots --- */
 
 /* Evicted connections are counted by state; idle ones apart from others that relayed. */

@@ -1,8 +1,10 @@
-/* Tests of down.c, with a clock that only the test moves. Each test is a process of its own. */
+/* Tests of table.c: which hosts it remembers as down, after the connections for them have ended. A
+ * clock that only the test moves. Each test is a process of its own. */
 #include <criterion/criterion.h>
 
-#include "lib/down.h"
 #include "lib/hostname.h"
+#include "lib/table.h"
+#include "tests/unit/addresses.h"
 #include "tests/unit/check.h"
 
 #include <pthread.h>
@@ -11,7 +13,8 @@
 #include <string.h>
 #include <time.h>
 
-static const char tls_socket[] = "tls-socket", acme_socket[] = "acme-tls-socket";
+/* The sockets of a host. */
+static const bool tls_socket = false, acme_socket = true;
 
 enum {
 	REMEMBERED = 256, /* hosts at once */
@@ -40,7 +43,50 @@ __wrap___clock_gettime64(clockid_t id, struct timespec *now)
 	return __wrap_clock_gettime(id, now);
 }
 
-TestSuite(down, .timeout = 60);
+static void
+prepare(void)
+{
+	table_prepare(1000);
+}
+
+TestSuite(down, .init = prepare, .timeout = 60);
+
+/* --- One connection each --- */
+
+static struct connection *
+enter(const char *host)
+{
+	const union address peer = address_of(AF_INET, "192.0.2.1", 1);
+	struct connection *c = table_enter(-1, &peer);
+	CHECK(c != NULL && table_set_name(c, host) && table_set_host(c, host), "%s", host);
+	return c;
+}
+
+static void
+leave(struct connection *c)
+{
+	table_remove(c);
+	table_free(c);
+}
+
+/* A connection finds that nobody listens at HOST's socket. Returns whether it is worth waiting. */
+static bool
+record_down(const char *host, bool is_acme)
+{
+	struct connection *c = enter(host);
+	bool may_end = table_record_down(c, is_acme);
+	leave(c);
+	return may_end;
+}
+
+/* Another one is served there. */
+static void
+forget_down(const char *host, bool is_acme)
+{
+	struct connection *c = enter(host);
+	table_forget_down(c, is_acme);
+	leave(c);
+}
 
 static void
 pass_ms(int ms)
@@ -54,8 +100,8 @@ static int
 wait_in_vain(const char *host)
 {
 	int waited_ms = 0;
-	while (down_record(host, tls_socket)) {
-		CHECK(waited_ms <= 2 * DOWN_MS, "%s: it waits for %d ms", host, waited_ms);
+	while (record_down(host, tls_socket)) {
+		CHECK(waited_ms <= 2 * TABLE_DOWN_MS, "%s: it waits for %d ms", host, waited_ms);
 		pass_ms(RETRY_MS);
 		waited_ms += RETRY_MS;
 	}
@@ -73,66 +119,66 @@ numbered(char name[NAME_SIZE], int number)
 
 Test(down, ends_after_a_second)
 {
-	cr_assert(down_record("a.example", tls_socket));
-	pass_ms(DOWN_MS - 1);
-	cr_assert(down_record("a.example", tls_socket));
+	cr_assert(record_down("a.example", tls_socket));
+	pass_ms(TABLE_DOWN_MS - 1);
+	cr_assert(record_down("a.example", tls_socket));
 	pass_ms(1);
-	cr_assert(!down_record("a.example", tls_socket));
+	cr_assert(!record_down("a.example", tls_socket));
 }
 
 /* A client that comes later waits for the rest of the same second. */
 Test(down, is_the_same_second_for_all_clients)
 {
-	cr_assert(down_record("a.example", tls_socket));
-	pass_ms(DOWN_MS / 2);
-	cr_assert(wait_in_vain("a.example") == DOWN_MS / 2);
+	cr_assert(record_down("a.example", tls_socket));
+	pass_ms(TABLE_DOWN_MS / 2);
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS / 2);
 	cr_assert(wait_in_vain("a.example") == 0);
 }
 
 Test(down, is_remembered_while_clients_come)
 {
-	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS);
 	for (int i = 0; i < 100; i++) {
-		pass_ms(DOWN_MS - 1);
-		CHECK(!down_record("a.example", tls_socket), "client %d", i);
+		pass_ms(TABLE_DOWN_MS - 1);
+		CHECK(!record_down("a.example", tls_socket), "client %d", i);
 	}
 }
 
 Test(down, is_forgotten_after_a_second_without_clients)
 {
-	cr_assert(wait_in_vain("a.example") == DOWN_MS);
-	pass_ms(DOWN_MS);
-	cr_assert(wait_in_vain("a.example") == DOWN_MS);
-	cr_assert(!down_record("a.example", tls_socket));
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS);
+	pass_ms(TABLE_DOWN_MS);
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS);
+	cr_assert(!record_down("a.example", tls_socket));
 }
 
 /* The only client has left meanwhile. */
 Test(down, is_forgotten_even_if_no_client_has_waited_for_the_whole_second)
 {
-	cr_assert(down_record("a.example", tls_socket));
+	cr_assert(record_down("a.example", tls_socket));
 	pass_ms(RETRY_MS);
-	cr_assert(down_record("a.example", tls_socket));
-	pass_ms(DOWN_MS);
-	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	cr_assert(record_down("a.example", tls_socket));
+	pass_ms(TABLE_DOWN_MS);
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS);
 }
 
 Test(down, ends_if_it_is_up_again)
 {
-	cr_assert(down_record("a.example", tls_socket));
-	pass_ms(DOWN_MS / 2);
-	down_forget("a.example", tls_socket);
-	cr_assert(wait_in_vain("a.example") == DOWN_MS);
-	cr_assert(!down_record("a.example", tls_socket));
-	down_forget("a.example", tls_socket);
-	cr_assert(wait_in_vain("a.example") == DOWN_MS);
+	cr_assert(record_down("a.example", tls_socket));
+	pass_ms(TABLE_DOWN_MS / 2);
+	forget_down("a.example", tls_socket);
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS);
+	cr_assert(!record_down("a.example", tls_socket));
+	forget_down("a.example", tls_socket);
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS);
 }
 
 /* The clock may be close to 0, if that is when the machine has started. */
 Test(down, works_right_after_the_start_of_the_machine)
 {
 	clock_now_ms = 0;
-	cr_assert(wait_in_vain("a.example") == DOWN_MS);
-	cr_assert(!down_record("a.example", tls_socket));
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS);
+	cr_assert(!record_down("a.example", tls_socket));
 }
 
 /* --- Several --- */
@@ -149,35 +195,35 @@ Test(down, tells_hosts_apart)
 	    "_.example", "_default", "_no-sni", longest[0], longest[1]};
 	const size_t count = sizeof names / sizeof *names;
 	for (size_t i = 0; i < count; i++)
-		CHECK(down_record(names[i], tls_socket), "%s", names[i]);
+		CHECK(record_down(names[i], tls_socket), "%s", names[i]);
 	for (size_t i = 0; i < count; i++) {
-		pass_ms(DOWN_MS / 2);
+		pass_ms(TABLE_DOWN_MS / 2);
 		for (size_t j = i; j < count; j++)
-			CHECK(down_record(names[j], tls_socket) == (i == 0), "%s after %d",
+			CHECK(record_down(names[j], tls_socket) == (i == 0), "%s after %d",
 			    names[j], (int)i);
-		pass_ms(DOWN_MS / 2);
+		pass_ms(TABLE_DOWN_MS / 2);
 		for (size_t j = i; j < count; j++)
-			CHECK(!down_record(names[j], tls_socket), "%s after %d", names[j], (int)i);
-		down_forget(names[i], tls_socket);
-		CHECK(down_record(names[i], tls_socket), "%s", names[i]);
+			CHECK(!record_down(names[j], tls_socket), "%s after %d", names[j], (int)i);
+		forget_down(names[i], tls_socket);
+		CHECK(record_down(names[i], tls_socket), "%s", names[i]);
 	}
 }
 
 /* The same host may have several. */
 Test(down, tells_sockets_apart)
 {
-	cr_assert(wait_in_vain("a.example") == DOWN_MS);
-	cr_assert(down_record("a.example", acme_socket));
-	cr_assert(!down_record("a.example", tls_socket));
-	down_forget("a.example", acme_socket);
-	cr_assert(!down_record("a.example", tls_socket));
-	pass_ms(DOWN_MS / 2);
-	cr_assert(down_record("a.example", acme_socket));
-	down_forget("a.example", tls_socket);
-	pass_ms(DOWN_MS / 2);
-	cr_assert(down_record("a.example", acme_socket));
-	pass_ms(DOWN_MS / 2);
-	cr_assert(!down_record("a.example", acme_socket));
+	cr_assert(wait_in_vain("a.example") == TABLE_DOWN_MS);
+	cr_assert(record_down("a.example", acme_socket));
+	cr_assert(!record_down("a.example", tls_socket));
+	forget_down("a.example", acme_socket);
+	cr_assert(!record_down("a.example", tls_socket));
+	pass_ms(TABLE_DOWN_MS / 2);
+	cr_assert(record_down("a.example", acme_socket));
+	forget_down("a.example", tls_socket);
+	pass_ms(TABLE_DOWN_MS / 2);
+	cr_assert(record_down("a.example", acme_socket));
+	pass_ms(TABLE_DOWN_MS / 2);
+	cr_assert(!record_down("a.example", acme_socket));
 }
 
 /* As many hosts are down as are remembered. */
@@ -186,13 +232,13 @@ fill(void)
 {
 	char name[NAME_SIZE];
 	for (int i = 0; i < REMEMBERED; i++)
-		CHECK(down_record(numbered(name, i), tls_socket), "host %d", i);
-	pass_ms(DOWN_MS - 1);
+		CHECK(record_down(numbered(name, i), tls_socket), "host %d", i);
+	pass_ms(TABLE_DOWN_MS - 1);
 	for (int i = 0; i < REMEMBERED; i++)
-		CHECK(down_record(numbered(name, i), tls_socket), "host %d", i);
+		CHECK(record_down(numbered(name, i), tls_socket), "host %d", i);
 	pass_ms(1);
 	for (int i = 0; i < REMEMBERED; i++) {
-		CHECK(!down_record(numbered(name, i), tls_socket), "host %d", i);
+		CHECK(!record_down(numbered(name, i), tls_socket), "host %d", i);
 		pass_ms(1); /* so that it is known which was asked for least recently */
 	}
 }
@@ -203,44 +249,43 @@ Test(down, remembers_many)
 	fill();
 	for (int round = 0; round < 10; round++)
 		for (int i = 0; i < REMEMBERED; i++) {
-			CHECK(!down_record(numbered(name, i), tls_socket), "host %d", i);
+			CHECK(!record_down(numbered(name, i), tls_socket), "host %d", i);
 			pass_ms(1);
 		}
 }
 
-Test(down, forgets_the_one_that_was_asked_for_least_recently)
+Test(down, forgets_the_one_that_was_found_first)
 {
 	char name[NAME_SIZE];
 	fill();
-	cr_assert(!down_record("0.example", tls_socket));
-	pass_ms(1);
-	cr_assert(down_record("new.example", tls_socket));
-	for (int i = 2; i < REMEMBERED; i++)
-		CHECK(!down_record(numbered(name, i), tls_socket), "host %d", i);
-	cr_assert(!down_record("0.example", tls_socket));
-	pass_ms(1);
-	cr_assert(down_record("1.example", tls_socket));
+	cr_assert(!record_down("0.example", tls_socket));
+	cr_assert(record_down("new.example", tls_socket));
+	for (int i = 1; i < REMEMBERED; i++)
+		CHECK(!record_down(numbered(name, i), tls_socket), "host %d", i);
+	cr_assert(record_down("0.example", tls_socket));
+	cr_assert(record_down("1.example", tls_socket));
 }
 
-Test(down, replaces_first_what_is_forgotten)
+/* Its connections still know. */
+Test(down, is_not_forgotten_while_a_connection_waits)
 {
-	char name[NAME_SIZE];
+	struct connection *c = enter("0.example");
 	fill();
-	down_forget("40.example", tls_socket);
-	cr_assert(down_record("new.example", tls_socket));
-	for (int i = 0; i < REMEMBERED; i++)
-		CHECK(i == 40 || !down_record(numbered(name, i), tls_socket), "host %d", i);
+	cr_assert(record_down("new.example", tls_socket));
+	cr_assert(!record_down("0.example", tls_socket));
+	leave(c);
+	cr_assert(record_down("0.example", tls_socket));
 }
 
 /* It takes no other's place. */
 Test(down, forgets_a_host_that_it_does_not_know)
 {
 	char name[NAME_SIZE];
-	down_forget("up.example", tls_socket);
+	forget_down("up.example", tls_socket);
 	fill();
-	down_forget("up.example", tls_socket);
+	forget_down("up.example", tls_socket);
 	for (int i = 0; i < REMEMBERED; i++)
-		CHECK(!down_record(numbered(name, i), tls_socket), "host %d", i);
+		CHECK(!record_down(numbered(name, i), tls_socket), "host %d", i);
 }
 
 /* --- Threads --- */
@@ -257,8 +302,8 @@ ask(void *argument)
 	char name[NAME_SIZE];
 	for (int i = 0; i < ROUNDS; i++) {
 		numbered(name, number * OWN_HOSTS + i % OWN_HOSTS);
-		failures += !down_record(name, tls_socket);
-		down_forget(name, tls_socket);
+		failures += !record_down(name, tls_socket);
+		forget_down(name, tls_socket);
 	}
 	return NULL;
 }
@@ -290,21 +335,18 @@ ask_for_all(void *argument)
 	char name[NAME_SIZE];
 	for (int i = 0; i < ROUNDS; i++) {
 		numbered(name, (number + i) % COMMON_HOSTS);
-		down_record(name, tls_socket);
+		record_down(name, tls_socket);
 		if (i % 16 == 0)
 			pass_ms(1);
 		if (i % 64 == 0)
-			down_forget(name, tls_socket);
+			forget_down(name, tls_socket);
 	}
 	return NULL;
 }
 
-Test(down, keeps_its_order_with_many_threads)
+Test(down, remembers_many_after_many_threads)
 {
-	char name[NAME_SIZE];
 	run_threads(ask_for_all);
-	pass_ms(DOWN_MS);
+	pass_ms(TABLE_DOWN_MS);
 	fill();
-	cr_assert(down_record("new.example", tls_socket));
-	cr_assert(!down_record(numbered(name, REMEMBERED - 1), tls_socket));
 }
