@@ -396,17 +396,14 @@ try_backend(struct connection *c, const char *directory, unsigned kind, struct b
 }
 
 /* Returns whether another attempt to connect to C's host, after it failed as BACKEND says, may
- * succeed. If it is down, it may be restarting; but no thread waits for that while there are few.
- * C waits until *UNTIL_MS, which is set if it is 0. */
+ * succeed. If it is down, it may be restarting; but no thread waits for that while there are few. */
 static bool
-plan_retry(struct connection *c, const struct backend *backend, int64_t *until_ms)
+may_succeed_later(struct connection *c, const struct backend *backend)
 {
 	int error = backend->error;
-	if (backend->is_down && *until_ms == 0)
-		*until_ms = clock_ms() + TABLE_DOWN_MS;
 	if (backend->is_down)
 		return !table_is_short() && !thread_is_short() &&
-		    table_record_down(c, backend->is_acme) && clock_left_ms(*until_ms) > 0;
+		    table_record_down(c, backend->is_acme);
 	return error == EAGAIN || error == EBUSY || error == EINTR || backend_is_short(error);
 }
 
@@ -449,7 +446,6 @@ static enum step
 connect_host(struct connection *c, const char *host, unsigned kind, struct backend *backend)
 {
 	char directory[HOSTNAME_SIZE];
-	int64_t until_ms = 0;
 	hostname_directory(directory, host);
 	for (int retry_ms = RETRY_FIRST_MS;; retry_ms *= RETRY_FACTOR) {
 		if (table_rejects(c))
@@ -459,7 +455,7 @@ connect_host(struct connection *c, const char *host, unsigned kind, struct backe
 		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
 		if (backend->socket != -1)
 			table_forget_down(c, backend->is_acme);
-		if (backend->socket != -1 || left_ms == 0 || !plan_retry(c, backend, &until_ms))
+		if (backend->socket != -1 || left_ms == 0 || !may_succeed_later(c, backend))
 			return STEP_NEXT;
 		if (retry_ms > RETRY_MOST_MS)
 			retry_ms = RETRY_MOST_MS;
@@ -573,9 +569,9 @@ static void
 close_backend(struct connection *c)
 {
 	relay_set_blocked(&c->relay, true);
-	thread_begin_call();
+	thread_mark_call();
 	close(c->relay.backend.socket);
-	thread_end_call();
+	thread_mark_call();
 	relay_set_blocked(&c->relay, false);
 }
 

@@ -192,9 +192,9 @@ static void
 move(struct direction *d, bool is_readable)
 {
 	for (int i = 0; pass_on(d) && is_readable && !d->from->ended && i < READS_MAX; i++) {
-		thread_begin_call();
+		thread_mark_call();
 		fill(d);
-		thread_end_call();
+		thread_mark_call();
 		is_readable = d->was_full || d->from->hung_up;
 	}
 }
@@ -218,9 +218,9 @@ pass_end_on(struct direction *d)
 	return shutdown(d->to->socket, SHUT_WR) == 0 || errno == ENOTCONN;
 }
 
-/* Returns the events to wait for at the sender of IN, which is the receiver of OUT. Leaves its socket
- * out if it has hung up and there is nothing else to wait for: poll(2) would report that again and
- * again. */
+/* Returns the events to wait for at the sender of IN, which is the receiver of OUT. Leaves its
+ * socket out if it has hung up and there is nothing else to wait for: poll(2) would report that
+ * again and again. */
 static struct pollfd
 events_of(const struct direction *in, const struct direction *out)
 {

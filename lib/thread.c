@@ -206,23 +206,11 @@ wait_for_spare(void)
 }
 
 /* Only its thread writes this count. */
-static void
-count_call(void)
+void
+thread_mark_call(void)
 {
 	if (self != NULL)
 		atomic_store_explicit(&self->calls, self->calls + 1, memory_order_relaxed);
-}
-
-void
-thread_begin_call(void)
-{
-	count_call();
-}
-
-void
-thread_end_call(void)
-{
-	count_call();
 }
 
 bool

@@ -40,11 +40,10 @@ int thread_ensure(void);
  * calls that last longer, by a signal. Call it regularly. */
 void thread_look_after(void);
 
-/* Begin and end a call that a backend may prolong, although it does not block: if a message passes
- * a descriptor, whoever discards it closes the descriptor, and that waits as long as the backend
- * likes (SO_LINGER). Then thread_look_after() interrupts it. */
-void thread_begin_call(void);
-void thread_end_call(void);
+/* Call this before and after a call that a backend may prolong, although it does not block: if a
+ * message passes a descriptor, whoever discards it closes the descriptor, and that waits as long as
+ * the backend likes (SO_LINGER). Then thread_look_after() interrupts it. */
+void thread_mark_call(void);
 
 struct thread_counts {
 	unsigned threads; /* now */

@@ -129,11 +129,11 @@ static void
 serve_in_a_call(struct connection *c)
 {
 	char byte;
-	thread_begin_call();
+	thread_mark_call();
 	job_of(c)->thread = gettid();
 	ssize_t n = read(never_readable[0], &byte, 1);
 	interrupted_error = n == -1 ? errno : -1;
-	thread_end_call();
+	thread_mark_call();
 	while (!job_of(c)->may_end)
 		poll(NULL, 0, 1);
 }
