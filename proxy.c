@@ -35,7 +35,6 @@ enum {
 
 	HELLOS_SHARE = 16,            /* see hellos_max */
 	HELLO_BUFFER_SIZE = 4 * 1024, /* most hellos fit; for others it grows */
-	HELLO_LARGE = 16 * 1024,
 };
 
 /* The ALPN protocol of a client that validates a name for a certificate (RFC 8737, 3). */
@@ -65,8 +64,8 @@ static int hosts_directory;
 static struct network_list balancers;
 
 /* Maximum memory for all hellos in bytes, besides the first buffer of each. A hello that would
- * exceed it gets internal_error. Buffers over HELLO_LARGE may use half of it. While half is in
- * use, one address may use one byte in HELLOS_SHARE. */
+ * exceed it gets internal_error. While half is in use, one address may use one byte in
+ * HELLOS_SHARE. */
 static size_t hellos_max;
 
 static atomic_size_t hellos_memory; /* in use */
@@ -183,13 +182,12 @@ grow_hello(struct connection *c)
 	c->hello = h;
 	bool is_first = h->bytes == NULL;
 	size_t size = is_first ? HELLO_BUFFER_SIZE : 2 * h->size;
-	size_t limit = size > HELLO_LARGE ? hellos_max / 2 : hellos_max;
 	size_t needed = is_first ? 0 : 3 * size;
 	size_t more = needed - h->memory;
 	size_t others = atomic_fetch_add(&hellos_memory, more) - h->memory;
 	size_t of_address = atomic_fetch_add(&c->address->memory, more) + more;
 	h->memory = needed;
-	bool fits = others + needed <= limit &&
+	bool fits = others + needed <= hellos_max &&
 	    (others <= hellos_max / 2 || of_address <= hellos_max / HELLOS_SHARE);
 	uint8_t *bytes = fits ? realloc(h->bytes, size) : NULL;
 	if (bytes == NULL)
