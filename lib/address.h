@@ -19,14 +19,21 @@ enum {
 
 	/* '[', an address, ']', ':', five digits; the NUL is in the address's size. */
 	ADDRESS_ENDPOINT_SIZE = ADDRESS_TEXT_SIZE + 8,
+
+	/* Where the IPv4 address begins in an IPv4-mapped one. */
+	ADDRESS_MAPPED = 12,
 };
 
-/* Turns an IPv4-mapped IPv6 ADDRESS (RFC 4291, 2.5.5.2) into the plain IPv4 one, and leaves
- * others as they are. */
+extern const struct in6_addr address_mapped; /* that of 0.0.0.0 */
+
+/* Turns an IPv4-mapped ADDRESS into the plain IPv4 one, and leaves others as they are. */
 void address_unmap(union address *address);
 
 /* Writes ADDRESS without its port, such as "192.0.2.7" or "2001:db8::7". */
 void address_text(char text[ADDRESS_TEXT_SIZE], const union address *address);
+
+/* Returns the struct in_addr or struct in6_addr inside ADDRESS. */
+const void *address_host(const union address *address);
 
 /* Returns the port of ADDRESS in host byte order. */
 uint16_t address_port(const union address *address);

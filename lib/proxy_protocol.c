@@ -47,37 +47,21 @@ begin_with(const uint8_t *bytes, size_t length, const char *signature, size_t si
 	return memcmp(bytes, signature, length < size ? length : size) == 0;
 }
 
-/* Returns an address of FAMILY. HOST and PORT are in network byte order. */
-static union address
-endpoint(int family, const void *host, const void *port)
-{
-	union address address;
-	memset(&address, 0, sizeof address);
-	if (family == AF_INET) {
-		address.v4.sin_family = AF_INET;
-		memcpy(&address.v4.sin_addr, host, sizeof address.v4.sin_addr);
-		memcpy(&address.v4.sin_port, port, sizeof address.v4.sin_port);
-	} else {
-		address.v6.sin6_family = AF_INET6;
-		memcpy(&address.v6.sin6_addr, host, sizeof address.v6.sin6_addr);
-		memcpy(&address.v6.sin6_port, port, sizeof address.v6.sin6_port);
-	}
-	return address;
-}
-
-/* Sets the addresses. Unmaps them only if they stay of one family. */
+/* Sets the addresses: the HOSTS and PORTS of the client and the server, in network byte order. An
+ * IPv4 address is mapped here. Both are unmapped, or neither, so that they stay of one family. */
 static void
-set_addresses(struct proxy_protocol_header *header, union address client, union address server)
+set_addresses(
+    struct proxy_protocol_header *header, const struct in6_addr hosts[2], const uint16_t ports[2])
 {
+	union address *const addresses[] = {&header->client, &header->server};
+	bool are_ipv4 = IN6_IS_ADDR_V4MAPPED(&hosts[0]) && IN6_IS_ADDR_V4MAPPED(&hosts[1]);
+	for (size_t i = 0; i < 2; i++) {
+		addresses[i]->v6 = (struct sockaddr_in6){
+		    .sin6_family = AF_INET6, .sin6_addr = hosts[i], .sin6_port = ports[i]};
+		if (are_ipv4)
+			address_unmap(addresses[i]);
+	}
 	header->has_addresses = true;
-	header->client = client;
-	header->server = server;
-	address_unmap(&client);
-	address_unmap(&server);
-	if (client.any.sa_family != server.any.sa_family)
-		return;
-	header->client = client;
-	header->server = server;
 }
 
 /* --- Version 1 --- */
@@ -91,33 +75,33 @@ set_addresses(struct proxy_protocol_header *header, union address client, union 
 static bool
 read_line(struct proxy_protocol_header *header, const char *line)
 {
-	char protocol[8] = "", source[46], destination[46], again[LINE_MAX_LENGTH + 16];
-	char source_digits[6], destination_digits[6];
-	struct in6_addr from, to; /* large enough for IPv4 too */
-	int fields = sscanf(line, "PROXY %7s %45s %45s %5s %5s", protocol, source, destination,
-	    source_digits, destination_digits);
-	if (strncmp(line, "PROXY UNKNOWN", 13) == 0 && (line[13] == ' ' || line[13] == '\0'))
+	char version, source[46], destination[46], source_digits[6], destination_digits[6];
+	char again[LINE_MAX_LENGTH + 16];
+	if (strncmp(line, "PROXY UNKNOWN", 13) == 0 && (line[13] == ' ' || line[13] == '\r'))
 		return true;
-	bool is_ipv4 = strcmp(protocol, "TCP4") == 0;
-	if (fields != 5 || (!is_ipv4 && strcmp(protocol, "TCP6") != 0))
+	int fields = sscanf(line, "PROXY TCP%c %45s %45s %5s %5s", &version, source, destination,
+	    source_digits, destination_digits);
+	if (fields != 5 || (version != '4' && version != '6'))
 		return false;
-	unsigned long source_port = strtoul(source_digits, NULL, 10);
-	unsigned long destination_port = strtoul(destination_digits, NULL, 10);
-	snprintf(again, sizeof again, "PROXY %s %s %s %lu %lu", protocol, source, destination,
-	    source_port, destination_port);
-	int family = is_ipv4 ? AF_INET : AF_INET6;
-	uint16_t ports[] = {htons((uint16_t)source_port), htons((uint16_t)destination_port)};
-	if (strcmp(line, again) != 0 || source_port > UINT16_MAX || destination_port > UINT16_MAX ||
-	    inet_pton(family, source, &from) != 1 || inet_pton(family, destination, &to) != 1)
+	unsigned long from = strtoul(source_digits, NULL, 10);
+	unsigned long to = strtoul(destination_digits, NULL, 10);
+	snprintf(again, sizeof again, "PROXY TCP%c %s %s %lu %lu\r\n", version, source, destination,
+	    from, to);
+	int family = version == '4' ? AF_INET : AF_INET6;
+	size_t start = version == '4' ? ADDRESS_MAPPED : 0;
+	struct in6_addr hosts[] = {address_mapped, address_mapped};
+	if (strcmp(line, again) != 0 || from > UINT16_MAX || to > UINT16_MAX ||
+	    inet_pton(family, source, hosts[0].s6_addr + start) != 1 ||
+	    inet_pton(family, destination, hosts[1].s6_addr + start) != 1)
 		return false;
-	set_addresses(header, endpoint(family, &from, &ports[0]), endpoint(family, &to, &ports[1]));
+	set_addresses(header, hosts, (uint16_t[]){htons((uint16_t)from), htons((uint16_t)to)});
 	return true;
 }
 
 static enum proxy_protocol_status
 read_text(struct proxy_protocol_header *header, const uint8_t *bytes, size_t length)
 {
-	char line[LINE_MAX_LENGTH];
+	char line[LINE_MAX_LENGTH + 1] = "";
 	size_t looked_at = length < LINE_MAX_LENGTH ? length : LINE_MAX_LENGTH;
 	const uint8_t *newline = memchr(bytes, '\n', looked_at);
 	if (newline == NULL)
@@ -125,13 +109,7 @@ read_text(struct proxy_protocol_header *header, const uint8_t *bytes, size_t len
 						: refuse(header, "too long");
 	header->length = (size_t)(newline - bytes) + 1;
 	memcpy(line, bytes, header->length);
-	char *end = line + header->length - strlen("\r\n");
-	if (*end != '\r')
-		return refuse(header, "malformed");
-	*end = '\0';
-	if (strlen(line) != (size_t)(end - line) || !read_line(header, line))
-		return refuse(header, "malformed");
-	return PROXY_PROTOCOL_OK;
+	return read_line(header, line) ? PROXY_PROTOCOL_OK : refuse(header, "malformed");
 }
 
 /* --- Version 2 --- */
@@ -146,11 +124,14 @@ read_addresses(struct proxy_protocol_header *header, const uint8_t *bytes, uint8
 {
 	if (protocol != TCP_OVER_IPV4 && protocol != TCP_OVER_IPV6)
 		return;
-	int family = protocol == TCP_OVER_IPV4 ? AF_INET : AF_INET6;
-	size_t size = protocol == TCP_OVER_IPV4 ? 4 : 16;
-	const uint8_t *ports = bytes + 2 * size;
-	set_addresses(
-	    header, endpoint(family, bytes, ports), endpoint(family, bytes + size, ports + 2));
+	struct in6_addr hosts[] = {address_mapped, address_mapped};
+	uint16_t ports[2];
+	size_t start = protocol == TCP_OVER_IPV4 ? ADDRESS_MAPPED : 0;
+	size_t size = sizeof hosts[0] - start;
+	memcpy(hosts[0].s6_addr + start, bytes, size);
+	memcpy(hosts[1].s6_addr + start, bytes + size, size);
+	memcpy(ports, bytes + 2 * size, sizeof ports);
+	set_addresses(header, hosts, ports);
 }
 
 /*	struct {
@@ -221,11 +202,11 @@ append(uint8_t *end, const void *bytes, size_t length)
 	return end + length;
 }
 
-/* Appends LENGTH in network byte order. */
+/* Appends NUMBER in network byte order. */
 static uint8_t *
-append_length(uint8_t *end, size_t length)
+append_uint16(uint8_t *end, size_t number)
 {
-	uint16_t bytes = htons((uint16_t)length);
+	uint16_t bytes = htons((uint16_t)number);
 	return append(end, &bytes, sizeof bytes);
 }
 
@@ -234,20 +215,7 @@ static uint8_t *
 append_tlv(uint8_t *end, uint8_t type, const void *value, size_t length)
 {
 	end = append(end, &type, sizeof type);
-	return append(append_length(end, length), value, length);
-}
-
-static uint8_t *
-append_addresses(uint8_t *end, const union address *client, const union address *server)
-{
-	if (client->any.sa_family == AF_INET) {
-		end = append(end, &client->v4.sin_addr, sizeof client->v4.sin_addr);
-		end = append(end, &server->v4.sin_addr, sizeof server->v4.sin_addr);
-	} else {
-		end = append(end, &client->v6.sin6_addr, sizeof client->v6.sin6_addr);
-		end = append(end, &server->v6.sin6_addr, sizeof server->v6.sin6_addr);
-	}
-	return append_length(append_length(end, address_port(client)), address_port(server));
+	return append(append_uint16(end, length), value, length);
 }
 
 /* Returns the CRC32c of LENGTH BYTES (RFC 9260, appendix A): its polynomial with the bits reversed,
@@ -273,14 +241,17 @@ proxy_protocol_write_v2(uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX], const union 
 	memcpy(header, binary_signature, sizeof binary_signature - 1);
 	header[AT_COMMAND] = COMMAND_PROXY;
 	header[AT_FAMILY] = is_ipv4 ? TCP_OVER_IPV4 : TCP_OVER_IPV6;
-	uint8_t *end = append_addresses(header + BINARY_START, client, server);
+	size_t size = is_ipv4 ? sizeof client->v4.sin_addr : sizeof client->v6.sin6_addr;
+	uint8_t *end = append(header + BINARY_START, address_host(client), size);
+	end = append(end, address_host(server), size);
+	end = append_uint16(append_uint16(end, address_port(client)), address_port(server));
 	if (tlvs->alpn_length > 0)
 		end = append_tlv(end, TYPE_ALPN, tlvs->alpn, tlvs->alpn_length);
 	if (tlvs->authority != NULL)
 		end = append_tlv(end, TYPE_AUTHORITY, tlvs->authority, strlen(tlvs->authority));
 	end = append_tlv(end, TYPE_UNIQUE_ID, tlvs->unique_id, sizeof tlvs->unique_id);
 	end = append_tlv(end, TYPE_CRC32C, &crc, sizeof crc);
-	append_length(header + AT_LENGTH, (size_t)(end - header) - BINARY_START);
+	append_uint16(header + AT_LENGTH, (size_t)(end - header) - BINARY_START);
 	crc = htonl(crc32c(header, (size_t)(end - header))); /* with 0 in its own place */
 	append(end - sizeof crc, &crc, sizeof crc);
 	return (size_t)(end - header);

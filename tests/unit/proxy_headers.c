@@ -41,6 +41,7 @@ const struct proxy_header_case proxy_header_cases[] = {
 	PROXY_PROTOCOL_OK, "[::ffff:192.0.2.7]:1", "[2001:db8::1]:2", NULL},
     {"v1 UNKNOWN", BYTES("PROXY UNKNOWN\r\n"), OF_NOBODY},
     {"v1 UNKNOWN, and more", BYTES("PROXY UNKNOWN ffff::1 whatever  \r x\r\n"), OF_NOBODY},
+    {"v1 UNKNOWN, LF alone", BYTES("PROXY UNKNOWN ffff::1\n"), OF_NOBODY},
     {"v1 UNKNOWN, longest", BYTES("PROXY UNKNOWN " FIFTY TEN TEN TEN TEN " \r\n"), OF_NOBODY},
     {"v1 UNKNOWN, too long", BYTES("PROXY UNKNOWN " FIFTY TEN TEN TEN TEN "  \r\n"),
 	REFUSED("too long")},
