@@ -142,34 +142,20 @@ log_sandbox(unsigned entered)
 	    lists[1][0] != '\0' ? "; missing: " : "", lists[1][0] != '\0' ? lists[1] + 2 : "");
 }
 
-/* Reads SNIPROXY_ACCEPT_PROXY: the networks whose connections must begin with a PROXY header. */
-static void
-read_balancers(struct server *server)
-{
-	const char *wrong, *value = getenv("SNIPROXY_ACCEPT_PROXY");
-	if (value == NULL || value[0] == '\0')
-		return;
-	char *text = strdup(value);
-	if (text != NULL && network_read_list(&server->balancers, text, &wrong)) {
-		free(text);
-		return;
-	}
-	if (text == NULL || wrong == NULL)
-		fail("SNIPROXY_ACCEPT_PROXY", strerror(ENOMEM));
-	log_line(LOG_PROGRAM,
-	    "sniproxy: SNIPROXY_ACCEPT_PROXY: neither an address nor a network: '%s'", wrong);
-	exit(EXIT_FAILURE);
-}
-
+/* Reads SNIPROXY_LOG, and SNIPROXY_ACCEPT_PROXY: the networks whose connections must begin with a
+ * PROXY header. */
 static void
 read_environment(struct server *server)
 {
-	const char *log = getenv("SNIPROXY_LOG");
+	const char *log = getenv("SNIPROXY_LOG"), *networks = getenv("SNIPROXY_ACCEPT_PROXY");
+	char why[NETWORK_WHY_SIZE];
 	bool logs_connections = log != NULL && strcmp(log, "connections") == 0;
 	if (log != NULL && log[0] != '\0' && !logs_connections)
 		fail("SNIPROXY_LOG", "the only value is connections");
 	status_begin(logs_connections);
-	read_balancers(server);
+	if (networks != NULL && networks[0] != '\0' &&
+	    !network_read_list(&server->balancers, networks, why))
+		fail("SNIPROXY_ACCEPT_PROXY", why);
 }
 
 static void

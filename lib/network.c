@@ -1,19 +1,18 @@
 #include "lib/network.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* An address has so many bits; one of IPv4 begins with so many that are the same for all
- * (RFC 4291, 2.5.5.2). */
-enum { BITS = 128, MAPPED = 96 };
-
-static const uint8_t mapped[MAPPED / 8] = {[10] = 0xff, [11] = 0xff};
+/* An address has so many bits; those of IPv4 begin after so many that are the same for all. */
+enum { BITS = 128, MAPPED = 8 * ADDRESS_MAPPED };
 
 static bool
-bit_of(const uint8_t *bytes, unsigned bit)
+bit_of(const struct in6_addr *address, unsigned bit)
 {
-	return (bytes[bit / 8] >> (7 - bit % 8) & 1) != 0;
+	return (address->s6_addr[bit / 8] >> (7 - bit % 8) & 1) != 0;
 }
 
 /* Accepts only digits without leading zeros. strtoul(3) alone would accept signs and spaces too. */
@@ -28,59 +27,60 @@ read_prefix(unsigned *prefix, const char *text, unsigned bits)
 }
 
 bool
-network_read(struct network *network, const char *text)
+network_read(struct network *network, const char *text, size_t length)
 {
-	char address[ADDRESS_TEXT_SIZE];
-	size_t length = strcspn(text, "/");
+	char address[ADDRESS_TEXT_SIZE + sizeof "/128"] = "";
 	if (length >= sizeof address)
 		return false;
 	memcpy(address, text, length);
-	address[length] = '\0';
-	memcpy(network->bytes, mapped, sizeof mapped);
-	bool is_ipv4 = inet_pton(AF_INET, address, network->bytes + sizeof mapped) == 1;
-	if (!is_ipv4 && inet_pton(AF_INET6, address, network->bytes) != 1)
+	char *slash = strchr(address, '/');
+	if (slash != NULL)
+		*slash = '\0';
+	network->address = address_mapped;
+	bool is_ipv4 = inet_pton(AF_INET, address, network->address.s6_addr + ADDRESS_MAPPED) == 1;
+	if (!is_ipv4 && inet_pton(AF_INET6, address, &network->address) != 1)
 		return false;
 	unsigned first = is_ipv4 ? MAPPED : 0, prefix = BITS - first;
-	if (text[length] == '/' && !read_prefix(&prefix, text + length + 1, prefix))
+	if (slash != NULL && !read_prefix(&prefix, slash + 1, prefix))
 		return false;
 	network->prefix = first + prefix;
 	for (unsigned bit = network->prefix; bit < BITS; bit++)
-		if (bit_of(network->bytes, bit))
+		if (bit_of(&network->address, bit))
 			return false;
 	return true;
 }
 
 bool
-network_read_list(struct network_list *list, char *text, const char **wrong)
+network_read_list(struct network_list *list, const char *text, char why[NETWORK_WHY_SIZE])
 {
-	*wrong = NULL;
 	/* There is room for more networks than TEXT can have. */
 	*list = (struct network_list){.networks = calloc(strlen(text) + 1, sizeof *list->networks)};
-	for (char *next; list->networks != NULL && text != NULL; text = next) {
-		next = strchr(text, ',');
-		if (next != NULL)
-			*next++ = '\0';
-		if (!network_read(&list->networks[list->count++], text)) {
-			*wrong = text;
-			free(list->networks);
-			*list = (struct network_list){0};
-		}
+	if (list->networks == NULL) {
+		snprintf(why, NETWORK_WHY_SIZE, "%s", strerror(errno));
+		return false;
 	}
-	return list->networks != NULL;
+	for (;; text++) {
+		size_t length = strcspn(text, ",");
+		if (!network_read(&list->networks[list->count++], text, length)) {
+			snprintf(why, NETWORK_WHY_SIZE, "neither an address nor a network: '%.*s'",
+			    (int)length, text);
+			return false;
+		}
+		text += length;
+		if (*text == '\0')
+			return true;
+	}
 }
 
 static bool
 has(const struct network *network, const union address *address)
 {
-	uint8_t bytes[BITS / 8];
+	struct in6_addr host = address_mapped;
 	bool is_ipv4 = address->any.sa_family == AF_INET;
-	memcpy(bytes, mapped, sizeof mapped);
-	if (is_ipv4)
-		memcpy(bytes + sizeof mapped, &address->v4.sin_addr, sizeof address->v4.sin_addr);
-	else
-		memcpy(bytes, &address->v6.sin6_addr, sizeof bytes);
+	size_t start = is_ipv4 ? ADDRESS_MAPPED : 0;
+	memcpy(host.s6_addr + start, address_host(address), sizeof host - start);
 	for (unsigned bit = 0; bit < network->prefix; bit++)
-		if (bit_of(bytes, bit) != bit_of(network->bytes, bit))
+		if (bit_of(&host, bit) != bit_of(&network->address, bit))
 			return false;
 	return !is_ipv4 || network->prefix >= MAPPED;
 }

@@ -6,11 +6,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 /* A network of IPv4 is one of IPv6, in ::ffff:0:0/96. */
 struct network {
-	uint8_t bytes[16];
+	struct in6_addr address;
 	unsigned prefix; /* in bits */
 };
 
@@ -19,14 +18,15 @@ struct network_list {
 	size_t count;
 };
 
-/* Reads TEXT, an address or a network. Returns false if it is neither, or if bits after the prefix
- * are set. */
-bool network_read(struct network *network, const char *text);
+enum { NETWORK_WHY_SIZE = 128 };
 
-/* Reads TEXT, networks separated by commas, which it overwrites. The caller owns LIST, which does
- * not point into TEXT. Returns false, and no LIST, if a part is not a network, which is then WRONG;
- * or if memory is short, when WRONG is NULL. */
-bool network_read_list(struct network_list *list, char *text, const char **wrong);
+/* Reads the LENGTH bytes of TEXT, an address or a network. Returns false if they are neither, or if
+ * bits after the prefix are set. */
+bool network_read(struct network *network, const char *text, size_t length);
+
+/* Reads TEXT, networks separated by commas. The caller owns them in any case. Returns false, and
+ * says WHY, if a part is no network, or if memory is short. */
+bool network_read_list(struct network_list *list, const char *text, char why[NETWORK_WHY_SIZE]);
 
 /* Whether ADDRESS, unmapped, is in a network of LIST. No IPv4 address is in an IPv6 network. */
 bool network_list_has(const struct network_list *list, const union address *address);
