@@ -35,98 +35,74 @@ is_trusted(uid_t uid, const struct stat *status)
 	return uid == ROOT || is_same(uid, status->st_uid);
 }
 
-/* Sets FOUND to the status of ENTRY. Returns whether HOST may be that, otherwise sets errno. A
- * special host that may not counts as missing, and HOST says why. So does one whose owner is
- * unknown: a user may have mounted a file system there. */
-static bool
+/* Sets FOUND to the status of ENTRY. Returns 0 if HOST may be that, otherwise an errno. A special
+ * host that may not counts as missing, and HOST says why. So does one whose owner is unknown: a
+ * user may have mounted a file system there. */
+static int
 identify(struct owner_host *host, int entry, struct stat *found, const struct stat *status)
 {
-	bool is_known = fstat(entry, found) == 0;
-	if (!host->is_special || (is_known && is_trusted(found->st_uid, status)))
-		return is_known;
-	if (is_known)
+	int error = fstat(entry, found) == -1 ? errno : 0;
+	if (!host->is_special || (error == 0 && is_trusted(found->st_uid, status)))
+		return error;
+	if (error == 0)
 		snprintf(host->why, sizeof host->why,
 		    "not served: it belongs to user %u, who may not serve others' names",
 		    (unsigned)found->st_uid);
 	else
 		snprintf(host->why, sizeof host->why, "not served: its owner is unknown");
-	errno = ENOENT;
-	return false;
+	return ENOENT;
 }
 
-/* Sets HOST to the owner of DIRECTORY and returns DIRECTORY, or closes it and returns -1. LINK, the
- * symlink that led to it, is NULL or judged by its owner; STATUS is that of the hosts directory. */
+/* Replaces ENTRY, a symlink with the status FOUND, by the directory that it leads to. Returns 0, or
+ * an errno. Reads the symlink from its descriptor, because its name may belong to another one by
+ * now. */
 static int
-judge(int directory, const struct stat *link, const struct stat *status, struct owner_host *host)
-{
-	struct stat found;
-	int error = identify(host, directory, &found, status) ? 0 : errno;
-	if (error == 0) {
-		host->uid = found.st_uid;
-		if (link == NULL || is_trusted(link->st_uid, status) ||
-		    is_same(link->st_uid, found.st_uid))
-			return directory;
-		snprintf(host->why, sizeof host->why,
-		    "a symlink of user %u to a directory of user %u", (unsigned)link->st_uid,
-		    (unsigned)found.st_uid);
-		error = EACCES;
-	}
-	close(directory);
-	errno = error;
-	return -1;
-}
-
-/* Opens the directory that the symlink at the descriptor LINK leads to, and closes LINK. Uses the
- * descriptor, because LINK's name may belong to another symlink by now. */
-static int
-follow(int hosts, int link)
+follow(
+    struct owner_host *host, int hosts, const struct stat *status, int *entry, struct stat *found)
 {
 	char target[PATH_MAX];
-	ssize_t length = readlinkat(link, "", target, sizeof target);
-	int error = length == -1 ? errno : 0;
-	close(link);
-	if (length == sizeof target)
-		error = ENAMETOOLONG;
-	errno = error;
-	if (error != 0)
-		return -1;
+	uid_t owner = found->st_uid;
+	ssize_t length = readlinkat(*entry, "", target, sizeof target - 1);
+	if (length == -1)
+		return errno;
 	target[length] = '\0';
-	return system_open_path(hosts, target, O_DIRECTORY);
-}
-
-/* Continues owner_open_host() if NAME was no directory. Takes over its descriptor ENTRY. */
-static int
-open_entry(int hosts, const struct stat *status, int entry, struct owner_host *host)
-{
-	struct stat found;
-	int error = identify(host, entry, &found, status) ? 0 : errno;
-	if (error == 0 && S_ISDIR(found.st_mode)) /* a directory has replaced it */
-		return judge(entry, NULL, status, host);
-	if (error == 0 && S_ISLNK(found.st_mode)) {
-		int directory = follow(hosts, entry);
-		return directory == -1 ? -1 : judge(directory, &found, status, host);
-	}
-	close(entry);
-	errno = error == 0 ? ENOTDIR : error;
-	return -1;
+	int directory = system_open_path(hosts, target, O_DIRECTORY);
+	if (directory == -1)
+		return errno;
+	close(*entry);
+	*entry = directory;
+	int error = identify(host, directory, found, status);
+	if (error != 0 || is_trusted(owner, status) || is_same(owner, found->st_uid))
+		return error;
+	snprintf(host->why, sizeof host->why, "a symlink of user %u to a directory of user %u",
+	    (unsigned)owner, (unsigned)found->st_uid);
+	return EACCES;
 }
 
 int
 owner_open_host(int hosts, const struct stat *status, const char *name, struct owner_host *host)
 {
-	/* O_DIRECTORY triggers an automount. */
-	int entry = system_open_path(hosts, name, O_NOFOLLOW | O_DIRECTORY);
-	if (entry != -1)
-		return judge(entry, NULL, status, host);
-	if (errno == ENOSYS) { /* this system cannot tell the owner */
+	struct stat found;
+	int entry = system_open_path(hosts, name, O_NOFOLLOW);
+	if (entry == -1 && errno == ENOSYS) { /* this system cannot tell the owner */
 		snprintf(
 		    host->why, sizeof host->why, "the hosts directory is writable by other users");
 		errno = EACCES;
 	}
-	if (errno != ENOTDIR)
+	if (entry == -1)
 		return -1;
-	entry = system_open_path(hosts, name, O_NOFOLLOW);
-	return entry == -1 ? -1 : open_entry(hosts, status, entry, host);
+	int error = identify(host, entry, &found, status);
+	if (error == 0 && S_ISLNK(found.st_mode))
+		error = follow(host, hosts, status, &entry, &found);
+	if (error == 0 && !S_ISDIR(found.st_mode))
+		error = ENOTDIR;
+	if (error == 0) {
+		host->uid = found.st_uid;
+		return entry;
+	}
+	close(entry);
+	errno = error;
+	return -1;
 }
 
 bool
