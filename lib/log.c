@@ -18,16 +18,10 @@ enum {
 	/* How long to wait for a reader of the log that has stopped reading. */
 	FLUSH_MS = 1000,
 
-	/* The queue in bytes: the part reserved for failures and notices, and the rest, which holds
-	 * about a second's lines on ended connections. */
-	RESERVE = LOG_LINE_MAX * LOG_BURST,
-	COMMON = 128 * 1024,
-};
-
-/* Lines, each ended by a newline. */
-struct lines {
-	char bytes[RESERVE + COMMON];
-	size_t length;
+	/* The queue in lines: those reserved for failures and notices, a burst of each kind of
+	 * failure; and the rest, which holds a second's lines on ended connections. */
+	RESERVE = 2 * LOG_BURST,
+	LINES = RESERVE + LOG_CONNECTIONS,
 };
 
 /* The rate limit of one kind of line. */
@@ -58,20 +52,30 @@ static struct {
 
 	pthread_mutex_t mutex; /* guards all that follows */
 	pthread_cond_t queued; /* a line was queued */
-	struct lines queue;    /* to be written */
-	struct lines written;  /* the thread writes these, without the mutex */
+	size_t first, count;   /* the queue: COUNT lines from FIRST on, in a circle */
+
+	/* The thread writes the first line of the queue without the mutex. */
+	char lines[LINES][LOG_LINE_MAX];
 } logger = {.mutex = PTHREAD_MUTEX_INITIALIZER, .queued = PTHREAD_COND_INITIALIZER};
 
-/* Writes to descriptor 2. A process that shares it may have set O_NONBLOCK; then poll(2) waits, but
- * only for FLUSH_MS before log_open(). If writing fails, drops the rest. */
+/* Writes LINE, and changes it. On descriptor 2 it gets a newline, and is written by one call, so
+ * that other processes' lines in a pipe stay apart. A process that shares that descriptor may have
+ * set O_NONBLOCK; then poll(2) waits, but only for FLUSH_MS before log_open(). If writing fails,
+ * drops the rest. */
 static void
-write_stderr(const char *bytes, size_t length)
+write_line(char *line)
 {
 	struct pollfd descriptor = {.fd = STDERR_FILENO, .events = POLLOUT};
+	size_t length = strlen(line);
+	if (logger.to_syslog) {
+		syslog(LOG_NOTICE, "%s", line);
+		return;
+	}
+	line[length++] = '\n';
 	while (length > 0) {
-		ssize_t written = write(STDERR_FILENO, bytes, length);
+		ssize_t written = write(STDERR_FILENO, line, length);
 		if (written > 0) {
-			bytes += written;
+			line += written;
 			length -= (size_t)written;
 		} else if (written == 0 || errno != EAGAIN ||
 		    poll(&descriptor, 1, logger.open ? -1 : FLUSH_MS) <= 0) {
@@ -80,29 +84,14 @@ write_stderr(const char *bytes, size_t length)
 	}
 }
 
-/* Writes each line with one call, so that other processes' lines in a pipe stay apart. */
-static void
-write_lines(const char *line, size_t length)
-{
-	for (const char *end = line + length; line < end; line += length) {
-		length = strcspn(line, "\n") + 1;
-		if (logger.to_syslog)
-			syslog(LOG_NOTICE, "%.*s", (int)length - 1, line);
-		else
-			write_stderr(line, length);
-	}
-}
-
-/* Queues LENGTH bytes of LINE, which ends with a newline, if RESERVED bytes stay free. Returns
- * whether it did. */
+/* Queues LINE if RESERVED more lines fit. Returns whether it did. */
 static bool
-queue_line(const char *line, size_t length, size_t reserved)
+queue_line(const char *line, size_t reserved)
 {
-	struct lines *queue = &logger.queue;
-	if (length + reserved > sizeof queue->bytes - queue->length)
+	if (logger.count + reserved >= LINES)
 		return false;
-	memcpy(queue->bytes + queue->length, line, length);
-	queue->length += length;
+	size_t next = (logger.first + logger.count++) % LINES;
+	snprintf(logger.lines[next], LOG_LINE_MAX, "%s", line);
 	pthread_cond_signal(&logger.queued);
 	return true;
 }
@@ -112,13 +101,12 @@ static void
 queue_left_out(struct budget *budget)
 {
 	char line[LOG_LINE_MAX];
-	int length = snprintf(
-	    line, sizeof line, "sniproxy: %lu %s left out\n", budget->left_out, budget->name);
-	if (budget->left_out > 0 && queue_line(line, (size_t)length, 0))
+	snprintf(line, sizeof line, "sniproxy: %lu %s left out", budget->left_out, budget->name);
+	if (budget->left_out > 0 && queue_line(line, 0))
 		budget->left_out = 0;
 }
 
-/* Raises the budget as time passes, and uses it first for the count of lines left out. */
+/* Raises the budget as time passes, and queues the count of lines left out first. */
 static void
 allow_lines(struct budget *budget)
 {
@@ -128,10 +116,7 @@ allow_lines(struct budget *budget)
 	budget->allowed_at_ms += seconds * 1000;
 	int64_t allowed = budget->allowed + seconds * budget->a_second;
 	budget->allowed = allowed < budget->burst ? (unsigned)allowed : budget->burst;
-	if (budget->left_out > 0) {
-		budget->allowed--;
-		queue_left_out(budget);
-	}
+	queue_left_out(budget);
 }
 
 _Noreturn void *
@@ -140,14 +125,14 @@ log_run(void *unused)
 	(void)unused;
 	pthread_mutex_lock(&logger.mutex);
 	for (;;) {
-		while (logger.queue.length == 0)
+		while (logger.count == 0)
 			pthread_cond_wait(&logger.queued, &logger.mutex);
-		memcpy(&logger.written, &logger.queue, sizeof logger.queue);
-		logger.queue.length = 0;
+		char *line = logger.lines[logger.first];
 		pthread_mutex_unlock(&logger.mutex);
-		write_lines(logger.written.bytes, logger.written.length);
+		write_line(line);
 		pthread_mutex_lock(&logger.mutex);
-		logger.written.length = 0;
+		/* An empty queue begins anew, so that memory it never needs is not used. */
+		logger.first = --logger.count == 0 ? 0 : (logger.first + 1) % LINES;
 	}
 }
 
@@ -169,14 +154,14 @@ log_open(void)
 	logger.open = true;
 }
 
-/* Queues LENGTH bytes of LINE, if BUDGET allows it, or counts the line as left out. */
+/* Queues LINE of KIND if its budget allows it, or counts it as left out. */
 static void
-queue_or_leave_out(struct budget *budget, const char *line, size_t length)
+queue_or_leave_out(enum log_kind kind, const char *line)
 {
-	size_t reserved = budget == &budgets[LOG_END] ? RESERVE : 0;
+	struct budget *budget = &budgets[kind];
 	pthread_mutex_lock(&logger.mutex);
 	allow_lines(budget);
-	if (budget->allowed > 0 && queue_line(line, length, reserved))
+	if (budget->allowed > 0 && queue_line(line, kind == LOG_END ? RESERVE : 0))
 		budget->allowed--;
 	else
 		budget->left_out++;
@@ -190,17 +175,13 @@ log_line(enum log_kind kind, const char *format, ...)
 	char line[LOG_LINE_MAX];
 	va_list arguments;
 	va_start(arguments, format);
-	int length = vsnprintf(line, sizeof line - 1, format, arguments);
+	if (vsnprintf(line, sizeof line, format, arguments) < 0)
+		line[0] = '\0';
 	va_end(arguments);
-	size_t end = length < 0 ? 0 : (size_t)length;
-	if (end > sizeof line - 2)
-		end = sizeof line - 2;
-	line[end++] = '\n';
-	line[end] = '\0';
 	if (logger.open)
-		queue_or_leave_out(&budgets[kind], line, end);
+		queue_or_leave_out(kind, line);
 	else
-		write_lines(line, end);
+		write_line(line);
 	errno = saved_errno;
 }
 
@@ -220,7 +201,7 @@ log_flush(void)
 	pthread_mutex_lock(&logger.mutex);
 	for (size_t i = 0; i < LOG_KINDS; i++)
 		queue_left_out(&budgets[i]);
-	while (logger.queue.length + logger.written.length > 0 && clock_ms() < end_ms) {
+	while (logger.count > 0 && clock_ms() < end_ms) {
 		pthread_mutex_unlock(&logger.mutex);
 		poll(NULL, 0, 1);
 		pthread_mutex_lock(&logger.mutex);
