@@ -306,9 +306,9 @@ wait_for_connections(struct server *server)
 static int
 stop(struct server *server)
 {
-	/* The hosts directory replaces the listening socket, so that no connection gets its
-	 * descriptor. */
-	listener_give_up(server->hosts);
+	/* Other processes may go on using the socket. The hosts directory replaces it, so that no
+	 * connection gets its descriptor. */
+	dup2(server->hosts, STDIN_FILENO);
 	unsigned cut_off = wait_for_connections(server);
 	if (cut_off > 0) {
 		log_line(LOG_PROGRAM, "sniproxy: stopped; %u connections were cut off", cut_off);
@@ -351,12 +351,12 @@ main(int argc, char *argv[])
 		    stdin_is);
 		return EXIT_FAILURE;
 	}
-	open_hosts(&server);
-	system_schedule_batch();
-	take_signals(&server);
 	int error = listener_prepare();
 	if (error != 0)
 		fail("stdin", strerror(error));
+	open_hosts(&server);
+	system_schedule_batch();
+	take_signals(&server);
 	prepare(&server);
 
 	while (stops == 0)

@@ -30,12 +30,6 @@ enum {
 	UNSENT_MAX = 1024 * 1024,
 };
 
-/* Which descriptors are the listening socket. */
-static bool is_listener[INHERITED_MAX];
-
-/* Whether a connection has inherited the options. Then all that come after it do. */
-static bool all_inherit;
-
 /* Returns an option's value, or -1 with errno set. */
 static int
 option(int socket, int level, int name)
@@ -107,8 +101,9 @@ listener_prepare(void)
 		if (flags == -1 || fcntl(LISTENER, F_SETFL, flags | O_NONBLOCK) == -1)
 			return errno;
 	}
-	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
-		is_listener[descriptor] = listener_is(descriptor);
+	for (int descriptor = LISTENER + 1; descriptor < INHERITED_MAX; descriptor++)
+		if (listener_is(descriptor))
+			close(descriptor);
 	return 0;
 }
 
@@ -121,18 +116,8 @@ listener_accept(union address *peer)
 		return -1;
 	/* A connection lacks the options if it was queued before the listening socket had them, or
 	 * if the system does not pass them on. */
-	if (!all_inherit)
-		all_inherit = option(client, IPPROTO_TCP, TCP_NODELAY) > 0;
-	if (!all_inherit)
+	if (option(client, IPPROTO_TCP, TCP_NODELAY) <= 0)
 		set_options(client);
 	address_unmap(peer);
 	return client;
-}
-
-void
-listener_give_up(int other)
-{
-	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
-		if (is_listener[descriptor])
-			dup2(other, descriptor);
 }

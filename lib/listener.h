@@ -13,17 +13,14 @@ const char *listener_check(void);
 /* Whether DESCRIPTOR is the listening socket too. inetd and systemd put it on 1 and 2. */
 bool listener_is(int descriptor);
 
-/* Sets the options that connections inherit, and bounds the wait of accept(2). Returns 0, or an
- * errno. Call it once, before any thread starts. */
+/* Sets the options that connections inherit, bounds the wait of accept(2), and closes all other
+ * descriptors of the socket, so that it is closed with descriptor 0. Returns 0, or an errno. Call it
+ * once, before any thread starts. */
 int listener_prepare(void);
 
 /* Accepts a connection, waiting for one for a moment at most. Sets PEER to the client's address,
  * unmapped. Returns a non-blocking socket that the caller owns; or -1 with errno set, EAGAIN if
  * none has come. */
 int listener_accept(union address *peer);
-
-/* Replaces all descriptors of the listening socket by OTHER. Other processes may go on using the
- * socket. */
-void listener_give_up(int other);
 
 #endif

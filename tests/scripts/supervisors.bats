@@ -167,7 +167,8 @@ start_inetd() {
 	says_hello 127.0.0.1
 	local process
 	process=$(processes sniproxy)
-	[ "$(inside readlink "/proc/$process/fd/2")" = "$(inside readlink "/proc/$process/fd/0")" ]
+	# the hosts directory has taken the place of the socket
+	[ "$(inside readlink "/proc/$process/fd/2")" = "$(inside readlink "/proc/$process/cwd")" ]
 	[ "$(refusal nobody.example)" = "alert number 112" ]
 	await grep -E 'sniproxy\[[0-9]+\]: 127\.0\.0\.1:[0-9]+ nobody\.example: ' "$work/syslog.log"
 }
