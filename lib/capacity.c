@@ -2,15 +2,16 @@
 
 #include "system/system.h"
 
-#include <fcntl.h>
 #include <sys/resource.h>
 
 enum {
 	DESCRIPTORS_A_CONNECTION = 2, /* the client's and the backend's */
 	DESCRIPTORS_A_PIPE = 64,      /* two are the pipe's, the others of connections */
 	PIPES_MAX = 256,
-	INHERITED_MAX = 1024, /* inherited descriptors are below it */
-	LOG_DESCRIPTORS = 1,
+
+	/* Descriptors of the program itself: the standard ones, the hosts directory, the log's, and
+	 * one or two to watch sockets. */
+	DESCRIPTORS_OF_PROGRAM = 7,
 
 	/* Maxima if no limit says otherwise. */
 	CONNECTIONS_MAX = 1 << 20,
@@ -28,15 +29,6 @@ enum {
 	HELLOS_SHARE = 8,
 	HELLOS_MAX = 64 * 1024 * 1024,
 };
-
-static unsigned
-count_open(void)
-{
-	unsigned count = 0;
-	for (int descriptor = 0; descriptor < INHERITED_MAX; descriptor++)
-		count += fcntl(descriptor, F_GETFD) != -1;
-	return count;
-}
 
 /* The lower of two limits, of which 0 is none. */
 static uint64_t
@@ -66,7 +58,7 @@ capacity_find(void)
 	uint64_t pipes = files / DESCRIPTORS_A_PIPE;
 	if (pipes > PIPES_MAX)
 		pipes = PIPES_MAX;
-	uint64_t used = LOG_DESCRIPTORS + count_open() + 2 * pipes;
+	uint64_t used = DESCRIPTORS_OF_PROGRAM + 2 * pipes;
 	uint64_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
 	uint64_t most = lower(CONNECTIONS_MAX, memory / MEMORY_A_CONNECTION);
 	uint64_t threads = lower(memory / MEMORY_A_THREAD, known == 0 ? THREADS_MAX : 0);

@@ -14,7 +14,7 @@
 enum {
 	LISTENER = STDIN_FILENO,
 
-	/* Inherited descriptors are looked for below this. */
+	/* Inherited descriptors are below this. */
 	INHERITED_MAX = 1024,
 
 	/* How long accept(2) waits for one more connection. */
@@ -102,7 +102,7 @@ listener_prepare(void)
 			return errno;
 	}
 	for (int descriptor = LISTENER + 1; descriptor < INHERITED_MAX; descriptor++)
-		if (listener_is(descriptor))
+		if (descriptor > STDERR_FILENO || listener_is(descriptor))
 			close(descriptor);
 	return 0;
 }

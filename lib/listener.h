@@ -13,9 +13,10 @@ const char *listener_check(void);
 /* Whether DESCRIPTOR is the listening socket too. inetd and systemd put it on 1 and 2. */
 bool listener_is(int descriptor);
 
-/* Sets the options that connections inherit, bounds the wait of accept(2), and closes all other
- * descriptors of the socket, so that it is closed with descriptor 0. Returns 0, or an errno. Call it
- * once, before any thread starts. */
+/* Sets the options that connections inherit, and bounds the wait of accept(2). Closes all other
+ * descriptors that were inherited, but for stdout and stderr if they are something else, so that the
+ * socket is closed with descriptor 0. Returns 0, or an errno. Call it once, before any other
+ * descriptor is opened. */
 int listener_prepare(void);
 
 /* Accepts a connection, waiting for one for a moment at most. Sets PEER to the client's address,

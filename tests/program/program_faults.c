@@ -800,7 +800,7 @@ is_of_memory(const char *call)
 static void
 room_for_few(void)
 {
-	limit_descriptors(20);
+	limit_descriptors(21);
 }
 
 static void
