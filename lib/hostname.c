@@ -8,18 +8,15 @@
 #include <xxhash.h>
 #endif
 
-static bool
-is_letter_or_digit(char c)
-{
-	/* isalnum() depends on the locale. */
-	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-}
-
 static char
 lowercase(uint8_t byte)
 {
 	return (char)(byte >= 'A' && byte <= 'Z' ? byte - 'A' + 'a' : byte);
 }
+
+/* The characters of a name. None of the first three begins a label. (isalnum(3) depends on the
+ * locale.) */
+static const char allowed[] = "-_.abcdefghijklmnopqrstuvwxyz0123456789";
 
 bool
 hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length)
@@ -30,8 +27,7 @@ hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length
 	bool label_begins = true;
 	for (size_t i = 0; i < length; i++) {
 		char c = lowercase(bytes[i]);
-		if (!is_letter_or_digit(c) &&
-		    (label_begins || strchr("-_.", c) == NULL || c == '\0'))
+		if (c == '\0' || strchr(label_begins ? allowed + 3 : allowed, c) == NULL)
 			return false;
 		label_begins = c == '.';
 		name[i] = c;

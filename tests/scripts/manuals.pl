@@ -8,11 +8,12 @@ use strict;
 use warnings;
 
 # Texts that are no messages: bytes for a backend, the name of an unknown alert, the form of an
-# unprintable byte, options, a path, a system's name of a limit, a signature, and the mode of a
-# stream.
+# unprintable byte, options, a path, a system's name of a limit, a signature, the mode of a
+# stream, and the characters of a name.
 my %silent = map { $_ => 1 } 'PROXY %s %s %s %u %u', 'PROXY TCP%c %45s %45s %5s %5s', 'PROXY TCP%c %s %s %lu %lu', 'TCP4', 'TCP6', 'unknown alert', '\\\\x%02x',
     '--help', '--version', '/proc/self/fd', 'PROXY', 'PROXY UNKNOWN', '\\0QUIT', 'kern.maxfilesperproc', 'w',
     're', 'acme-tls/1', '%31s', '/proc/self/cgroup', '/sys/fs/cgroup/%s%s/%s', 'memory.max', 'memory.limit_in_bytes', 'pids.max', 'threads',
+    '-_.abcdefghijklmnopqrstuvwxyz0123456789',
     'stdin is the listening TCP socket, as from systemd, inetd or s6the working directory is the hosts directory: NAME/tls-socket';
 
 my ($page, @sources) = @ARGV;
