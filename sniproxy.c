@@ -351,9 +351,8 @@ main(int argc, char *argv[])
 		    stdin_is);
 		return EXIT_FAILURE;
 	}
-	int error = listener_prepare();
-	if (error != 0)
-		fail("stdin", strerror(error));
+	if (!listener_prepare())
+		fail("stdin", strerror(errno));
 	open_hosts(&server);
 	system_schedule_batch();
 	take_signals(&server);

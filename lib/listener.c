@@ -90,21 +90,18 @@ set_options(int descriptor)
 /* Another copy may accept the connection first, so accept(2) needs a timeout. It also lets the next
  * connection arrive meanwhile. If accept(2) ignores the timeout, O_NONBLOCK is set, which applies
  * to all processes that share the socket. */
-int
+bool
 listener_prepare(void)
 {
 	const struct timeval moment = {.tv_usec = MOMENT_MS * 1000L};
-	set_options(LISTENER);
-	setsockopt(LISTENER, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof moment);
-	if (!system_accept_heeds_timeout(LISTENER)) {
-		int flags = fcntl(LISTENER, F_GETFL);
-		if (flags == -1 || fcntl(LISTENER, F_SETFL, flags | O_NONBLOCK) == -1)
-			return errno;
-	}
 	for (int descriptor = LISTENER + 1; descriptor < INHERITED_MAX; descriptor++)
 		if (descriptor > STDERR_FILENO || listener_is(descriptor))
 			close(descriptor);
-	return 0;
+	set_options(LISTENER);
+	setsockopt(LISTENER, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof moment);
+	int flags = fcntl(LISTENER, F_GETFL);
+	return system_accept_heeds_timeout(LISTENER) ||
+	    (flags != -1 && fcntl(LISTENER, F_SETFL, flags | O_NONBLOCK) != -1);
 }
 
 int

@@ -13,11 +13,10 @@ const char *listener_check(void);
 /* Whether DESCRIPTOR is the listening socket too. inetd and systemd put it on 1 and 2. */
 bool listener_is(int descriptor);
 
-/* Sets the options that connections inherit, and bounds the wait of accept(2). Closes all other
- * descriptors that were inherited, but for stdout and stderr if they are something else, so that the
- * socket is closed with descriptor 0. Returns 0, or an errno. Call it once, before any other
- * descriptor is opened. */
-int listener_prepare(void);
+/* Sets the options that connections inherit, and bounds the wait of accept(2). Closes descriptors 1
+ * and 2 if they are the listening socket too, and all others. Returns false with errno set on
+ * failure. Call it once, before any descriptor is opened. */
+bool listener_prepare(void);
 
 /* Accepts a connection, waiting for one for a moment at most. Sets PEER to the client's address,
  * unmapped. Returns a non-blocking socket that the caller owns; or -1 with errno set, EAGAIN if
