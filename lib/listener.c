@@ -73,16 +73,10 @@ listener_is(int descriptor)
 static void
 set_options(int descriptor)
 {
-	const struct {
-		int level, name, value;
-	} options[] = {
-	    {IPPROTO_TCP, TCP_NODELAY, 1},
-	    {SOL_SOCKET, SO_KEEPALIVE, 1},
-	    {SOL_SOCKET, SO_OOBINLINE, 1},
-	};
-	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
-		setsockopt(descriptor, options[i].level, options[i].name, &options[i].value,
-		    sizeof options[i].value);
+	const int on = 1;
+	setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	setsockopt(descriptor, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	setsockopt(descriptor, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
 	system_tune_tcp(
 	    descriptor, KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, UNSENT_MAX);
 }
