@@ -32,7 +32,7 @@ static struct {
 
 	atomic_ullong events[STATUS_EVENTS];
 	atomic_ullong ended[CONNECTION_ENDS];
-	atomic_ullong rejected[TLS_ALERTS];
+	atomic_ullong rejected[TLS_UNRECOGNIZED_NAME + 1]; /* by alert */
 } status;
 
 static const char *const evicted_names[TABLE_EVICTED_KINDS] = {
@@ -78,9 +78,8 @@ log_end(const struct connection *c, enum connection_end end)
 void
 status_ended(const struct connection *c, enum connection_end end)
 {
-	for (size_t i = 0; end == END_REJECTED && i < TLS_ALERTS; i++)
-		if (tls_alert_names[i].alert == c->alert)
-			atomic_fetch_add(&status.rejected[i], 1);
+	if (end == END_REJECTED)
+		atomic_fetch_add(&status.rejected[c->alert], 1);
 	atomic_fetch_add(&status.ended[end], 1);
 	if (status.logs_connections && c != NULL)
 		log_end(c, end);
@@ -111,8 +110,8 @@ status_report(void)
 	for (size_t i = 0; i < TABLE_EVICTED_KINDS; i++)
 		fprintf(text, " evicted-%s=%u", evicted_names[i], counts.evicted[i]);
 	for (size_t i = 0; i < TLS_ALERTS; i++)
-		fprintf(
-		    text, " %s=%llu", tls_alert_names[i].name, atomic_load(&status.rejected[i]));
+		fprintf(text, " %s=%llu", tls_alert_names[i].name,
+		    atomic_load(&status.rejected[tls_alert_names[i].alert]));
 	fclose(text);
 	log_line(LOG_PROGRAM, "sniproxy: %s", line);
 }
