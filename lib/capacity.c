@@ -30,11 +30,10 @@ enum {
 	HELLOS_MAX = 64 * 1024 * 1024,
 };
 
-/* The lower of two limits, of which 0 is none. */
 static uint64_t
 lower(uint64_t a, uint64_t b)
 {
-	return a != 0 && (b == 0 || a < b) ? a : b;
+	return a < b ? a : b;
 }
 
 static uint64_t
@@ -53,19 +52,18 @@ capacity_find(void)
 {
 	struct rlimit space;
 	uint64_t files = raise_open_files(); /* system_memory() opens some */
-	bool is_limited = getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY;
-	uint64_t known = system_memory(), memory = lower(known, is_limited ? space.rlim_cur : 0);
-	uint64_t pipes = files / DESCRIPTORS_A_PIPE;
-	if (pipes > PIPES_MAX)
-		pipes = PIPES_MAX;
+	getrlimit(RLIMIT_AS, &space);
+	uint64_t machine = system_memory(), memory = lower(machine, space.rlim_cur);
+	uint64_t pipes = lower(files / DESCRIPTORS_A_PIPE, PIPES_MAX);
 	uint64_t used = DESCRIPTORS_OF_PROGRAM + 2 * pipes;
 	uint64_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
 	uint64_t most = lower(CONNECTIONS_MAX, memory / MEMORY_A_CONNECTION);
-	uint64_t threads = lower(memory / MEMORY_A_THREAD, known == 0 ? THREADS_MAX : 0);
-	threads = lower(threads, system_threads());
+	uint64_t threads = lower(memory / MEMORY_A_THREAD, system_threads());
+	if (machine == UINT64_MAX)
+		threads = lower(threads, THREADS_MAX);
 	return (struct capacity){
-	    .memory = memory,
-	    .connections = (unsigned)(connections < most ? connections : most),
+	    .memory = memory < RLIM_INFINITY ? memory : 0,
+	    .connections = (unsigned)lower(connections, most),
 	    .pipes = (unsigned)pipes,
 	    .threads = threads > THREADS_MIN ? (unsigned)threads : THREADS_MIN,
 	    .hellos = (size_t)lower(HELLOS_MAX, memory / HELLOS_SHARE),

@@ -174,19 +174,19 @@ uint64_t
 system_memory(void)
 {
 	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
+	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_MAX;
 }
 
 uint64_t
 system_threads(void)
 {
-	return 0; /* RLIMIT_NPROC is for processes here */
+	return UINT64_MAX; /* RLIMIT_NPROC is for processes here */
 }
 
 uint64_t
 system_open_files(void)
 {
-	return 0;
+	return UINT64_MAX;
 }
 
 void

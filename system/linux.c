@@ -290,7 +290,7 @@ group_limit(uint64_t limit, const char *file, const char *file_v1)
 			FILE *of_group = fopen(path, "re");
 			bool is_told = of_group != NULL && fscanf(of_group, "%31s", number) == 1;
 			uint64_t found = is_told ? strtoull(number, NULL, 10) : 0;
-			if (found != 0 && (limit == 0 || found < limit))
+			if (found != 0 && found < limit)
 				limit = found;
 			if (of_group != NULL)
 				fclose(of_group);
@@ -308,7 +308,8 @@ uint64_t
 system_memory(void)
 {
 	struct sysinfo info;
-	uint64_t machine = sysinfo(&info) == -1 ? 0 : (uint64_t)info.totalram * info.mem_unit;
+	uint64_t machine =
+	    sysinfo(&info) == -1 ? UINT64_MAX : (uint64_t)info.totalram * info.mem_unit;
 	return group_limit(machine, "memory.max", "memory.limit_in_bytes");
 }
 
@@ -316,15 +317,14 @@ uint64_t
 system_threads(void)
 {
 	struct rlimit threads;
-	if (getrlimit(RLIMIT_NPROC, &threads) == -1 || threads.rlim_cur == RLIM_INFINITY)
-		threads.rlim_cur = 0;
+	getrlimit(RLIMIT_NPROC, &threads);
 	return group_limit(threads.rlim_cur, "pids.max", "pids.max");
 }
 
 uint64_t
 system_open_files(void)
 {
-	return 0;
+	return UINT64_MAX;
 }
 
 /* musl has one arena anyway. */

@@ -195,13 +195,13 @@ uint64_t
 system_memory(void)
 {
 	long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : 0;
+	return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : UINT64_MAX;
 }
 
 uint64_t
 system_threads(void)
 {
-	return 0;
+	return UINT64_MAX;
 }
 
 /* poll(2) takes OPEN_MAX entries at most, and poll.c has one for each descriptor. */

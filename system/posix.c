@@ -179,19 +179,19 @@ system_release_stack(size_t size)
 uint64_t
 system_memory(void)
 {
-	return 0;
+	return UINT64_MAX;
 }
 
 uint64_t
 system_threads(void)
 {
-	return 0;
+	return UINT64_MAX;
 }
 
 uint64_t
 system_open_files(void)
 {
-	return 0;
+	return UINT64_MAX;
 }
 
 void

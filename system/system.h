@@ -118,12 +118,11 @@ void system_release_stack(size_t size);
 
 /* --- The machine --- */
 
-/* How many bytes of memory, and how many threads, there may be, by the machine and by the
- * control groups of this process; 0 if the system does not tell. */
+/* How many bytes of memory, and how many threads, there may be, by the machine and by the control
+ * groups of this process; and how many open files, besides the hard limit on them. UINT64_MAX if
+ * the system does not tell. */
 uint64_t system_memory(void);
 uint64_t system_threads(void);
-
-/* Returns how many files a process may have open, or 0 if the hard limit on them says it. */
 uint64_t system_open_files(void);
 
 /* Makes all threads allocate from one arena. With one for each thread, glibc's default, memory that
