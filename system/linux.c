@@ -202,14 +202,12 @@ system_open_path(int directory, const char *name, int flags)
 	return openat(directory, name, O_PATH | O_CLOEXEC | flags);
 }
 
-/* Linux needs no NUL at the end of the path. */
+/* PATH fits: it is the name of a socket, or by_descriptor below. */
 static int
 connect_to(int socket, const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	size_t length = strlen(path);
-	memcpy(address.sun_path, path,
-	    length < sizeof address.sun_path ? length : sizeof address.sun_path);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
 	return connect(socket, (const struct sockaddr *)&address, sizeof address);
 }
 
