@@ -12,13 +12,7 @@ enum {
 	/* Version 1: length of the longest line, with its CRLF. */
 	LINE_MAX_LENGTH = 107,
 
-	/* Version 2: length of the part before the addresses, and offsets in it. */
-	BINARY_START = 16,
-	AT_COMMAND = 12,
-	AT_FAMILY = 13,
-	AT_LENGTH = 14,
-
-	/* Types of extensions (TLVs). */
+	/* Version 2: types of extensions (TLVs). */
 	TYPE_ALPN = 0x01,
 	TYPE_AUTHORITY = 0x02,
 	TYPE_CRC32C = 0x03,
@@ -40,7 +34,7 @@ refuse(struct proxy_protocol_header *header, const char *reason)
 	return PROXY_PROTOCOL_REFUSED;
 }
 
-/* Whether BYTES, which may be incomplete, begin like SIGNATURE. */
+/* Whether BYTES, which may be incomplete or none, begin like SIGNATURE. */
 static bool
 begin_with(const uint8_t *bytes, size_t length, const char *signature, size_t size)
 {
@@ -114,6 +108,14 @@ read_text(struct proxy_protocol_header *header, const uint8_t *bytes, size_t len
 
 /* --- Version 2 --- */
 
+/* What comes before the addresses and the extensions (proxy-protocol.txt, 2.2). */
+struct start {
+	uint8_t sig[12];
+	uint8_t ver_cmd;
+	uint8_t fam;
+	uint16_t len; /* of what follows, in network byte order */
+};
+
 /* Length of the addresses and ports of each family. */
 static const size_t addresses_length[FAMILY_MAX + 1] = {0, 4 + 4 + 4, 16 + 16 + 4, 108 + 108};
 
@@ -134,35 +136,28 @@ read_addresses(struct proxy_protocol_header *header, const uint8_t *bytes, uint8
 	set_addresses(header, hosts, ports);
 }
 
-/*	struct {
- *		uint8_t sig[12];
- *		uint8_t ver_cmd;
- *		uint8_t fam;
- *		uint16_t len;
- *	} and LEN bytes: addresses, and extensions		proxy-protocol.txt, 2.2
- *
- * Unknown values must be rejected. If the command is LOCAL, everything after it is ignored.
- */
+/* Unknown values must be rejected. If the command is LOCAL, everything after it is ignored. */
 static enum proxy_protocol_status
 read_binary(struct proxy_protocol_header *header, const uint8_t *bytes, size_t length)
 {
-	if (length < BINARY_START)
+	struct start start;
+	if (length < sizeof start)
 		return PROXY_PROTOCOL_INCOMPLETE;
-	uint8_t command = bytes[AT_COMMAND], protocol = bytes[AT_FAMILY];
-	unsigned family = protocol >> 4, transport = protocol & 0xf;
-	size_t left = (size_t)bytes[AT_LENGTH] << 8 | bytes[AT_LENGTH + 1];
-	if (command != COMMAND_LOCAL && command != COMMAND_PROXY)
+	memcpy(&start, bytes, sizeof start);
+	unsigned family = start.fam >> 4, transport = start.fam & 0xf;
+	size_t left = ntohs(start.len);
+	if (start.ver_cmd != COMMAND_LOCAL && start.ver_cmd != COMMAND_PROXY)
 		return refuse(header, "malformed");
-	if (command == COMMAND_PROXY &&
+	if (start.ver_cmd == COMMAND_PROXY &&
 	    (family > FAMILY_MAX || transport > TRANSPORT_MAX || left < addresses_length[family]))
 		return refuse(header, "malformed");
-	header->length = BINARY_START + left;
+	header->length = sizeof start + left;
 	if (header->length > PROXY_PROTOCOL_MAX)
 		return refuse(header, "too long");
 	if (length < header->length)
 		return PROXY_PROTOCOL_INCOMPLETE;
-	if (command == COMMAND_PROXY)
-		read_addresses(header, bytes + BINARY_START, protocol);
+	if (start.ver_cmd == COMMAND_PROXY)
+		read_addresses(header, bytes + sizeof start, start.fam);
 	return PROXY_PROTOCOL_OK;
 }
 
@@ -170,8 +165,6 @@ enum proxy_protocol_status
 proxy_protocol_read(struct proxy_protocol_header *header, const uint8_t *bytes, size_t length)
 {
 	*header = (struct proxy_protocol_header){0};
-	if (length == 0)
-		return PROXY_PROTOCOL_INCOMPLETE;
 	if (begin_with(bytes, length, text_signature, sizeof text_signature - 1))
 		return read_text(header, bytes, length);
 	if (begin_with(bytes, length, binary_signature, sizeof binary_signature - 1))
@@ -238,11 +231,11 @@ proxy_protocol_write_v2(uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX], const union 
 {
 	bool is_ipv4 = client->any.sa_family == AF_INET;
 	uint32_t crc = 0;
-	memcpy(header, binary_signature, sizeof binary_signature - 1);
-	header[AT_COMMAND] = COMMAND_PROXY;
-	header[AT_FAMILY] = is_ipv4 ? TCP_OVER_IPV4 : TCP_OVER_IPV6;
+	struct start start = {
+	    .ver_cmd = COMMAND_PROXY, .fam = is_ipv4 ? TCP_OVER_IPV4 : TCP_OVER_IPV6};
+	memcpy(start.sig, binary_signature, sizeof start.sig);
 	size_t size = is_ipv4 ? sizeof client->v4.sin_addr : sizeof client->v6.sin6_addr;
-	uint8_t *end = append(header + BINARY_START, address_host(client), size);
+	uint8_t *end = append(header + sizeof start, address_host(client), size);
 	end = append(end, address_host(server), size);
 	end = append_uint16(append_uint16(end, address_port(client)), address_port(server));
 	if (tlvs->alpn_length > 0)
@@ -251,7 +244,8 @@ proxy_protocol_write_v2(uint8_t header[PROXY_PROTOCOL_WRITTEN_MAX], const union 
 		end = append_tlv(end, TYPE_AUTHORITY, tlvs->authority, strlen(tlvs->authority));
 	end = append_tlv(end, TYPE_UNIQUE_ID, tlvs->unique_id, sizeof tlvs->unique_id);
 	end = append_tlv(end, TYPE_CRC32C, &crc, sizeof crc);
-	append_uint16(header + AT_LENGTH, (size_t)(end - header) - BINARY_START);
+	start.len = htons((uint16_t)((size_t)(end - header) - sizeof start));
+	memcpy(header, &start, sizeof start);
 	crc = htonl(crc32c(header, (size_t)(end - header))); /* with 0 in its own place */
 	append(end - sizeof crc, &crc, sizeof crc);
 	return (size_t)(end - header);
