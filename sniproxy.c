@@ -54,7 +54,6 @@ struct server {
 	int hosts;                     /* system_open_hosts() */
 	struct network_list balancers; /* in front of this proxy */
 	sigset_t waiting_mask;         /* the signal mask of pselect(2) */
-	int64_t accept_again_ms;       /* do not accept before that */
 	int64_t next_complaint_ms;     /* earliest time for a log line on a shortage */
 };
 
@@ -197,19 +196,19 @@ prepare(struct server *server)
 
 /* --- Accepting --- */
 
-/* Leaves connections in the listen backlog for MS milliseconds, because of WHAT, and WHY. Logs
- * that from time to time, unless evicted connections are about to free their slots. */
+/* Leaves connections in the listen backlog for MS milliseconds, because of WHAT, and WHY. Logs that
+ * from time to time, unless evicted connections are about to free their slots. */
 static void
-stop_accepting(struct server *server, int ms, const char *what, const char *why)
+pause_accepting(struct server *server, int ms, const char *what, const char *why)
 {
 	int64_t now_ms = clock_ms();
 	struct table_counts counts = table_count();
-	server->accept_again_ms = now_ms + ms;
-	if (counts.leaving > 0 || now_ms < server->next_complaint_ms)
-		return;
-	server->next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
-	log_line(LOG_PROGRAM, "sniproxy: new connections wait while %u are open: %s: %s",
-	    counts.open, what, why);
+	if (counts.leaving == 0 && now_ms >= server->next_complaint_ms) {
+		server->next_complaint_ms = now_ms + COMPLAINT_INTERVAL_MS;
+		log_line(LOG_PROGRAM, "sniproxy: new connections wait while %u are open: %s: %s",
+		    counts.open, what, why);
+	}
+	wait_for_events(server, false, ms);
 }
 
 /* Evicts a connection because of SHORTAGE. Returns whether there was one to evict. */
@@ -223,24 +222,20 @@ evict(enum table_shortage shortage)
 	return victim != NULL;
 }
 
-/* Handles ERROR of accept(2). EINTR is caused only by SIGSTOP and SIGCONT, and is not logged. */
+/* Handles ERROR of accept(2). EINTR is caused only by SIGSTOP and SIGCONT. */
 static void
 handle_failure(struct server *server, int error)
 {
-	if (error == EAGAIN || error == ECONNABORTED)
+	if (error == EAGAIN || error == ECONNABORTED || error == EINTR)
 		return;
 	bool is_short = backend_is_short(error);
 	if (is_short)
 		evict(TABLE_SLOTS);
-	if (error == EINTR)
-		server->accept_again_ms = clock_ms() + SHORT_MS;
-	else
-		stop_accepting(
-		    server, is_short ? SHORT_MS : ACCEPT_FAILED_MS, "accept", strerror(error));
+	pause_accepting(server, is_short ? SHORT_MS : ACCEPT_FAILED_MS, "accept", strerror(error));
 }
 
 /* Makes sure that a slot and a thread are free for one more connection; evicts others if few are.
- * Returns whether both are free. */
+ * Returns whether both are free; if not, it has waited for SHORT_MS. */
 static bool
 make_room(struct server *server)
 {
@@ -249,12 +244,12 @@ make_room(struct server *server)
 	if (thread_is_short() && table_count().leaving == 0)
 		evict(TABLE_THREADS);
 	if (table_is_full()) {
-		stop_accepting(server, SHORT_MS, "slots", "all are in use");
+		pause_accepting(server, SHORT_MS, "slots", "all are in use");
 		return false;
 	}
 	int error = thread_ensure();
 	if (error != 0)
-		stop_accepting(server, SHORT_MS, "thread", strerror(error));
+		pause_accepting(server, SHORT_MS, "thread", strerror(error));
 	return error == 0;
 }
 
@@ -277,14 +272,14 @@ accept_connections(struct server *server)
 static void
 turn(struct server *server, bool accepts)
 {
-	/* A connection may wait for a thread until another one is evicted. */
-	bool is_short = thread_count().waiting > 0 && !make_room(server);
 	log_count_left_out();
 	if (reports_wanted) {
 		reports_wanted = 0;
 		status_report();
 	}
-	accepts = accepts && !is_short && server->accept_again_ms <= clock_ms();
+	/* A connection may wait for a thread until another one is evicted. */
+	if (thread_count().waiting > 0 && !make_room(server))
+		return;
 	if (wait_for_events(server, accepts, accepts ? LOOK_MS : SHORT_MS))
 		accept_connections(server);
 }
