@@ -394,7 +394,8 @@ try_backend(struct connection *c, const char *directory, unsigned kind, struct b
 }
 
 /* Returns whether another attempt to connect to C's host, after it failed as BACKEND says, may
- * succeed. If it is down, it may be restarting; but no thread waits for that while there are few. */
+ * succeed. If it is down, it may be restarting; but no thread waits for that while there are
+ * few. */
 static bool
 may_succeed_later(struct connection *c, const struct backend *backend)
 {

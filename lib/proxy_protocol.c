@@ -71,7 +71,7 @@ read_line(struct proxy_protocol_header *header, const char *line)
 {
 	char version, source[46], destination[46], source_digits[6], destination_digits[6];
 	char again[LINE_MAX_LENGTH + 16];
-	if (strncmp(line, "PROXY UNKNOWN", 13) == 0 && (line[13] == ' ' || line[13] == '\r'))
+	if (strncmp(line, "PROXY UNKNOWN ", 14) == 0 || strcmp(line, "PROXY UNKNOWN\r\n") == 0)
 		return true;
 	int fields = sscanf(line, "PROXY TCP%c %45s %45s %5s %5s", &version, source, destination,
 	    source_digits, destination_digits);
@@ -103,7 +103,9 @@ read_text(struct proxy_protocol_header *header, const uint8_t *bytes, size_t len
 						: refuse(header, "too long");
 	header->length = (size_t)(newline - bytes) + 1;
 	memcpy(line, bytes, header->length);
-	return read_line(header, line) ? PROXY_PROTOCOL_OK : refuse(header, "malformed");
+	if (newline[-1] != '\r' || !read_line(header, line))
+		return refuse(header, "malformed");
+	return PROXY_PROTOCOL_OK;
 }
 
 /* --- Version 2 --- */
