@@ -353,12 +353,12 @@ relay_run(struct relay *r)
 	    .to = &r->backend,
 	    .bytes = r->first,
 	    .length = r->first_length,
-	    .buffer = buffers[0],
+	    .buffer = &buffers[0][0],
 	    .pipe = {-1, -1},
 	    .end_passed_on = r->client.ended};
 	struct direction down = {.from = &r->backend,
 	    .to = &r->client,
-	    .buffer = buffers[1],
+	    .buffer = &buffers[1][0],
 	    .pipe = {-1, -1},
 	    .end_passed_on = r->backend.ended};
 	struct loop loop = {.relay = r, .up = up, .down = down};

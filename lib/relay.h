@@ -47,7 +47,7 @@ struct relay {
 	atomic_uint *blocked;
 	int quiet_ms; /* for how long both sides were quiet before RELAY_QUIET */
 
-	/* To end relay_run(), other threads set this and call shutdown(2) on the client's socket. */
+	/* To end relay_run(), others set this and call shutdown(2) on the client's socket. */
 	atomic_bool stop;
 };
 
@@ -65,8 +65,8 @@ enum relay_end {
  * both sides are quiet. Call it before any thread starts. */
 void relay_prepare(unsigned pipes, int (*quiet_ms)(void));
 
-/* Sends LENGTH BYTES to the backend, before all others. Those for which there is no room go first in
- * relay_run(); unless R's FIRST_LENGTH is 0, keep BYTES until that returns. */
+/* Sends LENGTH BYTES to the backend, before all others. relay_run() sends those for which there is
+ * no room now: unless R's FIRST_LENGTH is 0, keep BYTES until that returns. */
 void relay_send_first(struct relay *r, const uint8_t *bytes, size_t length);
 
 /* Relays bytes until one of the above. After RELAY_QUIET it may be called again. */

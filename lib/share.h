@@ -16,19 +16,18 @@ struct lookups {
 	int64_t since_ms; /* since when none of them has ended */
 };
 
-/* One of a host's sockets, at which nobody listened. */
-struct down {
-	int64_t since_ms;         /* when that was found first */
-	_Atomic int64_t until_ms; /* when it is forgotten, unless it is found again */
-};
-
 struct share {
 	unsigned connections;   /* of a host: and lookups, and how often it is in table.down */
 	atomic_uint blocked;    /* of a host's connections; see relay.h */
 	struct lookups lookups; /* of a host */
-	struct down down[2];    /* a host's tls-socket and acme-tls-socket */
 	atomic_size_t memory;   /* of an address's hellos; see proxy.c */
-	char key[];             /* a host, or '@' and an address */
+
+	/* A host's tls-socket and acme-tls-socket: since when it is down, and until when that is
+	 * remembered. */
+	int64_t down_since_ms[2];
+	_Atomic int64_t down_until_ms[2];
+
+	char key[]; /* a host, or '@' and an address */
 };
 
 /* Counts a connection in the share of the host NAME, or of PEER's address. Of an IPv6 address, only

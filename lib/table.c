@@ -347,18 +347,18 @@ table_end_lookup(struct lookup *lookup)
 bool
 table_record_down(struct connection *c, bool is_acme)
 {
-	struct down *down = &c->host->down[is_acme];
+	struct share *host = c->host;
 	int64_t now_ms = clock_ms();
 	table_lock();
-	if (now_ms >= down->until_ms) {
+	if (now_ms >= host->down_until_ms[is_acme]) {
 		struct share **place = &table.down[table.next_down++ % HOSTS_DOWN];
-		down->since_ms = now_ms;
-		c->host->connections++; /* the share may outlive C */
+		host->down_since_ms[is_acme] = now_ms;
+		host->connections++; /* the share may outlive C */
 		share_leave(*place);
-		*place = c->host;
+		*place = host;
 	}
-	down->until_ms = now_ms + TABLE_DOWN_MS;
-	bool may_end = now_ms < down->since_ms + TABLE_DOWN_MS;
+	host->down_until_ms[is_acme] = now_ms + TABLE_DOWN_MS;
+	bool may_end = now_ms < host->down_since_ms[is_acme] + TABLE_DOWN_MS;
 	table_unlock();
 	return may_end;
 }
@@ -366,9 +366,7 @@ table_record_down(struct connection *c, bool is_acme)
 void
 table_forget_down(struct connection *c, bool is_acme)
 {
-	_Atomic int64_t *until_ms = &c->host->down[is_acme].until_ms;
-	if (*until_ms != 0)
-		*until_ms = 0;
+	c->host->down_until_ms[is_acme] = 0;
 }
 
 /* --- Taking --- */
