@@ -314,6 +314,10 @@ PROGRAM_TEST(limits, idle_connections_of_one_address_are_evicted)
 		(void)!send(attackers[i], echo_request.data, echo_request.length, MSG_NOSIGNAL);
 	}
 	wait_until(proxy_total(proxy, "open") >= SLOTS_MIN, 3000);
+	/* Those that are not yet served would be rejected first. */
+	wait_until(proxy_total(proxy, "accepted") ==
+		proxy_total(proxy, "routed") + proxy_total(proxy, "evicted"),
+	    3000);
 	for (int i = 0; i < ROUNDS; i++) {
 		testing("client %d of another address", i);
 		int64_t began_ms = now_ms();
