@@ -132,8 +132,9 @@ end_evicted(struct connection *c)
 }
 
 static void
-release_hello(struct connection *c)
+release_hello(void *connection)
 {
+	struct connection *c = connection;
 	struct hello *h = c->hello;
 	if (h == NULL)
 		return;
@@ -421,9 +422,7 @@ take_backend(struct connection *c, const struct backend *backend)
 	table_set_state(c, CONNECTION_RELAYING);
 	status_count(STATUS_ROUTED);
 	const struct hello *h = c->hello;
-	relay_send_first(&c->relay, h->bytes + h->start, h->end - h->start);
-	if (c->relay.first_length == 0)
-		release_hello(c);
+	relay_send_first(&c->relay, h->bytes + h->start, h->end - h->start, release_hello, c);
 	return STEP_NEXT;
 }
 
@@ -517,7 +516,6 @@ static enum step
 relay(struct connection *c)
 {
 	enum relay_end outcome = relay_run(&c->relay);
-	release_hello(c);
 	if (is_stopped(c)) /* its shutdown(2) looks like another end */
 		return end_evicted(c);
 	switch (outcome) {

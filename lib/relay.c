@@ -311,12 +311,23 @@ take_events(struct relay_side *side, short events)
 		side->hung_up = side->deaf = true;
 }
 
+static void
+release_first(struct relay *r)
+{
+	if (r->release != NULL)
+		r->release(r->owner);
+	r->release = NULL;
+	r->first_length = 0;
+}
+
 /* Waits once and relays what it can. Returns how the relay has ended, or GOES_ON. */
 static int
 turn(struct loop *l)
 {
 	const short writable = POLLOUT | POLLHUP | POLLERR;
 	struct relay *r = l->relay;
+	if (!holds_bytes(&l->up))
+		release_first(r);
 	struct pollfd sides[] = {events_of(&l->up, &l->down), events_of(&l->down, &l->up)};
 	int ready = wait_for(l, sides);
 	short client = sides[0].revents, backend = sides[1].revents;
@@ -336,13 +347,16 @@ turn(struct loop *l)
 }
 
 void
-relay_send_first(struct relay *r, const uint8_t *bytes, size_t length)
+relay_send_first(
+    struct relay *r, const uint8_t *bytes, size_t length, void (*release)(void *owner), void *owner)
 {
 	struct direction up = {
 	    .from = &r->client, .to = &r->backend, .bytes = bytes, .length = length};
 	pass_on(&up);
 	r->first = up.bytes;
 	r->first_length = up.length;
+	r->release = release;
+	r->owner = owner;
 }
 
 enum relay_end
@@ -362,7 +376,6 @@ relay_run(struct relay *r)
 	    .pipe = {-1, -1},
 	    .end_passed_on = r->backend.ended};
 	struct loop loop = {.relay = r, .up = up, .down = down};
-	r->first_length = 0;
 	int end;
 	do
 		end = turn(&loop);
@@ -371,6 +384,7 @@ relay_run(struct relay *r)
 	relay_set_blocked(r, false);
 	close_pipe(&loop.up);
 	close_pipe(&loop.down);
+	release_first(r);
 	errno = error;
 	return (enum relay_end)end;
 }

@@ -36,9 +36,11 @@ struct relay_side {
 struct relay {
 	struct relay_side client, backend;
 
-	/* What relay_send_first() could not send. */
+	/* What relay_send_first() could not send, and its RELEASE and OWNER until that is sent. */
 	const uint8_t *first;
 	size_t first_length;
+	void (*release)(void *owner);
+	void *owner;
 
 	/* Whether the connection is blocked: a side has taken nothing for a moment, or it waits for
 	 * its backend, or for the close of the backend's socket. And the count of blocked
@@ -66,8 +68,9 @@ enum relay_end {
 void relay_prepare(unsigned pipes, int (*quiet_ms)(void));
 
 /* Sends LENGTH BYTES to the backend, before all others. relay_run() sends those for which there is
- * no room now: unless R's FIRST_LENGTH is 0, keep BYTES until that returns. */
-void relay_send_first(struct relay *r, const uint8_t *bytes, size_t length);
+ * no room now, and calls RELEASE for OWNER as soon as BYTES are no longer needed. */
+void relay_send_first(struct relay *r, const uint8_t *bytes, size_t length,
+    void (*release)(void *owner), void *owner);
 
 /* Relays bytes until one of the above. After RELAY_QUIET it may be called again. */
 enum relay_end relay_run(struct relay *r);

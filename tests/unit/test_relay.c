@@ -46,6 +46,8 @@ struct session {
 	size_t sent[SIDES], received[SIDES];
 	atomic_uint blocked;
 	int descriptors; /* how many were open before */
+	uint8_t *first;  /* the first bytes; NULL if they were released, or there are none */
+	atomic_uint releases;
 
 	pthread_t thread;
 	atomic_int id; /* of the thread */
@@ -255,7 +257,7 @@ wait_for_end(struct session *s, enum relay_end end)
 	pthread_join(s->thread, NULL);
 	CHECK(s->end == end, "it has ended as %u, not %u", (unsigned)s->end, (unsigned)end);
 	CHECK(s->blocked == 0, "a thread is still blocked");
-	CHECK(s->relay.first_length == 0, "the first bytes are still there");
+	CHECK(s->first == NULL, "the first bytes are still there");
 }
 
 static void
@@ -667,16 +669,24 @@ Test(relay, lets_neither_direction_block_the_other)
 		}
 }
 
-/* Sends the client's first LENGTH bytes. Returns them; the caller must free them. */
-static uint8_t *
+static void
+release_first(void *session)
+{
+	struct session *s = session;
+	free(s->first);
+	s->first = NULL;
+	s->releases++;
+}
+
+/* Sends the client's first LENGTH bytes. */
+static void
 send_first(struct session *s, size_t length)
 {
-	uint8_t *first = malloc(length);
-	CHECK(first != NULL, "malloc");
-	make_bytes(first, length, 0, CLIENT);
-	relay_send_first(&s->relay, first, length);
+	s->first = malloc(length);
+	CHECK(s->first != NULL, "malloc");
+	make_bytes(s->first, length, 0, CLIENT);
+	relay_send_first(&s->relay, s->first, length, release_first, s);
 	s->sent[CLIENT] = length;
-	return first;
 }
 
 /* A ClientHello in records of one byte has as many; the backend's socket takes fewer. */
@@ -689,15 +699,15 @@ Test(relay, sends_the_first_bytes_though_the_backend_writes_before_it_reads)
 			open_session(&s, AF_INET);
 			if (slow)
 				hold_little(&s, BACKEND);
-			uint8_t *first = send_first(&s, lengths[i]);
+			send_first(&s, lengths[i]);
 			CHECK((s.relay.first_length > 0) == (i == 2), "%zu bytes are left",
 			    s.relay.first_length);
 			start(&s);
 			exchange(&s, lengths[i], 4 * MIB, ONLY_CLIENT);
 			send_all(&s, CLIENT, 10);
 			receive_all(&s, BACKEND);
+			CHECK(s.releases == 1, "released %u times", s.releases);
 			end_both(&s);
-			free(first);
 		}
 }
 
@@ -708,14 +718,29 @@ Test(relay, drops_the_first_bytes_for_a_backend_that_has_closed)
 	open_session(&s, AF_INET);
 	send_all(&s, BACKEND, 100);
 	hang_up(&s, BACKEND);
-	uint8_t *first = send_first(&s, 1000);
+	send_first(&s, 1000);
 	CHECK(s.relay.first_length == 0 && s.relay.backend.deaf && s.relay.backend.error == EPIPE,
 	    "%zu bytes are left, error %d", s.relay.first_length, s.relay.backend.error);
 	start(&s);
 	receive_all(&s, CLIENT);
 	wait_for_end(&s, RELAY_BACKEND_GONE);
 	close_session(&s);
-	free(first);
+}
+
+/* The client goes before the backend has read. */
+Test(relay, releases_the_first_bytes_at_its_end)
+{
+	struct session s;
+	open_session(&s, AF_INET);
+	send_first(&s, MIB);
+	start(&s);
+	poll(NULL, 0, 50);
+	CHECK(s.releases == 0, "released before they are sent");
+	s.relay.stop = true;
+	shutdown(s.relay.client.socket, SHUT_RDWR);
+	wait_for_end(&s, RELAY_STOPPED);
+	CHECK(s.releases == 1, "released %u times", s.releases);
+	close_session(&s);
 }
 
 /* With SO_OOBINLINE an urgent byte is like any other, but splice(2) stops at it. */
