@@ -349,6 +349,8 @@ table_record_down(struct connection *c, bool is_acme)
 {
 	struct share *host = c->host;
 	int64_t now_ms = clock_ms();
+	if (c->down_until_ms == 0)
+		c->down_until_ms = now_ms + TABLE_DOWN_MS;
 	table_lock();
 	if (now_ms >= host->down_until_ms[is_acme]) {
 		struct share **place = &table.down[table.next_down++ % HOSTS_DOWN];
@@ -360,7 +362,7 @@ table_record_down(struct connection *c, bool is_acme)
 	host->down_until_ms[is_acme] = now_ms + TABLE_DOWN_MS;
 	bool may_end = now_ms < host->down_since_ms[is_acme] + TABLE_DOWN_MS;
 	table_unlock();
-	return may_end;
+	return may_end && now_ms < c->down_until_ms;
 }
 
 void

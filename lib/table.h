@@ -76,9 +76,10 @@ struct connection {
 	/* Its owner's: */
 	struct relay relay; /* its sockets; relay.h says what others may use */
 	int64_t accepted_ms;
-	union address server; /* the address it connected to, if a balancer sent that */
-	struct hello *hello;  /* the received part; NULL before and after */
-	bool awaits_header;   /* a balancer must send a PROXY header first */
+	int64_t down_until_ms; /* until then it waits for a host that is down; 0 before that */
+	union address server;  /* the address it connected to, if a balancer sent that */
+	struct hello *hello;   /* the received part; NULL before and after */
+	bool awaits_header;    /* a balancer must send a PROXY header first */
 	enum connection_end end;
 	enum tls_alert alert; /* if rejected */
 	bool resets;          /* close with SO_LINGER 0: sends RST and discards unsent data */
@@ -150,7 +151,8 @@ struct connection *table_end_lookup(struct lookup *lookup);
 enum { TABLE_DOWN_MS = 1000 };
 
 /* Records that nobody listens at tls-socket of C's host, or at acme-tls-socket if IS_ACME. Returns
- * whether it is worth waiting for: it was not down before the last TABLE_DOWN_MS. */
+ * whether it is worth waiting for: it was not down before the last TABLE_DOWN_MS, and C has not
+ * waited for so long, although the host may have been up meanwhile. */
 bool table_record_down(struct connection *c, bool is_acme);
 
 /* Forgets that this socket was down, if it was. */

@@ -140,6 +140,7 @@ static struct run {
 
 	struct host *candidates[CANDIDATES]; /* the hosts that may serve it, or NULL */
 	struct host *host;                   /* the one that the proxy has tried last, or NULL */
+	int64_t failed_ms;                   /* when the first attempt has failed, or 0 */
 	int64_t attempt_ms;                  /* when that was, or when the hello was complete */
 	uint8_t *header, *id; /* the PROXY header, and the unique ID in it; NULL if there is none */
 	size_t header_length;
@@ -717,20 +718,24 @@ expect_connection(int fd, enum host_socket which)
 	expect_header(which);
 }
 
-/* Whether HOST, which is down, has not been down for RESTART_MS, as far as the proxy remembers. */
+/* Whether HOST, which is down, has not been down for RESTART_MS, as far as the proxy remembers, and
+ * the client has not waited for so long. */
 static bool
 is_worth_waiting(struct host *host, enum host_socket which)
 {
 	if (world.now_ms >= host->down_until_ms[which])
 		host->down_since_ms[which] = world.now_ms;
 	host->down_until_ms[which] = world.now_ms + RESTART_MS;
-	return world.now_ms < host->down_since_ms[which] + RESTART_MS;
+	return world.now_ms < host->down_since_ms[which] + RESTART_MS &&
+	    world.now_ms < run.failed_ms + RESTART_MS;
 }
 
 /* The host is down: the proxy tries again, or rejects the client. */
 static void
 expect_retry(enum host_socket which)
 {
+	if (run.failed_ms == 0)
+		run.failed_ms = world.now_ms;
 	if (is_late() || world.threads_are_short || !is_worth_waiting(run.host, which))
 		expect_alert(TLS_UNRECOGNIZED_NAME);
 }

@@ -239,7 +239,7 @@ fill(void)
 	pass_ms(1);
 	for (int i = 0; i < REMEMBERED; i++) {
 		CHECK(!record_down(numbered(name, i), tls_socket), "host %d", i);
-		pass_ms(1); /* so that it is known which was asked for least recently */
+		pass_ms(1);
 	}
 }
 
@@ -275,6 +275,20 @@ Test(down, is_not_forgotten_while_a_connection_waits)
 	cr_assert(!record_down("0.example", tls_socket));
 	leave(c);
 	cr_assert(record_down("0.example", tls_socket));
+}
+
+/* So clients of a host that listens and fails, again and again, do not keep threads. */
+Test(down, is_waited_for_for_a_second_even_if_another_client_is_served_meanwhile)
+{
+	struct connection *c = enter("a.example");
+	cr_assert(table_record_down(c, tls_socket));
+	pass_ms(TABLE_DOWN_MS / 2);
+	forget_down("a.example", tls_socket);
+	cr_assert(table_record_down(c, tls_socket));
+	pass_ms(TABLE_DOWN_MS / 2);
+	cr_assert(!table_record_down(c, tls_socket));
+	cr_assert(record_down("a.example", tls_socket), "a new client does not wait");
+	leave(c);
 }
 
 /* It takes no other's place. */
