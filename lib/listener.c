@@ -14,7 +14,7 @@
 enum {
 	LISTENER = STDIN_FILENO,
 
-	/* Inherited descriptors are below this. */
+	/* Inherited descriptors are closed below this. */
 	INHERITED_MAX = 1024,
 
 	/* How long accept(2) waits for one more connection. */

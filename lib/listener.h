@@ -14,8 +14,8 @@ const char *listener_check(void);
 bool listener_is(int descriptor);
 
 /* Sets the options that connections inherit, and bounds the wait of accept(2). Closes descriptors 1
- * and 2 if they are the listening socket too, and all others. Returns false with errno set on
- * failure. Call it once, before any descriptor is opened. */
+ * and 2 if they are the listening socket too, and those from 3 to 1023. Returns false with errno
+ * set on failure. Call it once, before any descriptor is opened. */
 bool listener_prepare(void);
 
 /* Accepts a connection, waiting for one for a moment at most. Sets PEER to the client's address,
