@@ -47,8 +47,9 @@ enum {
 	LOOKUPS_OF_HOST = 4,
 	LOOKUPS_HANG_MS = 1000,
 
-	/* How many hosts are remembered as down. If more are, the one that was found first is
-	 * forgotten, so that connections wait for it again. */
+	/* How often it is remembered that a host has gone down. Beyond that, the one that was found
+	 * first is forgotten, so that connections wait for it again. A host that was up in between
+	 * takes another place. */
 	HOSTS_DOWN = 256,
 
 	/* Minimum interval between log lines on evictions. */
