@@ -24,7 +24,7 @@ enum {
 	ADDRESS_MAPPED = 12,
 };
 
-extern const struct in6_addr address_mapped; /* that of 0.0.0.0 */
+extern const struct in6_addr address_mapped; /* ::ffff:0.0.0.0 */
 
 /* Turns an IPv4-mapped ADDRESS into the plain IPv4 one, and leaves others as they are. */
 void address_unmap(union address *address);

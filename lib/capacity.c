@@ -59,10 +59,10 @@ capacity_find(void)
 	uint64_t connections = files < used ? 0 : (files - used) / DESCRIPTORS_A_CONNECTION;
 	uint64_t most = lower(CONNECTIONS_MAX, memory / MEMORY_A_CONNECTION);
 	uint64_t threads = lower(memory / MEMORY_A_THREAD, system_threads());
-	if (machine == UINT64_MAX)
+	if (machine == UINT64_MAX) /* other limits do not tell what the machine can do */
 		threads = lower(threads, THREADS_MAX);
 	return (struct capacity){
-	    .memory = memory < RLIM_INFINITY ? memory : 0,
+	    .memory = memory < RLIM_INFINITY ? memory : 0, /* 0: unknown */
 	    .connections = (unsigned)lower(connections, most),
 	    .pipes = (unsigned)pipes,
 	    .threads = threads > THREADS_MIN ? (unsigned)threads : THREADS_MIN,

@@ -14,10 +14,6 @@ lowercase(uint8_t byte)
 	return (char)(byte >= 'A' && byte <= 'Z' ? byte - 'A' + 'a' : byte);
 }
 
-/* The characters of a name. None of the first three begins a label. (isalnum(3) depends on the
- * locale.) */
-static const char allowed[] = "-_.abcdefghijklmnopqrstuvwxyz0123456789";
-
 bool
 hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length)
 {
@@ -27,7 +23,10 @@ hostname_canonical(char name[HOSTNAME_SIZE], const uint8_t *bytes, size_t length
 	bool label_begins = true;
 	for (size_t i = 0; i < length; i++) {
 		char c = lowercase(bytes[i]);
-		if (c == '\0' || strchr(label_begins ? allowed + 3 : allowed, c) == NULL)
+		/* isalnum(3) depends on the locale. */
+		bool is_letter_or_digit = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+		bool is_mark = c == '-' || c == '_' || c == '.';
+		if (!is_letter_or_digit && (!is_mark || label_begins))
 			return false;
 		label_begins = c == '.';
 		name[i] = c;

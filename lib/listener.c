@@ -88,6 +88,7 @@ bool
 listener_prepare(void)
 {
 	const struct timeval moment = {.tv_usec = MOMENT_MS * 1000L};
+	/* What is inherited besides the standard descriptors, or is the listening socket, too. */
 	for (int descriptor = LISTENER + 1; descriptor < INHERITED_MAX; descriptor++)
 		if (descriptor > STDERR_FILENO || listener_is(descriptor))
 			close(descriptor);

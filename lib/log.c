@@ -101,8 +101,10 @@ static void
 queue_left_out(struct budget *budget)
 {
 	char line[LOG_LINE_MAX];
+	if (budget->left_out == 0)
+		return;
 	snprintf(line, sizeof line, "sniproxy: %lu %s left out", budget->left_out, budget->name);
-	if (budget->left_out > 0 && queue_line(line, 0))
+	if (queue_line(line, 0))
 		budget->left_out = 0;
 }
 
@@ -132,7 +134,8 @@ log_run(void *unused)
 		write_line(line);
 		pthread_mutex_lock(&logger.mutex);
 		/* An empty queue begins anew, so that memory it never needs is not used. */
-		logger.first = --logger.count == 0 ? 0 : (logger.first + 1) % LINES;
+		logger.count--;
+		logger.first = logger.count == 0 ? 0 : (logger.first + 1) % LINES;
 	}
 }
 

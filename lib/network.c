@@ -59,7 +59,7 @@ network_read_list(struct network_list *list, const char *text, char why[NETWORK_
 		snprintf(why, NETWORK_WHY_SIZE, "%s", strerror(errno));
 		return false;
 	}
-	for (;; text++) {
+	for (;; text++) { /* past the comma */
 		size_t length = strcspn(text, ",");
 		if (!network_read(&list->networks[list->count++], text, length)) {
 			snprintf(why, NETWORK_WHY_SIZE, "neither an address nor a network: '%.*s'",

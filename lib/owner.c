@@ -57,7 +57,7 @@ identify(struct owner_host *host, int entry, struct stat *found, const struct st
  * an errno. Reads the symlink from its descriptor, because its name may belong to another one by
  * now. */
 static int
-follow(
+follow_link(
     struct owner_host *host, int hosts, const struct stat *status, int *entry, struct stat *found)
 {
 	char target[PATH_MAX];
@@ -83,7 +83,10 @@ int
 owner_open_host(int hosts, const struct stat *status, const char *name, struct owner_host *host)
 {
 	struct stat found;
-	int entry = system_open_path(hosts, name, O_NOFOLLOW);
+	/* O_DIRECTORY triggers an automount. */
+	int entry = system_open_path(hosts, name, O_NOFOLLOW | O_DIRECTORY);
+	if (entry == -1 && errno == ENOTDIR)
+		entry = system_open_path(hosts, name, O_NOFOLLOW);
 	if (entry == -1 && errno == ENOSYS) { /* this system cannot tell the owner */
 		snprintf(
 		    host->why, sizeof host->why, "the hosts directory is writable by other users");
@@ -93,7 +96,7 @@ owner_open_host(int hosts, const struct stat *status, const char *name, struct o
 		return -1;
 	int error = identify(host, entry, &found, status);
 	if (error == 0 && S_ISLNK(found.st_mode))
-		error = follow(host, hosts, status, &entry, &found);
+		error = follow_link(host, hosts, status, &entry, &found);
 	if (error == 0 && !S_ISDIR(found.st_mode))
 		error = ENOTDIR;
 	if (error == 0) {

@@ -28,7 +28,7 @@ bool owner_is_shared(const struct stat *status);
  * owner of its target, to the owner of the hosts directory, or to root. A special host must belong
  * to one of the last two, because whoever receives the connections for a name can have a
  * certificate for it (RFC 8737); otherwise ENOENT, and HOST says why. What was checked is what is
- * opened, even if something else replaces it meanwhile. Does not mount NAME (autofs). */
+ * opened, even if something else replaces it meanwhile. */
 int
 owner_open_host(int hosts, const struct stat *status, const char *name, struct owner_host *host);
 

@@ -53,7 +53,7 @@ enter_landlock(unsigned wanted)
 	    .scopes = (raised & SANDBOX_SCOPES) != 0 ? SCOPES_6 : 0,
 	};
 	int rules = (int)syscall(SYS_landlock_create_ruleset, &ruleset, sizeof ruleset, 0);
-	if (rules == -1) /* it may be empty */
+	if (rules == -1) /* ENOMSG: it is empty */
 		return 0;
 	bool entered = syscall(SYS_landlock_restrict_self, rules, 0) == 0;
 	close(rules);

@@ -375,9 +375,9 @@ sized() {
 	sized ''
 	[ "$status" = 0 ]
 	[ "${lines[0]}" = ".c files: 1, of 24 at most" ]
-	[ "${lines[1]}" = ".c lines: 14, of 4460 at most" ]
+	[ "${lines[1]}" = ".c lines: 14, of 4475 at most" ]
 	[ "${lines[2]}" = ".h files: 1" ]
-	[ "${lines[3]}" = ".h lines: 1, of 1280 at most" ]
+	[ "${lines[3]}" = ".h lines: 1, of 1285 at most" ]
 	[ "${lines[4]}" = "longest function, long_one() in a.c: 4, of 40 at most" ]
 	[ "${lines[5]}" = "longest line, a.c:8: 17, of 100 at most" ]
 }

@@ -4,7 +4,7 @@
 #
 # usage: tests/scripts/size.sh SOURCE...    the .c files that it is linked from; the headers are those
 #                                           that they include
-# C_LINES=4460 H_LINES=1280 C_FILES=24 FUNCTION=40 COLUMN=100 in the environment: what may be.
+# C_LINES=4475 H_LINES=1285 C_FILES=24 FUNCTION=40 COLUMN=100 in the environment: what may be.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -29,7 +29,7 @@ headers() { # FILE...
 set -- "$@" $(headers "$@")
 for file; do
 	expand "$file" | sed "s|^|$file:|"
-done | awk -F : -v c_most="${C_LINES-4460}" -v h_most="${H_LINES-1280}" -v files_most="${C_FILES-24}" \
+done | awk -F : -v c_most="${C_LINES-4475}" -v h_most="${H_LINES-1285}" -v files_most="${C_FILES-24}" \
     -v function_most="${FUNCTION-40}" -v column_most="${COLUMN-100}" '
 function say(what, number, most) {
 	printf "%s: %d, of %d at most%s\n", what, number, most, (number > most ? ": TOO MUCH" : "")
