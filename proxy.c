@@ -394,11 +394,11 @@ try_backend(struct connection *c, const char *directory, unsigned kind, struct b
 	return false;
 }
 
-/* Returns whether another attempt to connect to C's host, after it failed as BACKEND says, may
- * succeed. If it is down, it may be restarting; but no thread waits for that while there are
- * few. */
+/* Returns whether C shall try again to connect to its host, after that failed as BACKEND says. A
+ * host that is down may be restarting, and this is recorded; but no thread waits for it while there
+ * are few. */
 static bool
-may_succeed_later(struct connection *c, const struct backend *backend)
+plan_retry(struct connection *c, const struct backend *backend)
 {
 	int error = backend->error;
 	if (backend->is_down)
@@ -453,7 +453,7 @@ connect_host(struct connection *c, const char *host, unsigned kind, struct backe
 		int left_ms = clock_left_ms(c->accepted_ms + TABLE_HELLO_MS);
 		if (backend->socket != -1)
 			table_forget_down(c, backend->is_acme);
-		if (backend->socket != -1 || left_ms == 0 || !may_succeed_later(c, backend))
+		if (backend->socket != -1 || left_ms == 0 || !plan_retry(c, backend))
 			return STEP_NEXT;
 		if (retry_ms > RETRY_MOST_MS)
 			retry_ms = RETRY_MOST_MS;

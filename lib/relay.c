@@ -311,6 +311,7 @@ take_events(struct relay_side *side, short events)
 		side->hung_up = side->deaf = true;
 }
 
+/* The first bytes are no longer needed, if there were any. */
 static void
 release_first(struct relay *r)
 {

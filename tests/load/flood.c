@@ -78,6 +78,10 @@ enum {
 	SPARE_DESCRIPTORS = 64,
 	NARROW = 4096, /* the receive buffer of a client that does not read */
 
+	/* The send buffer of an attacker. With more, thousands of them would use up the kernel's
+	 * memory for TCP (tcp_mem), which honest clients on this machine need, too. */
+	ATTACKER_SEND_BUFFER = 128 * 1024,
+
 	/* A client that takes something each second makes progress, and may keep its thread. */
 	SIP_INTERVAL_MS = 2500,
 };
@@ -422,6 +426,8 @@ attack_again(struct attacker *a)
 	if (a->socket == -1 && errno != EADDRNOTAVAIL)
 		fail("attacker");
 	shared->attacks += a->socket != -1;
+	setsockopt(
+	    a->socket, SOL_SOCKET, SO_SNDBUF, &(const int){ATTACKER_SEND_BUFFER}, sizeof(int));
 	attack_send(a);
 }
 
