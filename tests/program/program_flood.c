@@ -607,10 +607,11 @@ FLOOD_TEST(trickle_few_threads)
 	held = FEWER_THAN_SLOTS;
 	struct result r = flood("trickle", BOTNET);
 	print_result("trickle", BOTNET, r);
+	expect_served_meanwhile(r);
+	/* Clients may still be in the backlog, and nobody waits for a host that is down then. */
+	check(sum(count_evicted()) == 0, "some were evicted");
 	for (int i = 0; i < LISTENERS; i++)
 		close(listeners[i]);
-	expect_served_meanwhile(r);
-	check(sum(count_evicted()) == 0, "some were evicted");
 	expect_as_before(descriptors, threads);
 }
 
