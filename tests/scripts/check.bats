@@ -1126,7 +1126,7 @@ start_nginx() {
 		for (1 .. 3) {
 			sysread $l->accept, my $bytes, 1000;
 			my ($extension, $id) = $bytes =~ /^\r\n\r\n\0\r\nQUIT\n\x21\x11.{14}(.*)\x05\0\x10(.{16})\x03\0\x04.{4}$/s;
-			print defined $id && !$seen{$id}++ ? "$extension;" : "?" }
+			print defined $id && !$seen{$id}++ ? "$extension\n" : "?" }
 	' >.got 3>&- &
 	servers+=" $!"
 	wait_for test -S _.example/tls-socket
@@ -1135,5 +1135,6 @@ start_nginx() {
 	check
 	[ "$status" = 0 ]
 	wait "${servers##* }"
-	[ "$(tr -d '\0' <.got | sort)" = $'\x02\ta.example;\x02\tb.example;;' ]
+	# The first two are checked at the same time, in any order; the last has no name.
+	[ "$(tr -d '\0' <.got | sort)" = $'\n\x02\ta.example\n\x02\tb.example' ]
 }
